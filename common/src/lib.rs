@@ -1,0 +1,3 @@
+//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`).
+
+pub mod media;

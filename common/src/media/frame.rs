@@ -1,0 +1,48 @@
+//! A frame as it lives in the hall, and the gop it belongs to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Info;
+
+/// What a door hands in: one access unit on the publisher's own clock. The hall makes a [`Frame`] of it.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub dts_us: i64,
+    pub pts_us: i64,
+    pub keyframe: bool,
+    pub payload: Bytes,
+}
+
+/// One access unit on the broadcast's clock. Everything in here was minted where the broadcast entered the cluster,
+/// so every node that holds the frame cuts, names and times it alike.
+#[derive(Debug)]
+pub struct Frame {
+    pub gop: Arc<Gop>,
+    /// Microseconds since the broadcast was born (its wall-clock birth is known to the broadcast).
+    pub dts_us: i64,
+    pub pts_us: i64,
+    pub keyframe: bool,
+    pub payload: Bytes,
+    pub info: Arc<Info>,
+}
+
+/// A stretch of the broadcast that starts at a keyframe of its leading track (video where there is any) and is one
+/// HLS segment long. Keyframes that follow within a second stay in the same gop; a gop that outlasts the segment
+/// target is closed without one (`independent` is then false for its successor).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gop {
+    /// Grows by one per gop over the whole life of a broadcast, publisher restarts included.
+    pub id: u64,
+    /// Of the claim that wrote it.
+    pub epoch: u64,
+    /// Counts the breaks before this gop: another publisher, another format, a clock that jumped.
+    pub discontinuity: u64,
+    pub start_us: i64,
+    /// Starts at a keyframe.
+    pub independent: bool,
+    /// Which kinds of source track the broadcast had when the gop began.
+    pub has_video: bool,
+    pub has_audio: bool,
+}

@@ -1,0 +1,120 @@
+//! What a track carries right now: codec, configuration record, shape. And which outputs can carry it as it is.
+
+use bytes::Bytes;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Video,
+    Audio,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    H264,
+    H265,
+    Av1,
+    Vp8,
+    Vp9,
+    Aac,
+    Opus,
+}
+
+impl Codec {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::H264 | Self::H265 | Self::Av1 | Self::Vp8 | Self::Vp9 => Kind::Video,
+            Self::Aac | Self::Opus => Kind::Audio,
+        }
+    }
+
+    /// Lower-case name for logs, metrics and REST.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "h264",
+            Self::H265 => "h265",
+            Self::Av1 => "av1",
+            Self::Vp8 => "vp8",
+            Self::Vp9 => "vp9",
+            Self::Aac => "aac",
+            Self::Opus => "opus",
+        }
+    }
+}
+
+/// Immutable: a change (new parameter sets, another resolution, the first B-frame seen) is a new `Info`, and every
+/// frame points to the one it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    pub codec: Codec,
+    /// The body of the codec's configuration record as MP4 stores it: avcC, hvcC, av1C, vpcC, AudioSpecificConfig, dOps.
+    pub config: Bytes,
+    pub shape: Shape,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Video {
+        width: u32,
+        height: u32,
+        /// Pictures leave the decoder in another order than they arrive (B-frames), as the bitstream says.
+        reorders: bool,
+    },
+    Audio {
+        sample_rate: u32,
+        channels: u8,
+    },
+}
+
+/// The two families of outputs: real-time sessions, and everything made of MP4 fragments (HLS, recordings).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    WebRtc,
+    Mp4,
+}
+
+/// Why a track has to be made anew for an output, and into what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conversion {
+    /// Same codec without reordering: browsers play B-frames over WebRTC at a few pictures a second.
+    BFrames,
+    Codec {
+        from: Codec,
+        to: Codec,
+    },
+}
+
+impl std::fmt::Display for Conversion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BFrames => f.write_str("b-frames"),
+            Self::Codec { from, to } => write!(f, "{}→{}", from.name(), to.name()),
+        }
+    }
+}
+
+impl Info {
+    pub fn kind(&self) -> Kind {
+        self.codec.kind()
+    }
+
+    pub fn reorders(&self) -> bool {
+        matches!(self.shape, Shape::Video { reorders: true, .. })
+    }
+
+    /// What stands between this track and an output; `None` means it passes through untouched.
+    pub fn obstacle(&self, delivery: Delivery) -> Option<Conversion> {
+        match (delivery, self.codec) {
+            (Delivery::WebRtc, Codec::H264) if self.reorders() => Some(Conversion::BFrames),
+            (Delivery::WebRtc, Codec::H264 | Codec::Opus) => None,
+            // Not every browser decodes these over WebRTC, H.264 plays everywhere.
+            (Delivery::WebRtc, from @ (Codec::H265 | Codec::Av1 | Codec::Vp8 | Codec::Vp9)) => {
+                Some(Conversion::Codec { from, to: Codec::H264 })
+            }
+            (Delivery::WebRtc, Codec::Aac) => Some(Conversion::Codec { from: Codec::Aac, to: Codec::Opus }),
+            (Delivery::Mp4, Codec::H264 | Codec::H265 | Codec::Av1 | Codec::Vp9 | Codec::Aac) => None,
+            (Delivery::Mp4, from @ Codec::Vp8) => Some(Conversion::Codec { from, to: Codec::H264 }),
+            // Opus in MP4 is legal, but Safari and most editing software want AAC.
+            (Delivery::Mp4, from @ Codec::Opus) => Some(Conversion::Codec { from, to: Codec::Aac }),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What a frame is, and the bitstream facts of each codec. Doors ask here; no door switches on codecs by itself.
+//!
+//! In: access units and configuration records as a protocol delivered them. Out: [`Frame`]s in the one canonical
+//! payload form, and answers about them (dimensions, reordering, RFC 6381 names, what an output can carry).
+//! Deliberately absent: sockets, tasks, clocks, and any knowledge of protocols.
+//!
+//! The canonical payload: H.264 and H.265 as access units of NAL units with 4-byte lengths, parameter sets only in
+//! [`Info::config`] (avcC, hvcC); AV1 as a temporal unit without delimiters; VP8 and VP9 as the frame; AAC as the raw
+//! access unit (no ADTS); Opus as the packet.
+
+mod frame;
+mod info;
+
+pub use frame::{Frame, Gop, Sample};
+pub use info::{Codec, Conversion, Delivery, Info, Kind, Shape};

@@ -1,0 +1,1 @@
+//! From hall to viewer.

@@ -1,0 +1,1 @@
+//! From publisher to hall, and what only an origin does.

@@ -1,1 +1,4 @@
 //! From publisher to hall, and what only an origin does.
+
+pub mod ingest;
+

@@ -5,5 +5,6 @@
 //! messages), [`session`] (the conversation), [`flv`] (media bodies). Deliberately absent: playback, encryption by
 //! RTMPE (RTMPS is TLS around the same bytes), and anything inside a codec's configuration record.
 
+pub mod amf;
 pub mod chunk;
 pub mod handshake;

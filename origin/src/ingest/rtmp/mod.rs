@@ -7,4 +7,5 @@
 
 pub mod amf;
 pub mod chunk;
+pub mod flv;
 pub mod handshake;

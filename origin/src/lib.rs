@@ -2,3 +2,5 @@
 
 pub mod ingest;
 
+#[doc(hidden)]
+pub mod fuzz;

@@ -1,3 +1,10 @@
-//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`).
+//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), and the machine around them.
 
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod live;
 pub mod media;
+pub mod net;
+pub mod node;
+pub mod telemetry;

@@ -1,0 +1,379 @@
+//! One live event: its tracks, its publisher's place in it, and whether it is going on.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::watch;
+
+use super::{
+    BroadcastId, Origin, Track, TrackWriter,
+    minter::Minter,
+    timeline::{Cursor, Timeline},
+};
+use crate::media::{Conversion, Delivery, Frame, Info, Kind, Sample};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// A publisher holds it.
+    Live,
+    /// The publisher vanished without a word; readers wait for another one.
+    Interrupted,
+    /// Over. It stays in the hub for a while, so that players can fetch the end, and may be claimed again.
+    Ended,
+}
+
+/// Who publishes, for REST and logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    pub protocol: &'static str,
+    pub remote: String,
+    pub agent: String,
+}
+
+#[derive(Debug)]
+pub struct Broadcast {
+    id: BroadcastId,
+    born_us: i64,
+    state: Mutex<State>,
+    /// Grows with every change of status, tracks or formats; what changed is read from the broadcast itself.
+    version: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    status: Status,
+    epoch: u64,
+    publisher: Publisher,
+    epoch_began_us: i64,
+    last_write_us: i64,
+    tracks: Vec<Arc<Track>>,
+    timeline: Timeline,
+    video: Cursor,
+    audio: Cursor,
+    minter: Minter,
+    newest_us: i64,
+    dropped: u64,
+}
+
+/// A track that suits an output, and what was done or would have to be done for that.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub track: Arc<Track>,
+    /// It was re-encoded for this reason.
+    pub made_for: Option<Conversion>,
+    /// It is passed through although this stands in the way, because nobody converts here.
+    pub despite: Option<Conversion>,
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.made_for, self.despite) {
+            (Some(conversion), _) => write!(f, "transcode: {conversion}"),
+            (None, Some(conversion)) => write!(f, "passthrough despite {conversion}"),
+            (None, None) => f.write_str("passthrough"),
+        }
+    }
+}
+
+impl Broadcast {
+    pub(super) fn new(id: BroadcastId, born_us: i64, first_gop: u64, first_discontinuity: u64) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            born_us,
+            state: Mutex::new(State {
+                status: Status::Ended,
+                epoch: 0,
+                publisher: Publisher { protocol: "", remote: String::new(), agent: String::new() },
+                epoch_began_us: born_us,
+                last_write_us: born_us,
+                tracks: Vec::new(),
+                timeline: Timeline::new(0),
+                video: Cursor::default(),
+                audio: Cursor::default(),
+                minter: Minter::new(first_gop, first_discontinuity),
+                newest_us: 0,
+                dropped: 0,
+            }),
+            version: watch::Sender::new(0),
+        })
+    }
+
+    pub fn id(&self) -> &BroadcastId {
+        &self.id
+    }
+
+    /// Wall-clock of timestamp zero, in microseconds of the Unix epoch.
+    pub fn born_us(&self) -> i64 {
+        self.born_us
+    }
+
+    pub fn status(&self) -> Status {
+        self.lock().status
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        self.lock().publisher.clone()
+    }
+
+    /// When the present (or last) publisher took it.
+    pub fn epoch_began_us(&self) -> i64 {
+        self.lock().epoch_began_us
+    }
+
+    /// Samples that could not be used: before the first keyframe, or of a format that changed without one.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    /// Seconds that no segment outlasts. `None` until the first gop has told; it never changes afterwards.
+    pub fn segment_target_s(&self) -> Option<u32> {
+        self.lock().minter.target_s()
+    }
+
+    /// Number of the gop that will come next: what a successor on another node has to go on from.
+    pub fn next_gop(&self) -> u64 {
+        self.lock().minter.next_gop()
+    }
+
+    pub fn discontinuity(&self) -> u64 {
+        self.lock().minter.current().map_or(0, |gop| gop.discontinuity)
+    }
+
+    pub fn tracks(&self) -> Vec<Arc<Track>> {
+        self.lock().tracks.clone()
+    }
+
+    pub fn source(&self, kind: Kind) -> Option<Arc<Track>> {
+        self.lock().source(kind)
+    }
+
+    /// The track of this kind that suits an output: the source's where it passes through, else one made from it.
+    pub fn choose(&self, kind: Kind, delivery: Delivery) -> Option<Choice> {
+        let state = self.lock();
+        let source = state.source(kind)?;
+        let Some(conversion) = source.info()?.obstacle(delivery) else {
+            return Some(Choice { track: source, made_for: None, despite: None });
+        };
+        let origin = Origin::Derived { delivery, conversion };
+        if let Some(track) = state.tracks.iter().find(|track| track.kind() == kind && track.origin() == origin) {
+            return Some(Choice { track: track.clone(), made_for: Some(conversion), despite: None });
+        }
+        // A stuttering picture is better than none; a codec that the output does not know is not.
+        (conversion == Conversion::BFrames).then_some(Choice {
+            track: source,
+            made_for: None,
+            despite: Some(conversion),
+        })
+    }
+
+    /// A track made from the source of this kind, to be written by the caller alone.
+    pub fn derive(&self, kind: Kind, delivery: Delivery, conversion: Conversion) -> TrackWriter {
+        let origin = Origin::Derived { delivery, conversion };
+        let mut state = self.lock();
+        let existing = state.tracks.iter().find(|track| track.kind() == kind && track.origin() == origin).cloned();
+        let track = existing.unwrap_or_else(|| {
+            let kind_name = kind_name(kind);
+            let track = Track::new(format!("{kind_name}:{conversion}"), kind, origin);
+            state.tracks.push(track.clone());
+            track
+        });
+        drop(state);
+        self.changed();
+        TrackWriter { track }
+    }
+
+    /// Resolves when status, tracks or formats changed since the receiver last looked.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(super) fn begin_epoch(self: &Arc<Self>, epoch: u64, publisher: Publisher, now_us: i64) -> Writer {
+        let mut state = self.lock();
+        state.status = Status::Live;
+        state.epoch = epoch;
+        state.publisher = publisher;
+        state.epoch_began_us = now_us;
+        state.last_write_us = now_us;
+        // A millisecond of room, so that no clamping is needed where two publishers meet.
+        state.timeline = Timeline::new(state.newest_us + 1_000);
+        state.video = Cursor::default();
+        state.audio = Cursor::default();
+        state.minter.begin_epoch(epoch);
+        drop(state);
+        self.changed();
+        Writer { broadcast: self.clone(), epoch, finished: false }
+    }
+
+    /// For the hub: who would have to give way to a new publisher.
+    pub(super) fn silent_for_us(&self, now_us: i64) -> Option<i64> {
+        let state = self.lock();
+        (state.status == Status::Live).then_some((now_us - state.last_write_us).max(0))
+    }
+
+    /// For the hub: since when nobody has published.
+    pub(super) fn idle_since_us(&self) -> Option<(Status, i64)> {
+        let state = self.lock();
+        (state.status != Status::Live).then_some((state.status, state.last_write_us))
+    }
+
+    pub(super) fn end(&self, epoch: u64, now_us: i64, status: Status) {
+        let mut state = self.lock();
+        if state.epoch != epoch || state.status == Status::Ended {
+            return;
+        }
+        state.status = status;
+        state.last_write_us = now_us.max(state.last_write_us);
+        drop(state);
+        self.changed();
+    }
+
+    pub(super) fn close(&self) {
+        self.tracks().iter().for_each(|track| track.close());
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl State {
+    fn source(&self, kind: Kind) -> Option<Arc<Track>> {
+        self.tracks.iter().find(|track| track.kind() == kind && track.origin() == Origin::Source).cloned()
+    }
+}
+
+fn same_stream(old: &Info, new: &Info) -> bool {
+    old.codec == new.codec && old.config == new.config
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Video => "video",
+        Kind::Audio => "audio",
+    }
+}
+
+/// The publisher's hold on a broadcast. Dropping it without [`Writer::finish`] leaves the broadcast interrupted.
+#[derive(Debug)]
+pub struct Writer {
+    broadcast: Arc<Broadcast>,
+    epoch: u64,
+    finished: bool,
+}
+
+/// Somebody else has claimed the broadcast.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("broadcast was taken over by another publisher")]
+pub struct Fenced;
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Kept,
+    /// Nothing that it could be decoded with precedes it, or its track was never announced.
+    Dropped,
+}
+
+impl Writer {
+    pub fn broadcast(&self) -> &Arc<Broadcast> {
+        &self.broadcast
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Says what the samples of this kind carry from now on. Must precede the first sample of its kind.
+    pub fn announce(&mut self, info: Info) -> Result<(), Fenced> {
+        let mut state = self.lock()?;
+        let kind = info.kind();
+        let known = state.source(kind);
+        // That a B-frame was seen is news to outputs, but the stream goes on as before.
+        let same_stream = state.minter.announced(kind)
+            && known.as_ref().and_then(|track| track.info()).is_some_and(|old| same_stream(&old, &info));
+        if !same_stream {
+            state.minter.announce(kind);
+        }
+        let track = known.unwrap_or_else(|| {
+            let track = Track::new(kind_name(kind).to_owned(), kind, Origin::Source);
+            state.tracks.push(track.clone());
+            track
+        });
+        track.announce(Arc::new(info));
+        drop(state);
+        self.broadcast.changed();
+        Ok(())
+    }
+
+    /// Puts one sample of the publisher into the hall.
+    pub fn write(&mut self, kind: Kind, sample: Sample, now_us: i64) -> Result<Written, Fenced> {
+        let born_us = self.broadcast.born_us;
+        let mut guard = self.lock()?;
+        let state = &mut *guard;
+        state.last_write_us = now_us;
+        let Some(track) = state.source(kind).filter(|_| state.minter.announced(kind)) else {
+            state.dropped += 1;
+            return Ok(Written::Dropped);
+        };
+        let Some(info) = track.info() else {
+            state.dropped += 1;
+            return Ok(Written::Dropped);
+        };
+        let cursor = match kind {
+            Kind::Video => &mut state.video,
+            Kind::Audio => &mut state.audio,
+        };
+        let placed = state.timeline.place(cursor, sample.dts_us, sample.pts_us, now_us - born_us);
+        if placed.jumped {
+            state.minter.jumped();
+        }
+        let target_was_known = state.minter.target_s().is_some();
+        let Some(gop) = state.minter.mint(kind, placed.dts_us, sample.keyframe) else {
+            state.dropped += 1;
+            return Ok(Written::Dropped);
+        };
+        state.newest_us = state.newest_us.max(placed.dts_us);
+        let target_is_new = !target_was_known && state.minter.target_s().is_some();
+        // Appended under the lock: an older epoch's frame must not slip in after a takeover.
+        track.append(Arc::new(Frame {
+            gop,
+            dts_us: placed.dts_us,
+            pts_us: placed.pts_us,
+            keyframe: sample.keyframe,
+            payload: sample.payload,
+            info,
+        }));
+        drop(guard);
+        if target_is_new {
+            self.broadcast.changed();
+        }
+        Ok(Written::Kept)
+    }
+
+    /// The publisher said that it is done.
+    pub fn finish(mut self, now_us: i64) {
+        self.finished = true;
+        self.broadcast.end(self.epoch, now_us, Status::Ended);
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, State>, Fenced> {
+        let state = self.broadcast.lock();
+        if state.epoch == self.epoch && state.status == Status::Live { Ok(state) } else { Err(Fenced) }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.broadcast.end(self.epoch, i64::MIN, Status::Interrupted);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! This node's set of broadcasts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::watch;
+
+use super::{Broadcast, BroadcastId, Publisher, Status, Writer};
+
+/// A publisher that has written nothing for this long has vanished, whatever its connection says.
+pub const SILENT_US: i64 = 2_000_000;
+/// How long an interrupted broadcast waits for its publisher to come back.
+pub const RESUME_US: i64 = 10_000_000;
+/// How long an ended broadcast stays to be read: players fetch the last segments, a publisher that returns finds
+/// its viewers still there.
+pub const LINGER_US: i64 = 60_000_000;
+
+/// What happens to a publisher that is alive when another one asks for the same broadcast. A silent one is always
+/// replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Takeover {
+    #[default]
+    Replace,
+    Refuse,
+}
+
+/// Everything that a claim brings from the registry and the publisher.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Counts the claims of this broadcast; the hub takes none that is not newer than the one it knows.
+    pub epoch: u64,
+    /// Where numbering goes on when the hub doesn't hold the broadcast any more.
+    pub next_gop: u64,
+    pub discontinuity: u64,
+    pub publisher: Publisher,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ClaimError {
+    #[error("{id} is being published by {protocol} from {remote}")]
+    InUse { id: BroadcastId, protocol: &'static str, remote: String },
+    #[error("{id} was claimed meanwhile (epoch {known}, ours is {ours})")]
+    Outrun { id: BroadcastId, known: u64, ours: u64 },
+}
+
+#[derive(Debug, Default)]
+pub struct Hub {
+    broadcasts: Mutex<BTreeMap<BroadcastId, Arc<Broadcast>>>,
+    version: watch::Sender<u64>,
+}
+
+impl Hub {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn get(&self, id: &BroadcastId) -> Option<Arc<Broadcast>> {
+        self.lock().get(id).cloned()
+    }
+
+    pub fn list(&self) -> Vec<Arc<Broadcast>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Resolves when a broadcast appeared or left since the receiver last looked.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Whether a publisher would get this broadcast now. Asked before the registry counts a new epoch.
+    pub fn check(&self, id: &BroadcastId, takeover: Takeover, now_us: i64) -> Result<(), ClaimError> {
+        self.get(id).map_or(Ok(()), |broadcast| give_way(&broadcast, takeover, now_us))
+    }
+
+    /// Gives the broadcast to a publisher; whoever held it before is fenced off.
+    pub fn claim(&self, id: &BroadcastId, claim: Claim, takeover: Takeover, now_us: i64) -> Result<Writer, ClaimError> {
+        let mut broadcasts = self.lock();
+        let broadcast = broadcasts
+            .entry(id.clone())
+            .or_insert_with(|| Broadcast::new(id.clone(), now_us, claim.next_gop, claim.discontinuity));
+        give_way(broadcast, takeover, now_us)?;
+        let known = broadcast.epoch();
+        if claim.epoch <= known {
+            return Err(ClaimError::Outrun { id: id.clone(), known, ours: claim.epoch });
+        }
+        let writer = broadcast.begin_epoch(claim.epoch, claim.publisher, now_us);
+        drop(broadcasts);
+        self.changed();
+        Ok(writer)
+    }
+
+    /// Ends what was interrupted for too long and forgets what ended long ago; returns what it ended.
+    pub fn sweep(&self, now_us: i64) -> Vec<Arc<Broadcast>> {
+        let mut ended = Vec::new();
+        let mut gone = Vec::new();
+        for broadcast in self.list() {
+            match broadcast.idle_since_us() {
+                Some((Status::Interrupted, since_us)) if now_us - since_us >= RESUME_US => {
+                    broadcast.end(broadcast.epoch(), now_us, Status::Ended);
+                    ended.push(broadcast);
+                }
+                Some((Status::Ended, since_us)) if now_us - since_us >= LINGER_US => gone.push(broadcast),
+                _ => {}
+            }
+        }
+        for broadcast in gone {
+            let mut broadcasts = self.lock();
+            // It may have been claimed again since it was looked at.
+            if broadcast.status() == Status::Ended {
+                broadcasts.remove(broadcast.id());
+                broadcast.close();
+            }
+            drop(broadcasts);
+            self.changed();
+        }
+        ended
+    }
+
+    fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BroadcastId, Arc<Broadcast>>> {
+        self.broadcasts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn give_way(broadcast: &Broadcast, takeover: Takeover, now_us: i64) -> Result<(), ClaimError> {
+    match broadcast.silent_for_us(now_us) {
+        Some(silent_us) if silent_us < SILENT_US && takeover == Takeover::Refuse => {
+            let Publisher { protocol, remote, .. } = broadcast.publisher();
+            Err(ClaimError::InUse { id: broadcast.id().clone(), protocol, remote })
+        }
+        _ => Ok(()),
+    }
+}

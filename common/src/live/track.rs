@@ -1,0 +1,347 @@
+//! One ring of frames: a writer appends, readers follow with a cursor of their own.
+//!
+//! The one lag policy: the ring is bounded by bytes and by age, the oldest gop leaves first, and a reader whose next
+//! frame has left moves on to the newest keyframe and is counted. Writers never wait for anybody.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use tokio::sync::watch;
+
+use crate::media::{Conversion, Delivery, Frame, Info, Kind};
+
+/// Whole gops stay while they are within this of the newest frame: enough for a full playlist when the first HLS
+/// player arrives, and for the newest gop of an encoder with OBS's default of 8.3 seconds between keyframes.
+const KEEP_US: i64 = 12_000_000;
+/// An encoder that never sends a second keyframe keeps this much and no more.
+const AGE_US_MAX: i64 = 60_000_000;
+const BYTES_MAX: usize = 32 << 20;
+
+/// Where a track comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The publisher.
+    Source,
+    /// Made from the source for one family of outputs, for a reason.
+    Derived { delivery: Delivery, conversion: Conversion },
+}
+
+/// Where a new reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the newest keyframe, so that a picture can be shown at once.
+    Newest,
+    /// At the oldest keyframe the ring still holds.
+    Oldest,
+    /// With the next frame that is written.
+    Live,
+    /// At the first frame that is not earlier than this.
+    At { dts_us: i64 },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackStats {
+    pub frames: u64,
+    pub bytes: u64,
+    /// Frames that some reader never saw because it was too slow.
+    pub skipped: u64,
+    pub readers: usize,
+    /// Over what the ring holds.
+    pub bits_per_second: u64,
+    pub ring_bytes: usize,
+    pub ring_frames: usize,
+}
+
+#[derive(Debug)]
+pub struct Track {
+    name: String,
+    kind: Kind,
+    origin: Origin,
+    ring: Mutex<Ring>,
+    readers: watch::Sender<usize>,
+    keyframe_wanted: AtomicBool,
+    skipped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    frames: VecDeque<Arc<Frame>>,
+    /// Position of `frames[0]` since the track began.
+    first: u64,
+    /// Positions of the keyframes in the ring.
+    keyframes: VecDeque<u64>,
+    info: Option<Arc<Info>>,
+    closed: bool,
+    wakers: Vec<Waker>,
+    bytes: usize,
+    frames_total: u64,
+    bytes_total: u64,
+}
+
+impl Track {
+    pub(super) fn new(name: String, kind: Kind, origin: Origin) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            kind,
+            origin,
+            ring: Mutex::default(),
+            readers: watch::Sender::new(0),
+            keyframe_wanted: AtomicBool::new(false),
+            skipped: AtomicU64::new(0),
+        })
+    }
+
+    /// Unique within the broadcast; appears in REST, metrics and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// What the track carries now: what its newest frame carries, or what was announced ahead of the first one.
+    /// A derived track that nobody has asked for yet has none.
+    pub fn info(&self) -> Option<Arc<Info>> {
+        self.lock().info.clone()
+    }
+
+    pub fn stats(&self) -> TrackStats {
+        let ring = self.lock();
+        TrackStats {
+            frames: ring.frames_total,
+            bytes: ring.bytes_total,
+            skipped: self.skipped.load(Relaxed),
+            readers: self.readers(),
+            bits_per_second: ring.bits_per_second(),
+            ring_bytes: ring.bytes,
+            ring_frames: ring.frames.len(),
+        }
+    }
+
+    pub fn read(self: &Arc<Self>, start: Start) -> Reader {
+        let next = {
+            let ring = self.lock();
+            match start {
+                Start::Newest => ring.keyframes.back().copied().unwrap_or(ring.end()),
+                Start::Oldest => ring.keyframes.front().copied().unwrap_or(ring.end()),
+                Start::Live => ring.end(),
+                Start::At { dts_us } => ring.first + ring.frames.partition_point(|frame| frame.dts_us < dts_us) as u64,
+            }
+        };
+        self.readers.send_modify(|readers| *readers += 1);
+        Reader { track: self.clone(), next }
+    }
+
+    pub fn readers(&self) -> usize {
+        *self.readers.borrow()
+    }
+
+    /// Resolves when somebody reads.
+    pub async fn wanted(&self) {
+        // The sender lives as long as `self`, so waiting can't fail.
+        let _ = self.readers.subscribe().wait_for(|readers| *readers > 0).await;
+    }
+
+    /// Resolves when nobody reads.
+    pub async fn unwanted(&self) {
+        let _ = self.readers.subscribe().wait_for(|readers| *readers == 0).await;
+    }
+
+    /// Somebody can't show a picture before the next keyframe. Coalesced until the writer takes it.
+    pub fn request_keyframe(&self) {
+        self.keyframe_wanted.store(true, Relaxed);
+    }
+
+    pub fn take_keyframe_request(&self) -> bool {
+        self.keyframe_wanted.swap(false, Relaxed)
+    }
+
+    pub(super) fn announce(&self, info: Arc<Info>) {
+        self.lock().info = Some(info);
+    }
+
+    pub(super) fn append(&self, frame: Arc<Frame>) {
+        let wakers = {
+            let mut ring = self.lock();
+            ring.append(frame);
+            std::mem::take(&mut ring.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// No more frames, ever: readers see the end after what is left.
+    pub(super) fn close(&self) {
+        let wakers = {
+            let mut ring = self.lock();
+            ring.closed = true;
+            std::mem::take(&mut ring.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        // Nothing panics while holding it; should it ever, a ring is never left half-changed.
+        self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Ring {
+    fn end(&self) -> u64 {
+        self.first + self.frames.len() as u64
+    }
+
+    fn bits_per_second(&self) -> u64 {
+        let (Some(oldest), Some(newest)) = (self.frames.front(), self.frames.back()) else { return 0 };
+        let span_us = (newest.dts_us - oldest.dts_us).max(0) as u64;
+        let bytes = (self.bytes - newest.payload.len()) as u64;
+        (bytes * 8 * 1_000_000).checked_div(span_us).unwrap_or(0)
+    }
+
+    fn append(&mut self, frame: Arc<Frame>) {
+        if frame.keyframe {
+            self.keyframes.push_back(self.end());
+        }
+        self.bytes += frame.payload.len();
+        self.bytes_total += frame.payload.len() as u64;
+        self.frames_total += 1;
+        self.info = Some(frame.info.clone());
+        let newest_us = frame.dts_us;
+        self.frames.push_back(frame);
+        // Whole gops first: what is left then still begins at a keyframe.
+        while let Some(&second) = self.keyframes.get(1) {
+            let second_us = self.frames[(second - self.first) as usize].dts_us;
+            if self.bytes <= BYTES_MAX && newest_us - second_us <= KEEP_US {
+                break;
+            }
+            self.evict_until(second);
+        }
+        while self.bytes > BYTES_MAX || self.frames.front().is_some_and(|f| newest_us - f.dts_us > AGE_US_MAX) {
+            self.evict_until(self.first + 1);
+        }
+    }
+
+    fn evict_until(&mut self, position: u64) {
+        while self.first < position {
+            let Some(frame) = self.frames.pop_front() else { return };
+            self.bytes -= frame.payload.len();
+            self.first += 1;
+        }
+        while self.keyframes.front().is_some_and(|&keyframe| keyframe < self.first) {
+            self.keyframes.pop_front();
+        }
+    }
+}
+
+/// Follows one track. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Reader {
+    track: Arc<Track>,
+    next: u64,
+}
+
+impl Reader {
+    pub fn track(&self) -> &Arc<Track> {
+        &self.track
+    }
+
+    /// The next frame, or `None` when the track is over.
+    pub async fn next(&mut self) -> Option<Arc<Frame>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next frame if it is already there.
+    pub fn try_next(&mut self) -> Option<Arc<Frame>> {
+        let track = self.track.clone();
+        let mut ring = track.lock();
+        self.take(&mut ring)
+    }
+
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Frame>>> {
+        let track = self.track.clone();
+        let mut ring = track.lock();
+        if let Some(frame) = self.take(&mut ring) {
+            return Poll::Ready(Some(frame));
+        }
+        if ring.closed {
+            return Poll::Ready(None);
+        }
+        // A reader that is polled without being woken (one task, several tracks) must not pile up wakers.
+        if !ring.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            ring.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits on the calling thread, for readers that own one (encoders). Returns early with `Err` after `patience`.
+    pub fn next_blocking(&mut self, patience: std::time::Duration) -> Result<Option<Arc<Frame>>, Impatient> {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        let mut parked = false;
+        loop {
+            match self.poll_next(&mut cx) {
+                Poll::Ready(frame) => return Ok(frame),
+                Poll::Pending if parked => return Err(Impatient),
+                Poll::Pending => {
+                    parked = true;
+                    std::thread::park_timeout(patience);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, ring: &mut Ring) -> Option<Arc<Frame>> {
+        if self.next < ring.first {
+            let resume = ring.keyframes.back().copied().unwrap_or(ring.first);
+            self.track.skipped.fetch_add(resume - self.next, Relaxed);
+            self.next = resume;
+        }
+        let frame = ring.frames.get((self.next - ring.first) as usize)?.clone();
+        self.next += 1;
+        Some(frame)
+    }
+}
+
+/// Nothing was written while the reader waited.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Impatient;
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.track.readers.send_modify(|readers| *readers -= 1);
+    }
+}
+
+/// Appends to a derived track. The source's tracks are written through [`super::Writer`], which mints.
+#[derive(Debug)]
+pub struct TrackWriter {
+    pub(super) track: Arc<Track>,
+}
+
+impl TrackWriter {
+    pub fn track(&self) -> &Arc<Track> {
+        &self.track
+    }
+
+    /// Frames keep the gop and the clock of the source frame they were made from.
+    pub fn write(&mut self, frame: Frame) {
+        self.track.append(Arc::new(frame));
+    }
+}

@@ -7,4 +7,5 @@ pub mod live;
 pub mod media;
 pub mod net;
 pub mod node;
+pub mod registry;
 pub mod telemetry;

@@ -1,3 +1,4 @@
 //! What both roles need: frames and codecs (`media`), the hall where they meet (`live`).
 
+pub mod fmp4;
 pub mod media;

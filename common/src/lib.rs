@@ -1,6 +1,6 @@
-//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), who serves what (`registry`)
-//! and where files go (`store`).
+//! What both roles need.
 
+pub mod fmp4;
 pub mod live;
 pub mod media;
 pub mod registry;

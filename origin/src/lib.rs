@@ -1,1 +1,3 @@
 //! From publisher to hall, and what only an origin does.
+
+pub mod record;

@@ -34,7 +34,11 @@ const HELD_US_MAX: i64 = 20_000_000;
 #[derive(Debug)]
 pub(super) enum Step {
     /// A new file, from here on the broadcast's clock.
-    Begin { init: Bytes, start_us: i64, epoch: u64 },
+    Begin {
+        init: Bytes,
+        start_us: i64,
+        epoch: u64,
+    },
     Append {
         fragment: Bytes,
         frames: u64,
@@ -96,7 +100,8 @@ impl Cutter {
     }
 
     pub(super) fn handle_frame(&mut self, frame: Arc<Frame>) -> Result<(), InitError> {
-        let gathered_epoch = [&self.video, &self.audio].into_iter().find_map(|lane| Some(lane.pending.front()?.gop.epoch));
+        let gathered_epoch =
+            [&self.video, &self.audio].into_iter().find_map(|lane| Some(lane.pending.front()?.gop.epoch));
         let epoch = self.file.as_ref().map(|file| file.epoch).or(gathered_epoch);
         match epoch {
             // The last words of a publisher that was replaced.

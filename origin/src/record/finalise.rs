@@ -19,6 +19,7 @@ use headwater_common::{
     registry::{RecordingRow, RecordingState, Registry},
     store::{Place, PlaceError, Store, StoreError},
 };
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::fs::Advice;
 
 use super::tape::{FINALISING, Finished, RECORDING, UNREADABLE, save};
@@ -49,16 +50,23 @@ enum FinaliseError {
 }
 
 /// Permits: who waits for one does nothing else.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Desk {
     taken: Mutex<usize>,
     freed: Condvar,
+    /// Files at the desk and in front of it.
+    files: Gauge,
 }
 
 struct Seat<'a>(&'a Desk);
 
 impl Desk {
+    pub(super) fn new(files: Gauge) -> Self {
+        Self { taken: Mutex::default(), freed: Condvar::new(), files }
+    }
+
     fn sit(&self) -> Seat<'_> {
+        self.files.inc();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         while *taken >= AT_ONCE {
             taken = self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
@@ -72,6 +80,7 @@ impl Drop for Seat<'_> {
     fn drop(&mut self) {
         *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.freed.notify_one();
+        self.0.files.dec();
     }
 }
 
@@ -82,7 +91,13 @@ pub(super) fn step_back() {
 }
 
 /// Finalises one file and returns its row as it is in the registry now. Blocks for as long as the disk takes.
-pub(super) fn finalise(desk: &Desk, store: &Store, registry: &Registry, floor: Floor, finished: Finished) -> RecordingRow {
+pub(super) fn finalise(
+    desk: &Desk,
+    store: &Store,
+    registry: &Registry,
+    floor: Floor,
+    finished: Finished,
+) -> RecordingRow {
     let Finished { place, mut row, failed } = finished;
     row.state = RecordingState::Finalising;
     save(registry, &row);
@@ -108,7 +123,8 @@ pub(super) fn finalise(desk: &Desk, store: &Store, registry: &Registry, floor: F
     save(registry, &row);
     // Last of all: until here a crash finds everything it needs to begin again.
     if row.bytes > 0
-        && let Err(error) = place.with_suffix(RECORDING).map_err(FinaliseError::from).and_then(|d| Ok(store.delete(&d)?))
+        && let Err(error) =
+            place.with_suffix(RECORDING).map_err(FinaliseError::from).and_then(|d| Ok(store.delete(&d)?))
     {
         tracing::error!(file = %place, %error, "the fragmented file of a finalised recording can't be deleted");
     }
@@ -200,7 +216,12 @@ fn set_aside(store: &Store, place: &Place, draft: &Place) -> Result<Finalised, F
     Err(RewriteError::Empty.into())
 }
 
-fn finalised(store: &Store, place: &Place, duration_ms: Option<i64>, torn_bytes: u64) -> Result<Finalised, FinaliseError> {
+fn finalised(
+    store: &Store,
+    place: &Place,
+    duration_ms: Option<i64>,
+    torn_bytes: u64,
+) -> Result<Finalised, FinaliseError> {
     let metadata = store.read(place)?.metadata()?;
     let created = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let created_ms = i64::try_from(created.as_millis()).ok();

@@ -93,7 +93,8 @@ fn row_of_file(store: &Store, registry: &Registry, draft: &Place, file: &str) ->
         registry.get(&id).ok().flatten().map(|row| row.stream)
     };
     // `cam_1` is the second recording of `cam`, or the first of `cam_1`.
-    let counted = stem.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map(|(stream, _)| stream);
+    let counted =
+        stem.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map(|(stream, _)| stream);
     let stream = known(stem).or_else(|| known(counted?)).unwrap_or_else(|| stem.to_owned());
     let metadata = store.read(draft).ok().and_then(|file| file.metadata().ok());
     let began = metadata.and_then(|m| m.created().or_else(|_| m.modified()).ok()).unwrap_or(std::time::UNIX_EPOCH);

@@ -1,1 +1,6 @@
 //! From publisher to hall, and what only an origin does.
+
+pub mod ingest;
+
+#[doc(hidden)]
+pub mod fuzz;

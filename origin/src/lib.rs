@@ -1,5 +1,6 @@
 //! From publisher to hall, and what only an origin does.
 
+pub mod announce;
 pub mod ingest;
 
 #[doc(hidden)]

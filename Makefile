@@ -4,7 +4,7 @@
 
 # What building needs. FFmpeg's libraries are for transcoding, clang for their bindings, mold to link fast, npm for the
 # HLS player that the pages embed.
-BUILD_PACKAGES := libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev \
+BUILD_PACKAGES := build-essential libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev \
 	pkg-config clang libclang-dev mold ca-certificates
 
 run: build

@@ -1,8 +1,13 @@
-//! What both roles need.
+//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), and the machine around them.
 
+pub mod clock;
+pub mod config;
 pub mod fmp4;
+pub mod http;
 pub mod live;
 pub mod media;
+pub mod net;
+pub mod node;
 pub mod registry;
 pub mod store;
 pub mod telemetry;

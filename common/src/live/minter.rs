@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::media::{Gop, Kind};
 
-/// Keyframes closer together than this share a gop: a segment per picture would drown players in requests.
-const GOP_US_MIN: i64 = 1_000_000;
+/// Keyframes closer together than this share a gop: a segment per picture would drown players in requests. A little
+/// less than a second, because an encoder's second is 999 milliseconds every now and then.
+const GOP_US_MIN: i64 = 950_000;
 /// Every audio frame is a keyframe, so audio alone is cut by this clock.
 const AUDIO_GOP_US: i64 = 2_000_000;
 /// The segment target is what the first gop lasted, within these bounds.

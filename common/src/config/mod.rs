@@ -1,0 +1,105 @@
+//! Everything that can be set, on one page: `default.toml` beside this file, which is also where the defaults are.
+//!
+//! In: that page, the operator's TOML file, environment variables and flags, each overriding the one before. Out: one
+//! [`Config`], or an error that names the key. Deliberately absent: keys that are read anywhere else.
+
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+pub use layers::{ConfigError, Layers};
+
+use crate::live::Takeover;
+
+/// The commented defaults, as `--print-config` shows them.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data: PathBuf,
+    pub http: Http,
+    pub tls: Tls,
+    pub rtmp: Rtmp,
+    pub rtc: Rtc,
+    pub record: Record,
+    pub log: Log,
+    pub apps: BTreeMap<String, App>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub listen: SocketAddr,
+    pub tls_listen: SocketAddr,
+    pub admin_networks: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rtmp {
+    pub listen: SocketAddr,
+    pub tls_listen: SocketAddr,
+    pub connections_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rtc {
+    pub listen: SocketAddr,
+    pub public_ips: Vec<IpAddr>,
+    pub shards: usize,
+    pub sessions_max: usize,
+    pub ice_servers: Vec<IceServer>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    pub url: String,
+    #[serde(default)]
+    pub username: String,
+    #[serde(default)]
+    pub credential: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub free_disk_mb_min: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub filter: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct App {
+    pub record: bool,
+    pub takeover: Takeover,
+}
+
+impl Tls {
+    pub fn is_set(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
+}

@@ -1,0 +1,90 @@
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    Layers::defaults()?.environment(pairs.collect::<Vec<_>>().into_iter())?.build()
+}
+
+fn file(text: &str) -> Result<Config, ConfigError> {
+    let path = std::env::temp_dir().join(format!("headwater-config-{}-{:p}.toml", std::process::id(), text));
+    std::fs::write(&path, text).unwrap();
+    let config = Layers::defaults()?.file(&path).and_then(Layers::build);
+    std::fs::remove_file(&path).unwrap();
+    config
+}
+
+#[test]
+fn the_commented_page_is_the_defaults() {
+    let config = Layers::defaults().unwrap().build().unwrap();
+    assert_eq!(config.http.listen.port(), 5080);
+    assert_eq!(config.rtmp.listen.port(), 1935);
+    assert_eq!(config.rtc.listen.port(), 50_000);
+    assert!(!config.apps["live"].record);
+}
+
+#[test]
+fn every_key_has_a_sentence() {
+    let mut before = "";
+    for line in DEFAULTS.lines() {
+        let is_key = line.contains(" = ") && !line.starts_with('#');
+        assert!(!is_key || before.starts_with('#'), "no comment above: {line}");
+        before = line;
+    }
+}
+
+#[test]
+fn a_file_overrides_and_keeps_the_rest() {
+    let config = file("[apps.shop]\nrecord = true\n[http]\nlisten = \"127.0.0.1:80\"\n").unwrap();
+    assert!(config.apps["shop"].record);
+    assert!(config.apps.contains_key("live"));
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:80");
+    assert_eq!(config.http.tls_listen.port(), 5443);
+}
+
+#[test]
+fn unknown_keys_are_refused_by_name() {
+    for (text, name) in
+        [("[http]\nlistn = 1\n", "listn"), ("[htp]\nlisten = 1\n", "htp"), ("[apps.live]\nrecrd = true\n", "recrd")]
+    {
+        let error = file(text).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    let error = env(&[("HEADWATER_HTTP_LISTN", "x")]).unwrap_err().to_string();
+    assert!(error.contains("HEADWATER_HTTP_LISTN"), "{error}");
+}
+
+#[test]
+fn variables_set_any_key_with_any_type() {
+    let config = env(&[
+        ("HEADWATER_DATA", "/srv/headwater"),
+        ("HEADWATER_RTC_SHARDS", "3"),
+        ("HEADWATER_RTC_PUBLIC_IPS", "[\"192.0.2.1\"]"),
+        ("HEADWATER_APPS_LIVE_RECORD", "true"),
+        ("HEADWATER_APPS_LIVE_TAKEOVER", "refuse"),
+        ("HEADWATER_RECORD_FREE_DISK_MB_MIN", "9"),
+        ("PATH", "/bin"),
+    ])
+    .unwrap();
+    assert_eq!(config.data, PathBuf::from("/srv/headwater"));
+    assert_eq!(config.rtc.shards, 3);
+    assert_eq!(config.rtc.public_ips[0].to_string(), "192.0.2.1");
+    assert!(config.apps["live"].record);
+    assert_eq!(config.apps["live"].takeover, Takeover::Refuse);
+    assert_eq!(config.record.free_disk_mb_min, 9);
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_by_name() {
+    for (text, complaint) in [
+        ("[http]\nlisten = \"localhost\"\n", "listen"),
+        ("[apps.live]\ntakeover = \"maybe\"\n", "maybe"),
+        ("[tls]\nkey = \"k.pem\"\n", "only one of them"),
+        ("[apps.\"a b\"]\nrecord = true\n", "app contains ' '"),
+        ("[rtc]\nice_servers = [{ url = \"http://x\" }]\n", "rtc.ice_servers"),
+        ("[rtc]\npublic_ips = [\"here\"]\n", "public_ips"),
+        ("[http\n", "TOML"),
+    ] {
+        let error = file(text).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{text}: {error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! What every HTTP room shares: the listener with its limits and TLS, CORS, and who may change things.
+//!
+//! In: a router. Out: a server on a plain port and, where a certificate is set, on a TLS port with HTTP/2.
+
+mod admin;
+mod tls;
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, Method, header},
+};
+use axum_server::{Handle, accept::NoDelayAcceptor};
+use hyper_util::rt::TokioTimer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
+
+pub use admin::{Admin, admin_only};
+pub use tls::Tls;
+
+use crate::{config, net, node::Node};
+
+/// A peer that opens a connection and says nothing is dropped after this.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long requests in flight may go on when the process stops.
+const FINISH_WITHIN: Duration = Duration::from_secs(3);
+
+/// Binds both ports now, so that a taken one is an error at start, and serves until the node stops.
+pub fn serve(
+    config: &config::Http,
+    tls: Option<Tls>,
+    router: Router,
+    node: &Node,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let plain = axum_server::from_tcp(net::listen_tcp(config.listen, "HTTP")?)?.acceptor(NoDelayAcceptor);
+    let secure = match tls {
+        Some(tls) => Some(axum_server::from_tcp_rustls(net::listen_tcp(config.tls_listen, "HTTPS")?, tls.config())?),
+        None => None,
+    };
+    let handle = Handle::new();
+    tokio::spawn({
+        let (node, handle) = (node.clone(), handle.clone());
+        async move {
+            node.stopping().await;
+            handle.graceful_shutdown(Some(FINISH_WITHIN));
+        }
+    });
+    Ok(async move {
+        let secure = secure.map(|mut server| {
+            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+            server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEADERS_WITHIN));
+            tokio::spawn(server.handle(handle.clone()).serve(service.clone()))
+        });
+        let mut plain = plain.handle(handle);
+        plain.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+        plain.serve(service).await?;
+        if let Some(secure) = secure {
+            secure.await??;
+        }
+        Ok(())
+    })
+}
+
+/// Players run on other people's pages. Credentials are allowed, so the origin has to be echoed: `*` would fail.
+pub fn cors() -> CorsLayer {
+    const EXPOSED: [HeaderName; 6] = [
+        header::LOCATION,
+        header::ETAG,
+        header::LINK,
+        header::RETRY_AFTER,
+        header::CONTENT_RANGE,
+        HeaderName::from_static("accept-post"),
+    ];
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::list(EXPOSED))
+        .max_age(Duration::from_secs(24 * 3600))
+        .vary([header::ORIGIN])
+}
+
+/// An answer that no cache may keep.
+pub const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,6 +1,8 @@
 //! From publisher to hall, and what only an origin does.
 
+pub mod announce;
 pub mod ingest;
+pub mod record;
 
 #[doc(hidden)]
 pub mod fuzz;

@@ -141,7 +141,7 @@ impl Track {
             }
         };
         self.readers.send_modify(|readers| *readers += 1);
-        Reader { track: self.clone(), next }
+        Reader { track: self.clone(), next, skipped: 0 }
     }
 
     pub fn readers(&self) -> usize {
@@ -249,11 +249,17 @@ impl Ring {
 pub struct Reader {
     track: Arc<Track>,
     next: u64,
+    skipped: u64,
 }
 
 impl Reader {
     pub fn track(&self) -> &Arc<Track> {
         &self.track
+    }
+
+    /// Frames that this reader never saw because it was too slow.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The next frame, or `None` when the track is over.
@@ -310,6 +316,7 @@ impl Reader {
     fn take(&mut self, ring: &mut Ring) -> Option<Arc<Frame>> {
         if self.next < ring.first {
             let resume = ring.keyframes.back().copied().unwrap_or(ring.first);
+            self.skipped += resume - self.next;
             self.track.skipped.fetch_add(resume - self.next, Relaxed);
             self.next = resume;
         }

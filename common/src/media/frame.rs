@@ -28,6 +28,14 @@ pub struct Frame {
     pub info: Arc<Info>,
 }
 
+/// On the broadcast's clock, without a copy of the payload.
+impl From<&Frame> for Sample {
+    fn from(frame: &Frame) -> Self {
+        let &Frame { dts_us, pts_us, keyframe, ref payload, .. } = frame;
+        Self { dts_us, pts_us, keyframe, payload: payload.clone() }
+    }
+}
+
 /// A stretch of the broadcast that starts at a keyframe of its leading track (video where there is any) and is one
 /// HLS segment long. Keyframes that follow within a second stay in the same gop; a gop that outlasts the segment
 /// target is closed without one (`independent` is then false for its successor).

@@ -3,6 +3,8 @@
 pub mod announce;
 pub mod ingest;
 pub mod record;
+#[cfg(feature = "transcode")]
+pub mod transcode;
 
 #[doc(hidden)]
 pub mod fuzz;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Info;
 
 /// What a door hands in: one access unit on the publisher's own clock. The hall makes a [`Frame`] of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub dts_us: i64,
     pub pts_us: i64,

@@ -2,4 +2,5 @@
 
 pub mod live;
 pub mod media;
+pub mod rtc;
 pub mod telemetry;

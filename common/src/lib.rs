@@ -9,6 +9,7 @@ pub mod media;
 pub mod net;
 pub mod node;
 pub mod registry;
+pub mod rtc;
 pub mod store;
 pub mod telemetry;
 

@@ -1,1 +1,3 @@
 //! From hall to viewer.
+
+pub mod hls;

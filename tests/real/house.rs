@@ -120,7 +120,7 @@ fn pure_rooms_have_no_socket_no_task_and_no_clock() {
     let forbidden = [
         "std::net",
         "std::fs",
-        "std::thread",
+        "thread::spawn",
         "tokio::net",
         "tokio::time",
         "tokio::fs",

@@ -59,7 +59,7 @@ fn a_publisher_can_come_back_at_once() {
 
 #[test]
 fn a_broadcast_ends_when_its_publisher_does() {
-    light(s(60), || {
+    light(s(90), || {
         let server = Server::start();
         let publisher = Clock::default().publish(&server.rtmp_url("live/ends"));
         server.until_status("ends", "broadcasting");

@@ -26,7 +26,7 @@ impl Picture {
         // Something that moves, so that a keyframe is not all there is to encode.
         for y in 2 * ROW..HEIGHT {
             for x in 0..WIDTH {
-                self.planes[y * WIDTH + x] = (64 + (x + 2 * number as usize ^ y) % 128) as u8;
+                self.planes[y * WIDTH + x] = (64 + ((x + 2 * number as usize) ^ y) % 128) as u8;
             }
         }
         &self.planes

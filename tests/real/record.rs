@@ -55,10 +55,7 @@ fn vods(server: &Server) -> Vec<Value> {
 fn until_vod(server: &Server, id: &str) -> (Value, PathBuf) {
     let vod = until("the recording to be listed", s(30), || {
         let list = vods(server);
-        let ready = |vod: &&Value| vod["streamId"] == id && vod["duration"].as_u64().is_some_and(|ms| ms > 0);
-        let vod = list.iter().find(ready)?.clone();
-        let address = format!("/live/{}", vod["filePath"].as_str()?);
-        (server.get(&address).status() == 200).then_some(vod)
+        list.iter().find(|vod| vod["streamId"] == id && vod["processStatus"] == "ready").cloned()
     });
     let path = server.dir.join(format!("{id}.download.mp4"));
     let bytes = server.get(&format!("/live/{}", vod["filePath"].as_str().unwrap())).bytes().expect("the recording");

@@ -42,8 +42,8 @@ fn broadcasts_are_listed_with_the_names_that_clients_know() {
 
         let live = server.json("/rest/v2/live");
         assert_eq!((&live[0]["app"], &live[0]["streamId"]), (&Value::from("live"), &Value::from("known")), "{live:#}");
-        assert_eq!(live[0]["video"]["width"], 640, "{live:#}");
-        assert!(live[0]["audio"]["codec"].is_string() && live[0]["viewers"].is_u64(), "{live:#}");
+        assert_eq!(live[0]["tracks"][0]["width"], 640, "{live:#}");
+        assert_eq!(live[0]["deliveryPath"]["webrtc"]["video"], "passthrough", "{live:#}");
         let version = server.json("/rest/v2/version");
         assert!(version["versionName"].is_string(), "{version:#}");
     });

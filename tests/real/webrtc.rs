@@ -212,17 +212,26 @@ fn whep_answers_as_its_specification_says() {
         assert!(exposed.contains("location") || exposed == "*", "{exposed}");
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
         let location = location.strip_prefix(&server.url("")).unwrap_or(&location).to_owned();
+        let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
         let sdp = answer.text().unwrap();
         assert!(sdp.contains("a=sendonly") && sdp.contains("a=candidate:"), "{sdp}");
         assert!(sdp.contains(" udp ") && sdp.to_lowercase().contains("tcptype passive"), "{sdp}");
 
         let trickle = "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
             a=candidate:1 1 udp 2130706431 127.0.0.1 40000 typ host\r\n";
-        let patch = server.request("PATCH", &location).header("content-type", "application/trickle-ice-sdpfrag");
-        let patched = send(patch.body(trickle)).status();
-        assert!(patched.is_success(), "{patched}");
-        let patch = server.request("PATCH", &location).header("content-type", "text/plain");
-        assert_eq!(send(patch.body(trickle)).status(), 415);
+        let patch = |kind: &str, tag: Option<&str>| {
+            let request = server.request("PATCH", &location).header("content-type", kind).body(trickle);
+            send(match tag {
+                Some(tag) => request.header("if-match", tag),
+                None => request,
+            })
+            .status()
+        };
+        const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+        assert_eq!(patch(FRAGMENT, Some(&etag)), 204, "candidates are taken");
+        assert_eq!(patch(FRAGMENT, None), 428, "which ICE session?");
+        assert_eq!(patch(FRAGMENT, Some("\"other\"")), 412, "not that one");
+        assert_eq!(patch("text/plain", Some(&etag)), 415);
         assert_eq!(send(server.request("DELETE", &location)).status(), 200);
         assert_eq!(send(server.request("DELETE", &location)).status(), 404, "a session ends once");
     });

@@ -2,9 +2,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod fmp4;
 pub mod http;
 pub mod live;
 pub mod media;
 pub mod net;
 pub mod node;
+pub mod registry;
+pub mod store;
 pub mod telemetry;

@@ -89,6 +89,8 @@ fn a_late_reader_starts_at_the_newest_keyframe_at_once() {
     assert_eq!(drain(&mut track.read(Start::Live)).len(), 0);
     let at = frames[3].dts_us;
     assert_eq!(drain(&mut track.read(Start::At { dts_us: at })).len(), 7);
+    let rate = track.stats().bits_per_second;
+    assert!((239_000..=241_000).contains(&rate), "30 frames a second of 1000 bytes: {rate}");
 }
 
 #[test]

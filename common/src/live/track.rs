@@ -53,6 +53,8 @@ pub struct TrackStats {
     /// Frames that some reader never saw because it was too slow.
     pub skipped: u64,
     pub readers: usize,
+    /// Over what the ring holds.
+    pub bits_per_second: u64,
     pub ring_bytes: usize,
     pub ring_frames: usize,
 }
@@ -122,6 +124,7 @@ impl Track {
             bytes: ring.bytes_total,
             skipped: self.skipped.load(Relaxed),
             readers: self.readers(),
+            bits_per_second: ring.bits_per_second(),
             ring_bytes: ring.bytes,
             ring_frames: ring.frames.len(),
         }
@@ -197,6 +200,13 @@ impl Track {
 impl Ring {
     fn end(&self) -> u64 {
         self.first + self.frames.len() as u64
+    }
+
+    fn bits_per_second(&self) -> u64 {
+        let (Some(oldest), Some(newest)) = (self.frames.front(), self.frames.back()) else { return 0 };
+        let span_us = (newest.dts_us - oldest.dts_us).max(0) as u64;
+        let bytes = (self.bytes - newest.payload.len()) as u64;
+        (bytes * 8 * 1_000_000).checked_div(span_us).unwrap_or(0)
     }
 
     fn append(&mut self, frame: Arc<Frame>) {

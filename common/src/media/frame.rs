@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Info;
 
 /// What a door hands in: one access unit on the publisher's own clock. The hall makes a [`Frame`] of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub dts_us: i64,
     pub pts_us: i64,
@@ -26,6 +26,14 @@ pub struct Frame {
     pub keyframe: bool,
     pub payload: Bytes,
     pub info: Arc<Info>,
+}
+
+/// On the broadcast's clock, without a copy of the payload.
+impl From<&Frame> for Sample {
+    fn from(frame: &Frame) -> Self {
+        let &Frame { dts_us, pts_us, keyframe, ref payload, .. } = frame;
+        Self { dts_us, pts_us, keyframe, payload: payload.clone() }
+    }
 }
 
 /// A stretch of the broadcast that starts at a keyframe of its leading track (video where there is any) and is one

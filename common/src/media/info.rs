@@ -46,7 +46,8 @@ impl Codec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     pub codec: Codec,
-    /// The body of the codec's configuration record as MP4 stores it: avcC, hvcC, av1C, vpcC, AudioSpecificConfig, dOps.
+    /// The body of the codec's configuration record as MP4 stores it: avcC, hvcC, av1C, vpcC (behind
+    /// version and flags), AudioSpecificConfig, dOps.
     pub config: Bytes,
     pub shape: Shape,
 }

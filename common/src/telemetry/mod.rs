@@ -3,6 +3,10 @@
 //! In: increments. Out: the Prometheus text of `/metrics`. Deliberately absent: labels per viewer (they would grow
 //! without bound) and any number that has to be computed on the hot path.
 
+mod log;
+mod process;
+mod scrape;
+
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::{
@@ -10,6 +14,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
+
+use crate::live::Hub;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DoorLabel {
@@ -24,6 +30,7 @@ pub struct Telemetry {
     sent: Family<DoorLabel, Counter>,
     dropped: Family<DoorLabel, Counter>,
     errors: Family<DoorLabel, Counter>,
+    panics: Counter,
 }
 
 /// A protocol's way in or out. Units are frames (packets for WebRTC, responses for HTTP).
@@ -47,7 +54,10 @@ impl Telemetry {
         registry.register("sent", "Units handed out, by door", sent.clone());
         registry.register("dropped", "Units given up on purpose, by door", dropped.clone());
         registry.register("errors", "Peers turned away or lost through an error, by door", errors.clone());
-        Self { registry: Arc::new(Mutex::new(registry)), received, sent, dropped, errors }
+        registry.register_collector(Box::new(process::ProcessCollector));
+        let panics = Counter::default();
+        registry.register("panics", "Tasks that ended by a bug; each ends one stream or session only", panics.clone());
+        Self { panics, registry: Arc::new(Mutex::new(registry)), received, sent, dropped, errors }
     }
 
     pub fn door(&self, door: &'static str) -> Door {
@@ -58,6 +68,11 @@ impl Telemetry {
             dropped: self.dropped.get_or_create_owned(&label),
             errors: self.errors.get_or_create_owned(&label),
         }
+    }
+
+    /// Readers, memory and what passed, for every broadcast of the hub, looked up when somebody asks.
+    pub fn watch_hub(&self, hub: Arc<Hub>) {
+        self.lock().register_collector(Box::new(scrape::HubCollector::new(hub)));
     }
 
     /// For a room that has more to tell than a door's four counters.

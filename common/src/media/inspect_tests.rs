@@ -1,0 +1,162 @@
+use bytes::Bytes;
+
+use super::h264::{Reordering, Sps};
+use super::*;
+
+/// What x264 writes for 1080p with B-frames, high profile.
+const SPS: &[u8] = &[
+    0x67, 0x64, 0x00, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0x84, 0x00, 0x00, 0x03, 0x00, 0x04, 0x00, 0x00,
+    0x03, 0x00, 0xf0, 0x3c, 0x60, 0xc6, 0x58,
+];
+const PPS: &[u8] = &[0x68, 0xeb, 0xec, 0xb2, 0x2c];
+/// Constrained baseline, 320x240, no VUI.
+const BASELINE_SPS: &[u8] = &[0x67, 0x42, 0xc0, 0x0d, 0xda, 0x05, 0x07, 0xc4];
+/// Main profile, 320x240, no VUI: only pictures tell whether there are B slices.
+const SILENT_SPS: &[u8] = &[0x67, 0x4d, 0x00, 0x0d, 0xf4, 0x0a, 0x0f, 0xc8];
+const IDR: &[u8] = &[0x65, 0x88, 0x84, 0x21];
+const P: &[u8] = &[0x41, 0x9a, 0x02, 0x04];
+/// first_mb 0, slice_type 6.
+const B: &[u8] = &[0x01, 0x9f, 0x01, 0x02];
+const I: &[u8] = &[0x41, 0x88, 0x84, 0x21];
+const AUD: &[u8] = &[0x09, 0xf0];
+/// Recovery point, recovery_frame_cnt 0.
+const SEI: &[u8] = &[0x06, 0x06, 0x01, 0xc4, 0x80];
+
+fn lengths(units: &[&[u8]], size: usize) -> Bytes {
+    let mut payload = Vec::new();
+    for unit in units {
+        payload.extend_from_slice(&(unit.len() as u32).to_be_bytes()[4 - size..]);
+        payload.extend_from_slice(unit);
+    }
+    payload.into()
+}
+
+fn annex_b(units: &[&[u8]]) -> Bytes {
+    units.iter().flat_map(|unit| [&[0, 0, 1], *unit].concat()).collect()
+}
+
+fn sample(payload: Bytes) -> Sample {
+    Sample { dts_us: 7, pts_us: 9, keyframe: true, payload }
+}
+
+fn avcc(sps: &[u8], length_size: u8) -> Bytes {
+    let sets =
+        nal::ParameterSets { vps: vec![], sps: vec![Bytes::copy_from_slice(sps)], pps: vec![Bytes::from_static(PPS)] };
+    let mut record = h264::build_record(&sets).unwrap().to_vec();
+    record[4] = 0xfc | (length_size - 1);
+    record.into()
+}
+
+#[test]
+fn a_record_tells_the_shape_and_the_name() {
+    let info = Info::from_config(Codec::H264, avcc(SPS, 4)).unwrap();
+    assert_eq!(info.shape, Shape::Video { width: 1920, height: 1080, reorders: true });
+    assert_eq!(info.rfc6381(), "avc1.640028");
+    let sps = Sps::parse(SPS).unwrap();
+    assert_eq!((sps.timing, sps.frame_mbs_only), (Some((1, 60)), true));
+    assert_eq!(sps.reordering(), Reordering::Yes);
+    assert_eq!(Sps::parse(BASELINE_SPS).unwrap().reordering(), Reordering::Never);
+    let silent = Sps::parse(SILENT_SPS).unwrap();
+    assert_eq!((silent.width, silent.height, silent.reordering()), (320, 240, Reordering::Unsaid));
+}
+
+#[test]
+fn every_length_size_becomes_canonical() {
+    for size in [1, 2, 4] {
+        let mut inspector = Inspector::with_config(Codec::H264, avcc(SPS, size)).unwrap();
+        assert_eq!(inspector.info().unwrap().config, avcc(SPS, 4), "what leaves has 4-byte lengths");
+        let inspected = inspector.push(sample(lengths(&[AUD, SPS, PPS, IDR], size.into()))).unwrap();
+        assert_eq!(inspected.new_info, None, "the same parameter sets again change nothing");
+        let sample = inspected.sample.unwrap();
+        assert_eq!((sample.keyframe, sample.payload), (true, lengths(&[IDR], 4)));
+    }
+}
+
+#[test]
+fn what_is_canonical_is_not_copied() {
+    let mut inspector = Inspector::with_config(Codec::H264, avcc(SPS, 4)).unwrap();
+    let payload = lengths(&[SEI, P, P], 4);
+    let kept = inspector.push(sample(payload.clone())).unwrap().sample.unwrap().payload;
+    assert_eq!((kept.as_ptr(), kept.len()), (payload.as_ptr(), payload.len()));
+}
+
+#[test]
+fn the_bitstream_decides_what_a_keyframe_is() {
+    let mut inspector = Inspector::with_config(Codec::H264, avcc(SPS, 4)).unwrap();
+    for (units, keyframe) in
+        [(&[P][..], false), (&[IDR], true), (&[I], false), (&[SEI, I], true), (&[SEI, I, P], false), (&[SEI, P], false)]
+    {
+        let inspected = inspector.push(sample(lengths(units, 4))).unwrap();
+        assert_eq!(inspected.sample.unwrap().keyframe, keyframe, "{units:?}");
+    }
+}
+
+#[test]
+fn parameter_sets_in_band_make_a_new_info() {
+    let mut inspector = Inspector::new(Codec::H264, Framing::AnnexB);
+    assert_eq!(inspector.push(sample(annex_b(&[P]))), Err(FrameError::Unconfigured));
+    let first = inspector.push(sample(annex_b(&[AUD, BASELINE_SPS, PPS, IDR]))).unwrap();
+    assert_eq!(first.new_info.unwrap().shape, Shape::Video { width: 320, height: 240, reorders: false });
+    assert_eq!(first.sample.unwrap().payload, lengths(&[IDR], 4));
+    let second = inspector.push(sample(annex_b(&[SPS, PPS, IDR]))).unwrap().new_info.unwrap();
+    assert_eq!(second.shape, Shape::Video { width: 1920, height: 1080, reorders: true });
+    assert_eq!(nal::parameter_sets(&second), [SPS, PPS]);
+    let decodable = nal::to_annex_b(&lengths(&[IDR], 4), Some(&second)).unwrap();
+    assert_eq!(*decodable, [&[0, 0, 0, 1], SPS, &[0, 0, 0, 1], PPS, &[0, 0, 0, 1], IDR].concat());
+}
+
+#[test]
+fn the_first_b_slice_is_noticed_once() {
+    let mut inspector = Inspector::with_config(Codec::H264, avcc(SILENT_SPS, 4)).unwrap();
+    assert_eq!(inspector.push(sample(lengths(&[P], 4))).unwrap().new_info, None);
+    let info = inspector.push(sample(lengths(&[B], 4))).unwrap().new_info.unwrap();
+    assert!(info.reorders());
+    assert_eq!(inspector.push(sample(lengths(&[B], 4))).unwrap().new_info, None);
+    assert_eq!(inspector.configure(avcc(SILENT_SPS, 4)), Ok(None), "the same record again forgets nothing");
+    let mut baseline = Inspector::with_config(Codec::H264, avcc(BASELINE_SPS, 4)).unwrap();
+    assert_eq!(baseline.push(sample(lengths(&[B], 4))).unwrap().new_info, None);
+}
+
+#[test]
+fn nothing_to_show_is_no_sample() {
+    let mut inspector = Inspector::with_config(Codec::H264, avcc(SPS, 4)).unwrap();
+    for units in [&[][..], &[AUD], &[SEI], &[SPS, PPS]] {
+        assert_eq!(inspector.push(sample(lengths(units, 4))), Ok(Inspected { sample: None, new_info: None }));
+    }
+    let torn = lengths(&[P, P], 4).slice(..13);
+    assert_eq!(inspector.push(sample(torn)), Err(FrameError::NalLength { offset: 8, length: 4, left: 1 }));
+}
+
+#[test]
+fn a_broken_parameter_set_costs_one_frame() {
+    let mut inspector = Inspector::with_config(Codec::H264, avcc(SPS, 4)).unwrap();
+    let broken = lengths(&[&[0x67, 0x64], PPS, IDR], 4);
+    assert!(matches!(inspector.push(sample(broken)), Err(FrameError::ParameterSet(_))));
+    let next = inspector.push(sample(lengths(&[IDR], 4))).unwrap();
+    assert!(next.new_info.is_none() && next.sample.is_some());
+}
+
+#[test]
+fn vp8_learns_from_its_keyframes() {
+    let mut inspector = Inspector::new(Codec::Vp8, Framing::Lengths(4));
+    let frame = Bytes::from_static(&[0x10, 2, 0, 0x9d, 1, 0x2a, 0x80, 2, 0xe0, 1, 0xff]);
+    let info = inspector.push(sample(frame)).unwrap().new_info.unwrap();
+    assert_eq!(
+        (info.shape, &*info.rfc6381()),
+        (Shape::Video { width: 640, height: 480, reorders: false }, "vp08.00.30.08")
+    );
+    let inter = inspector.push(sample(Bytes::from_static(&[0x11, 2, 0]))).unwrap();
+    assert_eq!((inter.new_info, inter.sample.unwrap().keyframe), (None, false));
+}
+
+#[test]
+fn sound_is_configured_and_passes() {
+    let mut inspector = Inspector::with_config(Codec::Aac, Bytes::from_static(&[0x11, 0x90])).unwrap();
+    let info = inspector.info().unwrap();
+    assert_eq!(info.shape, Shape::Audio { sample_rate: 48_000, channels: 2 });
+    assert_eq!((info.rfc6381(), info.samples_per_frame()), ("mp4a.40.2".to_owned(), Some(1024)));
+    assert_eq!(inspector.push(sample(Bytes::new())).unwrap().sample, None);
+    assert!(inspector.push(sample(Bytes::from_static(&[1]))).unwrap().sample.is_some());
+    let opus = Info::from_config(Codec::Opus, opus::Config::plain(2).opus_head()).unwrap();
+    assert_eq!((opus.rfc6381(), opus.config), ("opus".to_owned(), opus::Config::plain(2).dops()));
+}

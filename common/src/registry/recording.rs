@@ -1,0 +1,81 @@
+//! The row of one recorded file: being written, being finalised, ready, or failed with the reason. Pure.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Names one recording for good. Begins with the time it was started, so that ids sort by age.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VodId(String);
+
+impl VodId {
+    /// `entropy` tells apart what starts in the same millisecond.
+    pub fn new(started_ms: i64, entropy: u32) -> Self {
+        Self(format!("{:012x}{entropy:08x}", started_ms.max(0)))
+    }
+
+    /// An id as a client spells it; one that was never given is simply not found.
+    pub fn parse(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VodId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum RecordingState {
+    #[default]
+    Recording,
+    /// Complete, and being rewritten into a file that starts playing at once.
+    Finalising,
+    Ready,
+    /// Something is missing or could not be done. What was saved is still there when the row's `bytes` is not zero.
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordingRow {
+    pub vod_id: VodId,
+    pub app: String,
+    pub stream: String,
+    /// Within the application's `streams` directory; no other recording of the application has it.
+    pub file: String,
+    pub state: RecordingState,
+    /// Of the claim that was recorded.
+    pub epoch: u64,
+    /// Wall-clock of the first picture.
+    pub started_ms: i64,
+    /// When the file was complete.
+    pub created_ms: Option<i64>,
+    pub duration_ms: i64,
+    pub bytes: u64,
+    /// Frames that could not be saved because the disk was too slow.
+    pub frames_lost: u64,
+}
+
+/// Which recordings of an application are meant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordingFilter<'a> {
+    pub stream: Option<&'a str>,
+    /// Part of the file name.
+    pub search: Option<&'a str>,
+}
+
+impl RecordingFilter<'_> {
+    pub(super) fn takes(&self, row: &RecordingRow) -> bool {
+        self.stream.is_none_or(|stream| row.stream == stream) && self.search.is_none_or(|part| row.file.contains(part))
+    }
+}

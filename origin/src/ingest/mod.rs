@@ -1,0 +1,3 @@
+//! The doors publishers come in by, one room per protocol.
+
+pub mod rtmp;

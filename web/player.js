@@ -1,0 +1,234 @@
+// Keeps one broadcast on the screen. In: an app, a stream id, an order of ways to deliver it, a <video>. Out: events
+// `state` (what the viewer should be told), `report` (figures, once a second) and `blocked` (the browser wants a click).
+// Deliberately absent: everything one sees (play.js) and everything that speaks a protocol (whep.js, hls.js, vod.js).
+//
+// States: idle, connecting, playing, interrupted (the publisher is away, the connection stays), absent, ended, failed.
+// From absent, ended and failed it comes back by itself.
+
+import { DeliveryError } from "./delivery.js";
+import { Hls } from "./hls.js";
+import { Vod } from "./vod.js";
+import { Whep } from "./whep.js";
+
+const WAYS = { webrtc: Whep, hls: Hls, vod: Vod };
+
+const REPORT_MS = 1000;
+// Shorter stalls are what jitter buffers and segment borders do.
+const STALL_MS = 2000;
+// Data arrive and no picture comes of them: this browser cannot decode what that way delivers.
+const UNDECODED_MS_MAX = 5000;
+const WAIT_MS_MIN = 1000;
+const WAIT_MS_MAX = 8000;
+const FACTS_MS = 10000;
+const FACTS_STALLED_MS = 2000;
+
+export class Player extends EventTarget {
+  state = "idle";
+  message = "";
+  /** What REST says about the broadcast; null where this viewer may not ask. */
+  facts = null;
+  #video;
+  #app;
+  #id;
+  #order;
+  #target_s;
+  #turn = 0;
+  #delivery = null;
+  #poor = new Set();
+  #hurry = () => {};
+  #factsAllowed = true;
+  #facts_at = -Infinity;
+
+  /** `app` is the address of the application, without a slash at its end. */
+  constructor({ video, app, id, order, targetLatency }) {
+    super();
+    this.#video = video;
+    this.#app = app;
+    this.#id = id;
+    this.#order = order.filter((name) => name in WAYS);
+    this.#target_s = targetLatency;
+    video.addEventListener("play", () => this.#delivery?.toLiveEdge?.());
+  }
+
+  /** The way that is being tried or played: webrtc, hls, vod, or null. */
+  get way() {
+    return this.#delivery?.name ?? null;
+  }
+
+  start() {
+    this.#run(++this.#turn);
+  }
+
+  stop() {
+    this.#turn++;
+    this.#delivery?.stop();
+    this.#delivery = null;
+    this.#hurry();
+    this.#say("idle", "");
+  }
+
+  /** The viewer's choice goes first from now on, whatever was learnt before. */
+  choose(name) {
+    this.#order = [name, ...this.#order.filter((other) => other !== name)];
+    this.#poor.clear();
+    this.stop();
+    this.start();
+  }
+
+  /** Ends a wait between two attempts. */
+  hurry() {
+    this.#hurry();
+  }
+
+  async #run(turn) {
+    const mine = () => turn === this.#turn;
+    let wait_ms = WAIT_MS_MIN;
+    let played = false;
+    if (!this.#order.length) return this.#say("failed", "No way to play was named: playOrder takes webrtc, hls, vod.");
+    while (mine()) {
+      const errors = [];
+      for (const name of this.#wanted()) {
+        const { error, started } = await this.#attempt(name, mine);
+        if (!mine()) return;
+        errors.push(error);
+        if (started) {
+          played = true;
+          wait_ms = WAIT_MS_MIN;
+        }
+        if (error.kind === "timeout" || error.kind === "unsupported") this.#poor.add(name);
+        else if (started || !error.elsewhere) break;
+      }
+      this.#explain(errors, played);
+      // Viewers of one stream must not come back in step.
+      await this.#wait(wait_ms * (0.8 + 0.4 * Math.random()));
+      wait_ms = Math.min(wait_ms * 1.5, WAIT_MS_MAX);
+    }
+  }
+
+  /** The order, with the ways that did not work here moved to its end. */
+  #wanted() {
+    return [...this.#order].sort((a, b) => this.#poor.has(a) - this.#poor.has(b));
+  }
+
+  /** Plays by one way until that ends. */
+  async #attempt(name, mine) {
+    const Way = WAYS[name];
+    if (!Way.supported()) return { error: new DeliveryError("unsupported", `This browser has no ${name}.`), started: false };
+    const url = this.#address(name);
+    const delivery = new Way({ url, video: this.#video, targetLatency: this.#target_s });
+    this.#delivery = delivery;
+    // While it waits for a stream to come back, the viewer reads why, not "connecting" at every attempt.
+    if (this.state === "idle") this.#say("connecting", "Connecting…");
+    let started = false;
+    try {
+      const lost = new Promise((resolve) => (delivery.onlost = resolve));
+      await delivery.start();
+      started = true;
+      if (mine()) {
+        this.#play();
+        const error = await Promise.race([lost, this.#watch(delivery, mine)]);
+        return { error, started };
+      }
+      return { error: new DeliveryError("stopped", "Stopped."), started };
+    } catch (error) {
+      const known = error instanceof DeliveryError;
+      if (!known) console.warn("headwater:", name, error);
+      return { error: known ? error : new DeliveryError("unsupported", error.message), started };
+    } finally {
+      delivery.stop();
+      if (this.#delivery === delivery) this.#delivery = null;
+    }
+  }
+
+  #address(name) {
+    if (name === "vod") return `${this.#app}/${this.#id.split("/").map(encodeURIComponent).join("/")}`;
+    const id = encodeURIComponent(this.#id);
+    return name === "webrtc" ? `${this.#app}/whep/${id}` : `${this.#app}/streams/${id}.m3u8`;
+  }
+
+  #play() {
+    const video = this.#video;
+    video.play().catch((error) => {
+      if (error.name !== "NotAllowedError") return;
+      if (video.muted) return this.dispatchEvent(new Event("blocked"));
+      // Browsers let a page start silently what it may not start aloud.
+      video.muted = true;
+      video.play().catch(() => this.dispatchEvent(new Event("blocked")));
+    });
+  }
+
+  /** Once a second: figures out, and is it still moving? Resolves with the reason why this way has to be given up. */
+  async #watch(delivery, mine) {
+    const video = this.#video;
+    const begun = performance.now();
+    let moved_at = begun;
+    let seen = false;
+    let last = { frames: 0, bytes: 0, time: video.currentTime };
+    while (mine() && this.#delivery === delivery) {
+      const report = await delivery.report();
+      if (!report) break;
+      const now = { frames: report.frames ?? 0, bytes: report.bytes ?? 0, time: video.currentTime };
+      const at = performance.now();
+      const media = delivery.name === "webrtc" ? now.bytes > last.bytes : now.time > last.time;
+      if (media || video.paused) moved_at = at;
+      seen ||= now.frames > 0 || (media && now.time > last.time);
+      last = now;
+      if (!seen && delivery.name === "webrtc" && media && at - begun > UNDECODED_MS_MAX) {
+        return new DeliveryError("unsupported", "WebRTC brings data, but this browser makes no picture of them.");
+      }
+      const stalled = at - moved_at > STALL_MS;
+      if (!stalled && seen) this.#say("playing", "");
+      else if (stalled) this.#stalled();
+      this.#learn(stalled);
+      this.dispatchEvent(new CustomEvent("report", { detail: report }));
+      await this.#wait(REPORT_MS);
+    }
+    return new DeliveryError("stopped", "Stopped.");
+  }
+
+  #stalled() {
+    if (this.facts?.status === "finished") return this.#say("ended", "The stream has ended. It goes on here when it starts again.");
+    this.#say("interrupted", "The publisher is away. The stream goes on here when it is back.");
+  }
+
+  /** Facts are a courtesy: only some viewers may ask, and the picture never waits for them. */
+  #learn(stalled) {
+    const at = performance.now();
+    if (!this.#factsAllowed || at - this.#facts_at < (stalled ? FACTS_STALLED_MS : FACTS_MS) || this.way === "vod") return;
+    this.#facts_at = at;
+    fetch(`${this.#app}/rest/v2/broadcasts/${encodeURIComponent(this.#id)}`)
+      .then(async (response) => {
+        if (response.status === 401 || response.status === 403) this.#factsAllowed = false;
+        this.facts = response.ok ? await response.json() : null;
+      })
+      .catch(() => (this.facts = null));
+  }
+
+  #explain(errors, played) {
+    const kinds = errors.map((error) => error.kind);
+    if (kinds.includes("ended") || (played && kinds.includes("absent"))) {
+      return this.#say("ended", "The stream has ended. It goes on here when it starts again.");
+    }
+    const telling = errors.find((error) => error.kind === "absent") ?? errors.at(-1);
+    if (telling.kind !== "absent") return this.#say("failed", `${telling.message} Trying again…`);
+    if (this.#order[0] === "vod") return this.#say("absent", telling.message);
+    this.#say("absent", "Nobody is publishing this stream now. It starts here as soon as somebody does.");
+  }
+
+  #say(state, message) {
+    if (this.state === state && this.message === message) return;
+    this.state = state;
+    this.message = message;
+    this.dispatchEvent(new Event("state"));
+  }
+
+  #wait(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#hurry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

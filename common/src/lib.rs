@@ -11,3 +11,6 @@ pub mod node;
 pub mod registry;
 pub mod store;
 pub mod telemetry;
+
+#[doc(hidden)]
+pub mod fuzz;

@@ -2,6 +2,9 @@
 
 pub mod announce;
 pub mod ingest;
+pub mod record;
+#[cfg(feature = "transcode")]
+pub mod transcode;
 
 #[doc(hidden)]
 pub mod fuzz;

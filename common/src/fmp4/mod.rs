@@ -12,6 +12,8 @@ mod init;
 pub mod progressive;
 pub mod read;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use fragment::Fragment;
 pub use init::{InitError, TrackSpec, init};

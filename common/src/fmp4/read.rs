@@ -132,9 +132,9 @@ impl<R: Read + Seek> Parts<R> {
     }
 
     fn read<T: Decode>(&mut self, start: u64, header: &BoxHeader) -> io::Result<Option<T>> {
-        /// A million samples in a fragment: not one of ours.
-        const MOST: u64 = 16 << 20;
-        if header.end - start > MOST {
+        /// A million samples: not one of ours.
+        const LONGEST: u64 = 16 << 20;
+        if header.end - start > LONGEST {
             return Ok(None);
         }
         let mut bytes = vec![0; (header.end - start) as usize];
@@ -154,13 +154,17 @@ impl<R: Read + Seek> Parts<R> {
         let duration = traf.tfhd.default_sample_duration.or(defaults.map(|trex| trex.default_sample_duration));
         let size = traf.tfhd.default_sample_size.or(defaults.map(|trex| trex.default_sample_size));
         let flags = traf.tfhd.default_sample_flags.or(defaults.map(|trex| trex.default_sample_flags));
+        const MOST_SAMPLES: usize = 1_000_000;
         // Far from where sums could overflow, and still millions of years.
         const LATEST: u64 = 1 << 60;
         let mut dts = traf.tfdt.as_ref()?.base_media_decode_time;
         let mut samples = Vec::new();
         let mut position = base;
         for trun in &traf.trun {
-            if let TrunSamples::Inherited { count: 1_000_000.., .. } = trun.samples {
+            // Samples that take nothing up, in the table nor in the media, could be any number.
+            if matches!(trun.samples, TrunSamples::Inherited { .. }) && size == Some(0)
+                || trun.samples.len() > MOST_SAMPLES
+            {
                 return None;
             }
             if let Some(offset) = trun.data_offset {

@@ -176,7 +176,7 @@ impl Broadcast {
         let existing = state.tracks.iter().find(|track| track.kind() == kind && track.origin() == origin).cloned();
         let track = existing.unwrap_or_else(|| {
             let kind_name = kind_name(kind);
-            let track = Track::new(format!("{kind_name}:{conversion}"), kind, origin);
+            let track = Track::new(format!("{kind_name}:{conversion}:{}", delivery.name()), kind, origin);
             state.tracks.push(track.clone());
             track
         });

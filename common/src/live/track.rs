@@ -141,7 +141,7 @@ impl Track {
             }
         };
         self.readers.send_modify(|readers| *readers += 1);
-        Reader { track: self.clone(), next }
+        Reader { track: self.clone(), next, skipped: 0 }
     }
 
     pub fn readers(&self) -> usize {
@@ -249,11 +249,17 @@ impl Ring {
 pub struct Reader {
     track: Arc<Track>,
     next: u64,
+    skipped: u64,
 }
 
 impl Reader {
     pub fn track(&self) -> &Arc<Track> {
         &self.track
+    }
+
+    /// Frames that this reader never saw because it was too slow.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The next frame, or `None` when the track is over.
@@ -266,6 +272,26 @@ impl Reader {
         let track = self.track.clone();
         let mut ring = track.lock();
         self.take(&mut ring)
+    }
+
+    /// How much later the track's newest frame is than the one this reader got last: 0 at the live edge only.
+    pub fn behind_us(&self) -> i64 {
+        let ring = self.track.lock();
+        let (Some(oldest), Some(newest)) = (ring.frames.front(), ring.frames.back()) else { return 0 };
+        if self.next >= ring.end() {
+            return 0;
+        }
+        let last = self.next.checked_sub(ring.first + 1).and_then(|index| ring.frames.get(index as usize));
+        (newest.dts_us - last.unwrap_or(oldest).dts_us).max(1)
+    }
+
+    /// Moves on to the newest keyframe if that lies ahead. Returns how many frames that leaves out.
+    pub fn skip_to_newest(&mut self) -> u64 {
+        let newest = self.track.lock().keyframes.back().copied().unwrap_or(self.next);
+        let left_out = newest.saturating_sub(self.next);
+        self.next += left_out;
+        self.track.skipped.fetch_add(left_out, Relaxed);
+        left_out
     }
 
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Frame>>> {
@@ -310,6 +336,7 @@ impl Reader {
     fn take(&mut self, ring: &mut Ring) -> Option<Arc<Frame>> {
         if self.next < ring.first {
             let resume = ring.keyframes.back().copied().unwrap_or(ring.first);
+            self.skipped += resume - self.next;
             self.track.skipped.fetch_add(resume - self.next, Relaxed);
             self.next = resume;
         }
@@ -343,5 +370,67 @@ impl TrackWriter {
     /// Frames keep the gop and the clock of the source frame they were made from.
     pub fn write(&mut self, frame: Frame) {
         self.track.append(Arc::new(frame));
+    }
+
+    /// Forgets all frames. Whoever makes frames only while somebody reads does this when it stops: the next reader
+    /// would begin with a picture from long ago.
+    pub fn clear(&mut self) {
+        let mut ring = self.track.lock();
+        let end = ring.end();
+        ring.evict_until(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::media::{Codec, Gop, Shape};
+
+    fn track_with(frames: &[(i64, bool)]) -> TrackWriter {
+        let origin = Origin::Derived { delivery: Delivery::WebRtc, conversion: Conversion::BFrames };
+        let mut writer = TrackWriter { track: Track::new("test".to_owned(), Kind::Video, origin) };
+        let shape = Shape::Video { width: 16, height: 16, reorders: false };
+        let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });
+        let gop = Gop {
+            id: 0,
+            epoch: 1,
+            discontinuity: 0,
+            start_us: 0,
+            independent: true,
+            has_video: true,
+            has_audio: false,
+        };
+        let gop = Arc::new(gop);
+        for &(dts_us, keyframe) in frames {
+            let payload = Bytes::from_static(b"frame");
+            writer.write(Frame { gop: gop.clone(), dts_us, pts_us: dts_us, keyframe, payload, info: info.clone() });
+        }
+        writer
+    }
+
+    #[test]
+    fn a_reader_knows_how_far_behind_it_is_and_can_skip() {
+        let writer = track_with(&[(0, true), (10, false), (20, true), (30, false)]);
+        let mut reader = writer.track().read(Start::Oldest);
+        assert_eq!(reader.try_next().map(|frame| frame.dts_us), Some(0));
+        assert_eq!(reader.behind_us(), 30);
+        assert_eq!(reader.skip_to_newest(), 1);
+        assert_eq!(reader.try_next().map(|frame| frame.dts_us), Some(20));
+        assert_eq!(reader.skip_to_newest(), 0, "the newest keyframe lies behind");
+        assert_eq!(reader.try_next().map(|frame| frame.dts_us), Some(30));
+        assert_eq!((reader.behind_us(), writer.track().stats().skipped), (0, 1));
+    }
+
+    #[test]
+    fn a_cleared_track_shows_nothing_old() {
+        let mut writer = track_with(&[(0, true), (10, false)]);
+        writer.clear();
+        let stats = writer.track().stats();
+        assert_eq!((stats.ring_bytes, stats.ring_frames, stats.frames), (0, 0, 2));
+        for start in [Start::Newest, Start::Oldest, Start::Live, Start::At { dts_us: 0 }] {
+            assert!(writer.track().read(start).try_next().is_none());
+        }
     }
 }

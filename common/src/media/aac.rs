@@ -203,6 +203,9 @@ fn adts_header(stream: &[u8]) -> Option<(Bytes, usize, usize, u8)> {
     let rate = *RATES.get(usize::from(header[2] >> 2 & 0xf))?;
     let channels = (header[2] & 1) << 2 | header[3] >> 6;
     let length = usize::from(header[3] & 3) << 11 | usize::from(header[4]) << 3 | usize::from(header[5] >> 5);
+    if channels == 0 {
+        return None; // the channels are told inside the frame, where nobody but a decoder finds them
+    }
     // Configuration 7 means eight channels, and `build_record` takes channels.
     let channels = if channels == 7 { 8 } else { channels };
     Some((build_record(object_type, rate, channels), size, length, (header[6] & 3) + 1))

@@ -322,7 +322,7 @@ mod tests {
     use super::*;
 
     /// What an encoder wrote for 320x240, 8 bit.
-    const HEADER: [u8; 10] = [0x00, 0x00, 0x00, 0x04, 0x3c, 0xff, 0xbd, 0xff, 0xf9, 0x80];
+    const HEADER: [u8; 11] = [0x00, 0x00, 0x00, 0x04, 0x3c, 0xff, 0xbc, 0x02, 0xf8, 0x00, 0x40];
 
     #[test]
     fn obus_walk_and_end_where_they_are_torn() {
@@ -338,7 +338,9 @@ mod tests {
     #[test]
     fn a_sequence_header_becomes_a_record() {
         let header = SequenceHeader::parse(&HEADER).unwrap();
+        assert_eq!((header.width, header.height, header.bit_depth), (320, 240, 8));
         let record = build_record(&HEADER).unwrap();
+        assert_eq!(record[..6], [0x81, 0x00, 0x0c, 0x00, 0x0a, 0x0b], "as the encoder's own record");
         let config = Config::parse(&record).unwrap();
         assert_eq!(config.sequence_header, Some(header));
         assert_eq!((config.profile, config.level, config.bit_depth), (header.profile, header.level, header.bit_depth));

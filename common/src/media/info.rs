@@ -73,6 +73,16 @@ pub enum Delivery {
     Mp4,
 }
 
+impl Delivery {
+    /// Lower-case name for logs, metrics and REST.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebRtc => "webrtc",
+            Self::Mp4 => "mp4",
+        }
+    }
+}
+
 /// Why a track has to be made anew for an output, and into what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conversion {

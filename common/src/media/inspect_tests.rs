@@ -160,3 +160,58 @@ fn sound_is_configured_and_passes() {
     let opus = Info::from_config(Codec::Opus, opus::Config::plain(2).opus_head()).unwrap();
     assert_eq!((opus.rfc6381(), opus.config), ("opus".to_owned(), opus::Config::plain(2).dops()));
 }
+
+/// What x265 writes for 322x242, main profile, B-frames.
+const HVCC: &[u8] = &[
+    0x01, 0x01, 0x60, 0x00, 0x00, 0x00, 0x90, 0x00, 0x00, 0x00, 0x00, 0x00, 0x3c, 0xf0, 0x00, 0xfc, 0xfd, 0xf8, 0xf8,
+    0x00, 0x00, 0x0f, 0x03, 0xa0, 0x00, 0x01, 0x00, 0x18, 0x40, 0x01, 0x0c, 0x01, 0xff, 0xff, 0x01, 0x60, 0x00, 0x00,
+    0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00, 0x3c, 0x95, 0x94, 0x09, 0xa1, 0x00, 0x01, 0x00, 0x2b,
+    0x42, 0x01, 0x01, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00, 0x3c, 0xa0,
+    0x0a, 0x88, 0x04, 0x07, 0x11, 0x11, 0x96, 0x56, 0x54, 0xa4, 0xc2, 0xf0, 0x16, 0x80, 0x80, 0x00, 0x00, 0x03, 0x00,
+    0x80, 0x00, 0x00, 0x0f, 0x04, 0xa2, 0x00, 0x01, 0x00, 0x06, 0x44, 0x01, 0xc0, 0x73, 0xc1, 0x89,
+];
+
+#[test]
+fn h265_is_read_and_its_irap_pictures_are_keyframes() {
+    let mut inspector = Inspector::with_config(Codec::H265, Bytes::from_static(HVCC)).unwrap();
+    let info = inspector.info().unwrap().clone();
+    assert_eq!(info.shape, Shape::Video { width: 322, height: 242, reorders: true });
+    assert_eq!(info.rfc6381(), "hvc1.1.6.L60.90");
+    let sets = nal::parameter_sets(&info);
+    assert_eq!(sets.iter().map(|set| set[0] >> 1).collect::<Vec<_>>(), [32, 33, 34]);
+    let cra: &[u8] = &[0x2a, 0x01, 0xac];
+    let trail: &[u8] = &[0x02, 0x01, 0xd0];
+    let second_layer: &[u8] = &[0x02, 0x09, 0xd0];
+    for (units, kept, keyframe) in
+        [(&[&sets[0][..], &sets[1], &sets[2], cra][..], &[cra][..], true), (&[trail, second_layer], &[trail], false)]
+    {
+        let inspected = inspector.push(sample(lengths(units, 4))).unwrap();
+        assert_eq!(inspected.new_info, None);
+        let found = inspected.sample.unwrap();
+        assert_eq!((found.payload, found.keyframe), (lengths(kept, 4), keyframe));
+    }
+}
+
+#[test]
+fn names_follow_the_records() {
+    for (codec, record, name) in [
+        (Codec::Av1, &[0x81, 0x05, 0x0c, 0x00][..], "av01.0.05M.08"),
+        (Codec::Av1, &[0x81, 0x2d, 0xcc, 0x00], "av01.1.13H.10"),
+        (Codec::Vp9, &[0, 10, 0x82, 1, 1, 1, 0, 0], "vp09.00.10.08"),
+        (Codec::Vp9, &[1, 0, 0, 0, 2, 51, 0xa2, 9, 16, 9, 0, 0], "vp09.02.51.10"),
+        (Codec::Aac, &[0x2b, 0x11, 0x88, 0x00], "mp4a.40.5"),
+    ] {
+        assert_eq!(Info::from_config(codec, Bytes::from_static(record)).unwrap().rfc6381(), name);
+    }
+}
+
+#[test]
+fn a_picture_parameter_set_replaces_the_one_with_its_number() {
+    let mut inspector = Inspector::with_config(Codec::H264, avcc(SPS, 4)).unwrap();
+    let other: &[u8] = &[0x68, 0xef, 0xec, 0xb2, 0x2c];
+    let second: &[u8] = &[0x68, 0x5b, 0xec, 0xb2, 0x2c];
+    for (set, expected) in [(other, &[SPS, other][..]), (second, &[SPS, other, second])] {
+        let info = inspector.push(sample(lengths(&[set, P], 4))).unwrap().new_info.unwrap();
+        assert_eq!(nal::parameter_sets(&info), expected);
+    }
+}

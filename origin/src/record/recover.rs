@@ -1,0 +1,111 @@
+//! What a dead process left behind. In: every `*.mp4.recording` of the store and every unfinished row. Out: files that
+//! play and rows that tell the truth. What can't be read is kept, and its row says why. Deliberately absent: deleting
+//! anything that was not saved elsewhere first.
+
+use headwater_common::{
+    live::BroadcastId,
+    registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
+    store::{Place, Store, StoreError},
+};
+
+use super::{
+    finalise::{Desk, Floor, finalise, step_back},
+    tape::{Finished, RECORDING, save},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Found, and not yet dealt with.
+#[derive(Debug)]
+pub(super) struct Leftovers {
+    files: Vec<Place>,
+    rows: Vec<RecordingRow>,
+}
+
+/// Must be asked before anything new is recorded: afterwards the dead can't be told from the living.
+pub(super) fn find(store: &Store, registry: &Registry) -> Result<Leftovers, RecoverError> {
+    Ok(Leftovers { files: store.list(&format!(".mp4{RECORDING}"))?, rows: registry.unfinished_recordings()? })
+}
+
+impl Leftovers {
+    /// One file after the other, at low priority; returns the rows as they are now.
+    pub(super) fn finalise(self, desk: &Desk, store: &Store, registry: &Registry, floor: Floor) -> Vec<RecordingRow> {
+        step_back();
+        let Self { files, mut rows } = self;
+        let mut recovered = Vec::new();
+        for draft in files {
+            let Some(file) = draft.file().strip_suffix(RECORDING) else { continue };
+            let Ok(place) = Place::new(draft.app(), file) else { continue };
+            rows.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
+            let row = match registry.recording_of_file(draft.app(), file) {
+                Ok(row) => row,
+                Err(error) => {
+                    tracing::error!(file = %draft, %error, "recording left by a dead process can't be looked up");
+                    continue;
+                }
+            };
+            // A recording that had failed before stays failed, though it may play now.
+            let failed = row.as_ref().and_then(|row| match &row.state {
+                RecordingState::Failed { reason } => Some(reason.clone()),
+                _ => None,
+            });
+            let row = row.unwrap_or_else(|| row_of_file(store, registry, &draft, file));
+            tracing::warn!(file = %draft, "recording was left unfinished by a dead process");
+            recovered.push(finalise(desk, store, registry, floor, Finished { place, row, failed }));
+        }
+        for row in rows {
+            recovered.push(settle(store, registry, row));
+        }
+        recovered
+    }
+}
+
+/// A row in the making without a file in the making: renamed and deleted already, or gone for good.
+fn settle(store: &Store, registry: &Registry, mut row: RecordingRow) -> RecordingRow {
+    let size = Place::new(&row.app, &row.file).map(|place| store.size(&place));
+    row.state = match size {
+        Ok(Ok(bytes)) => {
+            row.bytes = bytes;
+            RecordingState::Ready
+        }
+        Ok(Err(error)) => RecordingState::Failed { reason: format!("its file is gone: {error}") },
+        Err(error) => RecordingState::Failed { reason: error.to_string() },
+    };
+    if let RecordingState::Failed { reason } = &row.state {
+        row.bytes = 0;
+        tracing::error!(app = row.app, file = row.file, reason, "recording was lost");
+    }
+    save(registry, &row);
+    row
+}
+
+/// For a file that the registry knows nothing of.
+fn row_of_file(store: &Store, registry: &Registry, draft: &Place, file: &str) -> RecordingRow {
+    let stem = file.strip_suffix(".mp4").unwrap_or(file);
+    let known = |stream: &str| {
+        let id = BroadcastId::new(draft.app(), stream).ok()?;
+        registry.get(&id).ok().flatten().map(|row| row.stream)
+    };
+    // `cam_1` is the second recording of `cam`, or the first of `cam_1`.
+    let counted =
+        stem.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map(|(stream, _)| stream);
+    let stream = known(stem).or_else(|| known(counted?)).unwrap_or_else(|| stem.to_owned());
+    let metadata = store.read(draft).ok().and_then(|file| file.metadata().ok());
+    let began = metadata.and_then(|m| m.created().or_else(|_| m.modified()).ok()).unwrap_or(std::time::UNIX_EPOCH);
+    let began = began.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let started_ms = i64::try_from(began.as_millis()).unwrap_or_default();
+    RecordingRow {
+        vod_id: VodId::new(started_ms, super::entropy()),
+        app: draft.app().to_owned(),
+        stream,
+        file: file.to_owned(),
+        started_ms,
+        ..RecordingRow::default()
+    }
+}

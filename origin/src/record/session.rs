@@ -1,0 +1,231 @@
+//! One broadcast being recorded: a thread of its own that looks into the hall ten times a second, hands the frames to
+//! the cutter, and writes what comes back. A slow disk makes this thread late and nobody else.
+//!
+//! In: a broadcast, and the word to stop. Out: one file after the other, each handed over to be finalised, and how it
+//! ended. Deliberately absent: whether to record at all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use headwater_common::{
+    fmp4::InitError,
+    live::{Broadcast, Status},
+    media::Kind,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Shared,
+    cutter::{Cutter, Step},
+    source::{From, Source},
+    tape::{Tape, TapeError, check_room},
+};
+
+/// Far less than the hall keeps, and much more seldom than frames come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After the publisher's end, tracks made by a transcoder may still deliver.
+const TAIL: Duration = Duration::from_millis(500);
+const STACK_BYTES: usize = 512 << 10;
+
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was told to stop, or the broadcast is over.
+    Over,
+    Failed,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    stop: Arc<AtomicBool>,
+    thread: Thread,
+    /// Fails when the thread panicked.
+    pub(super) outcome: oneshot::Receiver<Outcome>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Tape(#[from] TapeError),
+    #[error(transparent)]
+    Init(#[from] InitError),
+}
+
+impl Session {
+    pub(super) fn begin(shared: &Arc<Shared>, broadcast: Arc<Broadcast>, from: From) -> std::io::Result<Self> {
+        let (report, outcome) = oneshot::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        // Subscribed to before the tracks are looked at: what changes in between is seen twice, not missed.
+        let changes = broadcast.watch();
+        let source = Source::new(broadcast, from);
+        let mut work = Work {
+            shared: shared.clone(),
+            source,
+            changes,
+            cutter: Cutter::default(),
+            tape: None,
+            stop: stop.clone(),
+            lost: 0,
+        };
+        let run = move || {
+            let id = work.source.broadcast().id().clone();
+            let _counted = Counted::new(&work.shared);
+            let outcome = match work.run() {
+                Ok(()) => Outcome::Over,
+                Err(error) => {
+                    tracing::error!(broadcast = %id, %error, "recording failed, the stream goes on");
+                    work.shared.door.errors.inc();
+                    work.hand_over(Some(error.to_string()));
+                    Outcome::Failed
+                }
+            };
+            let _ = report.send(outcome);
+        };
+        let thread = thread::Builder::new().name("record".into()).stack_size(STACK_BYTES).spawn(run)?.thread().clone();
+        Ok(Self { stop, thread, outcome })
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Relaxed);
+        self.thread.unpark();
+    }
+}
+
+/// One more recording in the metrics, as long as it lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.recording.inc();
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.recording.dec();
+    }
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    source: Source,
+    changes: tokio::sync::watch::Receiver<u64>,
+    cutter: Cutter,
+    tape: Option<Tape>,
+    stop: Arc<AtomicBool>,
+    /// Frames lost so far, over all files.
+    lost: u64,
+}
+
+impl Work {
+    fn run(&mut self) -> Result<(), SessionError> {
+        check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
+        self.warn_of_gaps();
+        let mut over_since: Option<Instant> = None;
+        let mut flushed = false;
+        loop {
+            // Looked at before the frames, so that nothing written earlier is missed.
+            let stop = self.stop.load(Relaxed);
+            let status = self.source.broadcast().status();
+            let changed = self.changes.has_changed().unwrap_or(true);
+            let some = self.drain()?;
+            match status {
+                Status::Live => (over_since, flushed) = (None, false),
+                Status::Interrupted if !flushed => {
+                    self.cutter.flush();
+                    self.apply()?;
+                    flushed = true;
+                }
+                Status::Interrupted => {}
+                Status::Ended if some => over_since = Some(Instant::now()),
+                Status::Ended => {}
+            }
+            let over = status == Status::Ended && over_since.get_or_insert_with(Instant::now).elapsed() >= TAIL;
+            if stop || over {
+                self.cutter.finish()?;
+                return self.apply();
+            }
+            if changed {
+                self.changes.mark_unchanged();
+                self.source.refresh();
+            } else {
+                thread::park_timeout(LOOK_EVERY);
+            }
+        }
+    }
+
+    /// Takes everything that is there; true if anything was.
+    fn drain(&mut self) -> Result<bool, SessionError> {
+        let mut some = false;
+        self.cutter.expect(self.source.has(Kind::Video), self.source.has(Kind::Audio));
+        while let Some(frame) = self.source.next() {
+            some = true;
+            self.shared.door.received.inc();
+            self.cutter.handle_frame(frame)?;
+            self.apply()?;
+        }
+        let lost = self.source.skipped() + self.cutter.discarded();
+        if lost > self.lost {
+            let frames = lost - self.lost;
+            self.lost = lost;
+            self.shared.door.dropped.inc_by(frames);
+            if let Some(tape) = &mut self.tape {
+                tape.lost(frames);
+            }
+            tracing::warn!(broadcast = %self.source.broadcast().id(), frames, "frames are missing from the recording");
+        }
+        Ok(some)
+    }
+
+    fn apply(&mut self) -> Result<(), SessionError> {
+        while let Some(step) = self.cutter.poll_step() {
+            match step {
+                Step::Begin { init, start_us, epoch } => {
+                    let Shared { store, registry, settings, .. } = &*self.shared;
+                    check_room(store, settings.free_disk_mb_min)?;
+                    let broadcast = self.source.broadcast();
+                    let started_ms = (broadcast.born_us() + start_us) / 1_000;
+                    let tape = Tape::begin(store, registry, broadcast.id(), epoch, started_ms, super::entropy())?;
+                    tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
+                    self.tape.insert(tape).append(&init, true)?;
+                }
+                Step::Append { fragment, frames, duration_us, sync } => {
+                    let Some(tape) = &mut self.tape else { continue };
+                    if sync {
+                        check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
+                    }
+                    tape.append(&fragment, sync)?;
+                    tape.lasts(duration_us / 1_000);
+                    self.shared.door.sent.inc_by(frames);
+                }
+                Step::End => self.hand_over(None),
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, failed: Option<String>) {
+        if let Some(tape) = self.tape.take() {
+            self.shared.finalise(tape.end(failed));
+        }
+    }
+
+    /// Tracks that nobody can put into an MP4, said once.
+    fn warn_of_gaps(&self) {
+        let broadcast = self.source.broadcast();
+        for kind in [Kind::Video, Kind::Audio] {
+            if let Some(info) = broadcast.source(kind).and_then(|track| track.info())
+                && !self.source.has(kind)
+            {
+                let codec = info.codec.name();
+                tracing::warn!(broadcast = %broadcast.id(), codec, "a track can't be recorded: MP4 does not carry it and nobody converts it");
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Where a recording's frames come from: the two tracks of a broadcast that MP4 can carry, merged.
+//!
+//! In: a broadcast of the hall. Out: frames of both tracks in the order of their decoding times, as far as both are
+//! there; a track that is late holds nobody up. Deliberately absent: waiting. The hall's ring is the queue, and its
+//! lag policy the only one: who reads too slowly goes on at the newest keyframe, and what was skipped is counted.
+
+use std::sync::Arc;
+
+use headwater_common::{
+    live::{Broadcast, Reader, Start, Track},
+    media::{Delivery, Frame, Kind},
+};
+
+/// From where on a broadcast is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    /// Everything of the present publisher that the hall still holds.
+    Epoch,
+    /// The newest gop.
+    Newest,
+}
+
+#[derive(Debug)]
+pub(super) struct Source {
+    broadcast: Arc<Broadcast>,
+    start: Start,
+    epoch: u64,
+    lanes: [Lane; 2],
+}
+
+#[derive(Debug)]
+struct Lane {
+    kind: Kind,
+    reader: Option<Reader>,
+    head: Option<Arc<Frame>>,
+    /// Of the newest frame that was handed out.
+    position_us: Option<i64>,
+    /// By readers that are no more.
+    skipped: u64,
+}
+
+impl Source {
+    pub(super) fn new(broadcast: Arc<Broadcast>, from: From) -> Self {
+        let start = match from {
+            From::Epoch => Start::Oldest,
+            From::Newest => newest_gop(&broadcast).map_or(Start::Oldest, |dts_us| Start::At { dts_us }),
+        };
+        let epoch = broadcast.epoch();
+        let lanes = [Kind::Video, Kind::Audio].map(|kind| Lane {
+            kind,
+            reader: None,
+            head: None,
+            position_us: None,
+            skipped: 0,
+        });
+        let mut source = Self { broadcast, start, epoch, lanes };
+        source.refresh();
+        source
+    }
+
+    pub(super) fn broadcast(&self) -> &Arc<Broadcast> {
+        &self.broadcast
+    }
+
+    /// Looks again which tracks there are; what was read until now is not read again.
+    pub(super) fn refresh(&mut self) {
+        for lane in &mut self.lanes {
+            let chosen = self.broadcast.choose(lane.kind, Delivery::Mp4).map(|choice| choice.track);
+            lane.follow(chosen, self.start);
+        }
+    }
+
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.lanes.iter().any(|lane| lane.kind == kind && lane.reader.is_some())
+    }
+
+    /// The next frame, if there is one now.
+    pub(super) fn next(&mut self) -> Option<Arc<Frame>> {
+        for lane in &mut self.lanes {
+            lane.fill(self.epoch);
+        }
+        let [video, audio] = &mut self.lanes;
+        let order = |frame: &Arc<Frame>| (frame.gop.epoch, frame.dts_us);
+        match (&video.head, &audio.head) {
+            (Some(picture), Some(sound)) if order(sound) < order(picture) => audio.take(),
+            (Some(_), _) => video.take(),
+            (None, _) => audio.take(),
+        }
+    }
+
+    /// Frames that were gone before they could be read.
+    pub(super) fn skipped(&self) -> u64 {
+        let of = |lane: &Lane| lane.skipped + lane.reader.as_ref().map_or(0, Reader::skipped);
+        self.lanes.iter().map(of).sum()
+    }
+}
+
+impl Lane {
+    fn follow(&mut self, chosen: Option<Arc<Track>>, start: Start) {
+        let same = match (&self.reader, &chosen) {
+            (Some(reader), Some(track)) => Arc::ptr_eq(reader.track(), track),
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        self.skipped += self.reader.take().map_or(0, |reader| reader.skipped());
+        let start = self.position_us.map_or(start, |position_us| Start::At { dts_us: position_us + 1 });
+        self.reader = chosen.map(|track| track.read(start));
+    }
+
+    fn fill(&mut self, epoch: u64) {
+        let Some(reader) = &mut self.reader else { return };
+        while self.head.as_ref().is_none_or(|head| head.gop.epoch < epoch) {
+            let Some(frame) = reader.try_next() else {
+                self.head = None;
+                return;
+            };
+            self.head = Some(frame);
+        }
+    }
+
+    fn take(&mut self) -> Option<Arc<Frame>> {
+        let frame = self.head.take()?;
+        self.position_us = Some(frame.dts_us);
+        Some(frame)
+    }
+}
+
+/// Where the newest gop begins, pictures deciding where there are any.
+fn newest_gop(broadcast: &Broadcast) -> Option<i64> {
+    let newest = |kind| broadcast.choose(kind, Delivery::Mp4)?.track.read(Start::Newest).try_next();
+    let picture = newest(Kind::Video).map(|frame| frame.dts_us);
+    picture.or_else(|| newest(Kind::Audio).map(|frame| frame.gop.start_us))
+}

@@ -1,0 +1,181 @@
+//! The H.264 encoder. In: pictures on the source's clock, and what the source spends. Out: access units in the hall's
+//! form, one per picture and without delay. Deliberately absent: which pictures are worth encoding.
+
+use std::{sync::Arc, thread::available_parallelism};
+
+use bytes::Bytes;
+use ffmpeg_next::{
+    self as ff, Dictionary, Rational,
+    codec::{self, Context, encoder, threading},
+    format::Pixel,
+    picture,
+};
+use headwater_common::media::{Codec, Info};
+
+use super::{ConvertError, libav, nals, rate::Measured};
+
+/// Near the source to the eye, where the cap allows it. The cap is what binds for busy pictures.
+const CRF: &str = "21";
+/// Without B-frames and in a hurry the same quality takes more bits than the source spent.
+const CAP_PER_SOURCE: f64 = 1.5;
+/// Per pixel: what a picture may cost however little the source spends (a slide that becomes a film must not turn to
+/// mud until that was measured), and what is assumed while nothing was measured.
+const CAP_BITS_PER_PIXEL_MIN: f64 = 0.05;
+const CAP_BITS_PER_PIXEL_DEFAULT: f64 = 0.15;
+/// The cap follows the source when it is off by more than this.
+const CAP_TOLERANCE: f64 = 0.2;
+const FRAMES_PER_S_DEFAULT: f64 = 30.0;
+/// Up to this size one thread keeps up, and one slice compresses best.
+const PIXELS_PER_THREAD: u32 = 1280 * 720;
+/// More slices than this cost more bits than they save time.
+const THREADS_MAX: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Profile {
+    Baseline,
+    Main,
+    High,
+}
+
+impl Profile {
+    /// What the audience of this source is known to play.
+    pub(super) fn like(source: &Info) -> Self {
+        match (source.codec, source.config.get(1)) {
+            (Codec::H264, Some(66)) => Self::Baseline,
+            (Codec::H264, Some(100..)) => Self::High,
+            // The best that every browser offers over WebRTC.
+            _ => Self::Main,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Main => "main",
+            Self::High => "high",
+        }
+    }
+}
+
+pub(super) struct H264 {
+    encoder: encoder::video::Encoder,
+    profile: Profile,
+    cap: f64,
+    /// What the encoder was told: it counts bits per picture.
+    frames_per_s: f64,
+    info: Arc<Info>,
+}
+
+pub(super) struct Encoded {
+    pub(super) pts_us: i64,
+    pub(super) keyframe: bool,
+    pub(super) payload: Bytes,
+}
+
+impl H264 {
+    pub(super) fn open(
+        like: &ff::frame::Video,
+        profile: Profile,
+        source: Option<Measured>,
+    ) -> Result<Self, ConvertError> {
+        let failed = |error| ConvertError::Encoder { codec: Codec::H264, error };
+        let coder = libav::encoder(Codec::H264)?;
+        let (width, height) = (like.width(), like.height());
+        let pixels = width * height;
+        let mut video = Context::new_with_codec(coder).encoder().video().map_err(failed)?;
+        video.set_width(width);
+        video.set_height(height);
+        video.set_format(like.format());
+        video.set_aspect_ratio(like.aspect_ratio());
+        video.set_colorspace(like.color_space());
+        video.set_color_range(like.color_range());
+        video.set_color_primaries(like.color_primaries());
+        video.set_color_transfer_characteristic(like.color_transfer_characteristic());
+        video.set_time_base(libav::TIME_BASE);
+        let frames_per_s = source.map_or(FRAMES_PER_S_DEFAULT, |source| source.frames_per_s).clamp(1.0, 240.0).round();
+        video.set_frame_rate(Some(Rational(frames_per_s as i32, 1)));
+        video.set_max_b_frames(0);
+        video.set_flags(codec::Flags::GLOBAL_HEADER);
+        let threads = available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        // Frame threads would hold back a picture per thread.
+        let mut threading = threading::Config::kind(threading::Type::Slice);
+        threading.count = if pixels > PIXELS_PER_THREAD { threads } else { 1 };
+        video.set_threading(threading);
+        let cap = cap(pixels, frames_per_s, source);
+        libav::set_cap(&mut video, cap as usize, cap as usize);
+        let options: Dictionary = [
+            ("preset", if pixels > PIXELS_PER_THREAD { "superfast" } else { "veryfast" }),
+            ("tune", "zerolatency"),
+            ("profile", profile.name()),
+            ("crf", CRF),
+            // Keyframes where the source has them and where one is asked for, nowhere else.
+            ("forced-idr", "1"),
+            ("x264-params", "keyint=infinite:scenecut=0"),
+        ]
+        .into_iter()
+        .collect();
+        let encoder = video.open_as_with(coder, options).map_err(failed)?;
+        let info = nals::info(&libav::extradata(encoder.as_ref()))
+            .map_err(|error| ConvertError::Header { codec: Codec::H264, error })?;
+        Ok(Self { encoder, profile, cap, frames_per_s, info: Arc::new(info) })
+    }
+
+    pub(super) fn info(&self) -> &Arc<Info> {
+        &self.info
+    }
+
+    /// Whether it can go on with this picture.
+    pub(super) fn suits(&self, picture: &ff::frame::Video, profile: Profile) -> bool {
+        (self.encoder.width(), self.encoder.height(), self.encoder.format(), self.profile)
+            == (picture.width(), picture.height(), picture.format(), profile)
+    }
+
+    /// Keeps the cap near what the source spends.
+    pub(super) fn follow(&mut self, source: Measured) {
+        // The encoder believes in the picture rate it was opened with.
+        let scale = self.frames_per_s / source.frames_per_s.max(1.0);
+        let pixels = self.encoder.width() * self.encoder.height();
+        let cap = cap(pixels, source.frames_per_s, Some(source)) * scale;
+        if (cap / self.cap - 1.0).abs() > CAP_TOLERANCE {
+            self.cap = cap;
+            libav::set_cap(&mut self.encoder, cap as usize, cap as usize);
+        }
+    }
+
+    pub(super) fn encode(
+        &mut self,
+        picture: &mut ff::frame::Video,
+        pts_us: i64,
+        keyframe: bool,
+    ) -> Result<Option<Encoded>, ff::Error> {
+        picture.set_pts(Some(pts_us));
+        // A decoded picture remembers what it was; that is not what it will be.
+        picture.set_kind(if keyframe { picture::Type::I } else { picture::Type::None });
+        self.encoder.send_frame(picture)?;
+        let mut packet = ff::Packet::empty();
+        match self.encoder.receive_packet(&mut packet) {
+            Ok(()) => {}
+            Err(ff::Error::Other { errno: ff::ffi::EAGAIN }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let (Some(data), Some(pts_us)) = (packet.data(), packet.pts()) else { return Ok(None) };
+        Ok(Some(Encoded { pts_us, keyframe: packet.is_key(), payload: nals::canonical(data) }))
+    }
+}
+
+/// Pictures that x264 takes as they are; others go through the scaler.
+pub(super) fn takes(picture: &ff::frame::Video) -> bool {
+    matches!(picture.format(), Pixel::YUV420P | Pixel::YUVJ420P)
+        && picture.width().is_multiple_of(2)
+        && picture.height().is_multiple_of(2)
+}
+
+fn cap(pixels: u32, frames_per_s: f64, source: Option<Measured>) -> f64 {
+    let pixels_per_s = f64::from(pixels) * frames_per_s;
+    match source {
+        Some(source) => (source.bits_per_s * CAP_PER_SOURCE).max(pixels_per_s * CAP_BITS_PER_PIXEL_MIN),
+        None => pixels_per_s * CAP_BITS_PER_PIXEL_DEFAULT,
+    }
+    // x264 counts in thousands and needs room for a keyframe.
+    .max(100_000.0)
+}

@@ -1,0 +1,290 @@
+//! One derived track, from being asked for to resting again. In: demand on the track. Out: a thread that converts
+//! while there is demand, started again when it fails. Deliberately absent: what is converted into what.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use headwater_common::{
+    live::{Broadcast, Start, Track, TrackWriter},
+    media::{Codec, Conversion, Delivery, Frame, Kind},
+};
+use tokio::{sync::oneshot, time};
+
+use super::{ConvertError, audio::Audio, libav, pace::Pacer, supervise::Gauges, video::Video};
+
+/// A page that is reloaded or a player that retries comes back within this, and finds the encoder running.
+const LINGER: Duration = Duration::from_secs(5);
+/// A job that failed is tried again after this, then after twice as long, and so on.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How often a thread that gets no frames looks whether it is still needed.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Sound that is further behind than this has no place in a conversation.
+const AUDIO_BEHIND_US_MAX: i64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Task {
+    pub(super) kind: Kind,
+    pub(super) delivery: Delivery,
+    pub(super) conversion: Conversion,
+}
+
+impl Task {
+    pub(super) fn target(self) -> Codec {
+        match self.conversion {
+            Conversion::BFrames => Codec::H264,
+            Conversion::Codec { to, .. } => to,
+        }
+    }
+}
+
+pub(super) struct Job {
+    broadcast: Arc<Broadcast>,
+    source: Arc<Track>,
+    task: Task,
+    gauges: Gauges,
+    track: Arc<Track>,
+    output: Arc<Mutex<Output>>,
+}
+
+/// The derived track's end of a job. It outlives the threads that write through it.
+struct Output {
+    writer: TrackWriter,
+    gauges: Gauges,
+    /// What a new thread has to go on behind.
+    written_us: i64,
+    read_us: i64,
+}
+
+impl Job {
+    pub(super) fn new(broadcast: Arc<Broadcast>, source: Arc<Track>, task: Task, gauges: Gauges) -> Self {
+        let writer = broadcast.derive(task.kind, task.delivery, task.conversion);
+        let track = writer.track().clone();
+        let output = Output { writer, gauges: gauges.clone(), written_us: i64::MIN, read_us: i64::MIN };
+        Self { broadcast, source, task, gauges, track, output: Arc::new(Mutex::new(output)) }
+    }
+
+    /// Goes on for ever. Dropping the future stops the thread.
+    pub(super) async fn run(self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            self.track.wanted().await;
+            let began = time::Instant::now();
+            let outcome = match self.start() {
+                Ok(mut worker) => {
+                    tokio::select! {
+                        () = rested(&self.track) => worker.stop.store(true, Relaxed),
+                        _ = &mut worker.ended => {}
+                    }
+                    worker.join().await
+                }
+                Err(error) => Err(Failure::Thread(error)),
+            };
+            // Nobody reads it now, or it begins anew: either way nobody should be shown what is in there.
+            self.lock_output().writer.clear();
+            match outcome {
+                Ok(()) => {
+                    backoff = BACKOFF_MIN;
+                    if self.track.readers() > 0 {
+                        // The source closed, or somebody came just now: not worth a busy loop in either case.
+                        time::sleep(PATIENCE).await;
+                    }
+                }
+                Err(failure) => {
+                    self.gauges.door.errors.inc();
+                    if began.elapsed() > BACKOFF_MAX {
+                        backoff = BACKOFF_MIN;
+                    }
+                    tracing::warn!(
+                        broadcast = %self.broadcast.id(), track = self.track.name(), %failure,
+                        retry_s = backoff.as_secs(), "transcoding failed"
+                    );
+                    time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    fn start(&self) -> std::io::Result<Worker> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (alive, ended) = oneshot::channel();
+        let work = Work {
+            source: self.source.clone(),
+            track: self.track.clone(),
+            task: self.task,
+            gauges: self.gauges.clone(),
+            output: self.output.clone(),
+            stop: stop.clone(),
+        };
+        let span = tracing::info_span!("transcode", broadcast = %self.broadcast.id(), track = self.track.name());
+        let name = match self.task.kind {
+            Kind::Video => "transcode-video",
+            Kind::Audio => "transcode-audio",
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Dropped however this ends: that is how the job notices.
+            let _alive: oneshot::Sender<()> = alive;
+            let _running = work.gauges.running(work.task.kind);
+            let _entered = span.enter();
+            tracing::info!("transcoding starts");
+            let outcome = work.run();
+            tracing::info!("transcoding ends");
+            outcome
+        })?;
+        Ok(Worker { stop, ended, thread: Some(thread) })
+    }
+
+    fn lock_output(&self) -> std::sync::MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Nobody has read for [`LINGER`].
+async fn rested(track: &Track) {
+    loop {
+        track.unwanted().await;
+        if time::timeout(LINGER, track.wanted()).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Convert(ConvertError),
+    #[error("panic: {0}")]
+    Panic(String),
+    #[error("no thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A running thread. Dropping this asks it to stop.
+struct Worker {
+    stop: Arc<AtomicBool>,
+    ended: oneshot::Receiver<()>,
+    thread: Option<JoinHandle<Result<(), ConvertError>>>,
+}
+
+impl Worker {
+    async fn join(mut self) -> Result<(), Failure> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        // A thread sees `stop` with its next frame, or within `PATIENCE`; but an encoder may be busy.
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        match joined {
+            Ok(Ok(outcome)) => outcome.map_err(Failure::Convert),
+            Ok(Err(panic)) => {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                Err(Failure::Panic(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()))
+            }
+            Err(error) => Err(Failure::Panic(error.to_string())),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+    }
+}
+
+/// What a thread takes with it.
+struct Work {
+    source: Arc<Track>,
+    track: Arc<Track>,
+    task: Task,
+    gauges: Gauges,
+    output: Arc<Mutex<Output>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn run(&self) -> Result<(), ConvertError> {
+        libav::init();
+        // Held for as long as the thread lives: there is one writer. A predecessor that panicked left it whole.
+        let mut output = self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match self.task.kind {
+            Kind::Video => self.video(&mut output),
+            Kind::Audio => self.audio(&mut output),
+        }
+    }
+
+    fn video(&self, output: &mut Output) -> Result<(), ConvertError> {
+        let mut pacer = match self.task.delivery {
+            Delivery::WebRtc => Pacer::live(),
+            Delivery::Mp4 => Pacer::Complete,
+        };
+        let mut video = Video::new(self.gauges.door.clone());
+        let mut reader = self.source.read(Start::Newest);
+        let mut made = Vec::new();
+        while !self.stop.load(Relaxed) {
+            let frame = match reader.next_blocking(PATIENCE) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(_) => continue,
+            };
+            self.gauges.door.received.inc();
+            if self.track.take_keyframe_request() {
+                video.want_keyframe();
+            }
+            let pace = pacer.pace(reader.behind_us());
+            video.take(&frame, pace, &mut made)?;
+            if video.take_damage() {
+                // Publishers that can, send one; the others do so when they do.
+                self.source.request_keyframe();
+            }
+            output.write(&mut made);
+            if pace == super::pace::Pace::Newest {
+                self.gauges.door.dropped.inc_by(reader.skip_to_newest());
+            }
+        }
+        Ok(())
+    }
+
+    fn audio(&self, output: &mut Output) -> Result<(), ConvertError> {
+        let mut audio = Audio::new(self.task.target(), self.gauges.door.clone());
+        let mut reader = match self.task.delivery {
+            Delivery::WebRtc => self.source.read(Start::Newest),
+            // A playlist is full at once when its sound begins with all that the ring holds.
+            Delivery::Mp4 => self.source.read(Start::At { dts_us: output.read_us.saturating_add(1) }),
+        };
+        let mut made = Vec::new();
+        while !self.stop.load(Relaxed) {
+            let frame = match reader.next_blocking(PATIENCE) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(_) => continue,
+            };
+            self.gauges.door.received.inc();
+            audio.take(&frame, &mut made)?;
+            output.read_us = frame.dts_us;
+            output.write(&mut made);
+            if self.task.delivery == Delivery::WebRtc && reader.behind_us() > AUDIO_BEHIND_US_MAX {
+                self.gauges.door.dropped.inc_by(reader.skip_to_newest());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn write(&mut self, made: &mut Vec<Frame>) {
+        for frame in made.drain(..) {
+            // A new encoder's priming, or sound whose clock was set back, may lie before what is written.
+            if frame.dts_us <= self.written_us {
+                self.gauges.door.dropped.inc();
+                continue;
+            }
+            self.written_us = frame.dts_us;
+            self.gauges.door.sent.inc();
+            self.writer.write(frame);
+        }
+    }
+}

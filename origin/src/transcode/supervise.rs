@@ -1,0 +1,150 @@
+//! Who needs what. In: the hub's and the broadcasts' changes. Out: derived tracks declared, each with a [`Job`] that
+//! waits for somebody to read it. Deliberately absent: the conversions.
+//!
+//! A declared track costs nothing while nobody reads it, so it stays when its source changes to a format that needs
+//! no conversion: readers that still follow it are served from the new format until they choose anew.
+
+use std::sync::{Arc, Weak, atomic::AtomicI64};
+
+use headwater_common::{
+    live::{Broadcast, Hub},
+    media::{Delivery, Kind},
+    telemetry::{Door, Telemetry},
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+};
+use tokio::task::JoinSet;
+
+use super::{
+    job::{Job, Task},
+    libav,
+};
+
+/// Which conversions an operator wants. Without them tracks are handed out as they are, where an output can take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// B-frame removal, and H.264 from other codecs: a fifth of a core per 720p30 while somebody watches.
+    pub video: bool,
+    /// AAC→Opus and Opus→AAC: one or two hundredths of a core.
+    pub audio: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { video: true, audio: true }
+    }
+}
+
+/// The room's counters.
+#[derive(Clone)]
+pub(super) struct Gauges {
+    pub(super) door: Door,
+    running: Family<KindLabel, Gauge<i64, AtomicI64>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+impl Gauges {
+    pub(super) fn new(telemetry: &Telemetry) -> Self {
+        let running = Family::<KindLabel, Gauge<i64, AtomicI64>>::default();
+        telemetry.register(|registry| {
+            registry.register("transcodes", "Conversions that run now, by kind of track", running.clone());
+        });
+        Self { door: telemetry.door("transcode"), running }
+    }
+
+    /// Counts a conversion until the value is dropped.
+    pub(super) fn running(&self, kind: Kind) -> Running {
+        let kind = match kind {
+            Kind::Video => "video",
+            Kind::Audio => "audio",
+        };
+        let gauge = self.running.get_or_create_owned(&KindLabel { kind });
+        gauge.inc();
+        Running(gauge)
+    }
+}
+
+pub(super) struct Running(Gauge<i64, AtomicI64>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Serves the hub until the future is dropped, which also stops every conversion.
+pub async fn run(hub: Arc<Hub>, telemetry: Telemetry, settings: Settings) {
+    libav::init();
+    let gauges = Gauges::new(&telemetry);
+    let mut watch = hub.watch();
+    let mut known: Vec<Weak<Broadcast>> = Vec::new();
+    let mut broadcasts = JoinSet::new();
+    loop {
+        watch.mark_unchanged();
+        known.retain(|broadcast| broadcast.strong_count() > 0);
+        for broadcast in hub.list() {
+            if known.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(&broadcast))) {
+                continue;
+            }
+            known.push(Arc::downgrade(&broadcast));
+            broadcasts.spawn(attend(hub.clone(), broadcast, gauges.clone(), settings));
+        }
+        tokio::select! {
+            changed = watch.changed() => if changed.is_err() { return },
+            Some(_) = broadcasts.join_next() => {}
+        }
+    }
+}
+
+/// One broadcast, as long as it is in the hub.
+async fn attend(hub: Arc<Hub>, broadcast: Arc<Broadcast>, gauges: Gauges, settings: Settings) {
+    let mut watch = broadcast.watch();
+    let mut declared: Vec<Task> = Vec::new();
+    let mut jobs = JoinSet::new();
+    loop {
+        watch.mark_unchanged();
+        if !hub.get(broadcast.id()).is_some_and(|current| Arc::ptr_eq(&current, &broadcast)) {
+            return;
+        }
+        for task in needed(&broadcast, settings) {
+            if declared.contains(&task) {
+                continue;
+            }
+            declared.push(task);
+            let Some(source) = broadcast.source(task.kind) else { continue };
+            if let Some(missing) = missing(&broadcast, task) {
+                tracing::warn!(broadcast = %broadcast.id(), conversion = %task.conversion, %missing, "can't be transcoded");
+                continue;
+            }
+            jobs.spawn(Job::new(broadcast.clone(), source, task, gauges.clone()).run());
+        }
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn needed(broadcast: &Broadcast, settings: Settings) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for (kind, wanted) in [(Kind::Video, settings.video), (Kind::Audio, settings.audio)] {
+        let info = broadcast.source(kind).filter(|_| wanted).and_then(|source| source.info());
+        for delivery in [Delivery::WebRtc, Delivery::Mp4] {
+            if let Some(conversion) = info.as_ref().and_then(|info| info.obstacle(delivery)) {
+                tasks.push(Task { kind, delivery, conversion });
+            }
+        }
+    }
+    tasks
+}
+
+/// FFmpeg is built in many ways. A track that can't be made must not be offered.
+fn missing(broadcast: &Broadcast, task: Task) -> Option<super::ConvertError> {
+    let source = broadcast.source(task.kind)?.info()?.codec;
+    libav::encoder(task.target()).and_then(|_| libav::decoder(source)).err()
+}

@@ -110,8 +110,3 @@ pub(super) fn set_cap(context: &mut Context, bits_per_s: usize, buffer_bits: usi
         (*raw).rc_buffer_size = buffer_bits.min(i32::MAX as usize) as i32;
     }
 }
-
-/// Takes references, not copies: the pictures' buffers are FFmpeg's own pool.
-pub(super) fn take_picture(from: &mut ff::frame::Video) -> ff::frame::Video {
-    std::mem::replace(from, ff::frame::Video::empty())
-}

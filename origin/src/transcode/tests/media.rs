@@ -131,6 +131,28 @@ pub(super) fn frames(clips: &[Clip]) -> Vec<Arc<Frame>> {
     read
 }
 
+/// What the hall makes of clips that one publisher sends one behind the other.
+pub(super) fn frames_of_one(clips: &[Clip]) -> Vec<Arc<Frame>> {
+    let hub = Hub::new();
+    let mut writer = claim(&hub, 1, BORN_US);
+    let mut read = Vec::new();
+    let mut reader = None;
+    let mut shift_us = 0;
+    for clip in clips {
+        writer.announce(clip.info.clone()).unwrap();
+        let kind = clip.info.kind();
+        let reader = reader.get_or_insert_with(|| writer.broadcast().source(kind).unwrap().read(Start::Live));
+        let first_us = clip.samples[0].dts_us;
+        for sample in &clip.samples {
+            let (dts_us, pts_us) = (sample.dts_us - first_us + shift_us, sample.pts_us - first_us + shift_us);
+            writer.write(kind, Sample { dts_us, pts_us, ..sample.clone() }, BORN_US + dts_us).unwrap();
+            read.extend(reader.try_next());
+        }
+        shift_us += clip.samples.len() as i64 * 33_333;
+    }
+    read
+}
+
 pub(super) fn door() -> Door {
     Telemetry::new().door("transcode")
 }

@@ -52,9 +52,11 @@ pub(super) fn open_decoder(info: &Info) -> Result<decoder::Opened, ConvertError>
     let coder = decoder(codec)?;
     let mut context = Context::new_with_codec(coder);
     let extradata = match codec {
-        // FFmpeg knows Opus by its Ogg header, the hall by its MP4 box.
+        // FFmpeg knows Opus by its Ogg header, the hall by its MP4 box. Nothing is skipped at the start: timestamps
+        // count the priming, and a decoder that is opened in mid-stream would swallow sound.
         Codec::Opus => {
-            opus::Config::parse(&info.config).map_err(|error| ConvertError::Config { codec, error })?.opus_head()
+            let config = opus::Config::parse(&info.config).map_err(|error| ConvertError::Config { codec, error })?;
+            opus::Config { pre_skip: 0, ..config }.opus_head()
         }
         // vpcC is no decoder's business.
         Codec::Vp8 | Codec::Vp9 => Bytes::new(),

@@ -183,7 +183,7 @@ impl Video {
             }
             let Some(source) = frame.pts().and_then(|pts_us| self.source_of(pts_us)) else { continue };
             self.trouble.good();
-            pictures.push(Picture { frame: libav::take_picture(&mut frame), source });
+            pictures.push(Picture { frame: std::mem::replace(&mut frame, ff::frame::Video::empty()), source });
         }
     }
 

@@ -217,6 +217,29 @@ async fn another_format_and_a_late_track_begin_the_next_file() {
     stage.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_late_recorder_misses_is_counted_and_the_rest_plays() {
+    let scratch = Scratch::new("rec-late");
+    let sources = encode(&scratch, Some(("160x120", H264_LONG)), Some(AAC), 40);
+    let stage = Stage::new(&scratch.path("data"), true);
+    let mut show = stage.publish("x", BORN_US, &sources);
+    let first = show.until(SECOND);
+    stage.taken(first.0 + first.1).await;
+    // All at once: the hall holds the newest 12 seconds or so, whatever the recorder has read until then.
+    let rest = show.all();
+    show.finish();
+    let row = stage.ready("x.mp4").await;
+    let (complaints, counts) = judge(&stage.path("x.mp4"));
+    assert_eq!(complaints, "");
+    let kept: u64 = counts.iter().map(|(_, count)| count).sum();
+    assert_eq!(kept + row.frames_lost, first.0 + first.1 + rest.0 + rest.1);
+    assert!(row.frames_lost > 0, "{row:?}");
+    assert!(
+        stage.telemetry.render().contains(&format!("headwater_dropped_total{{door=\"record\"}} {}", row.frames_lost))
+    );
+    stage.close().await;
+}
+
 /// Not a test by itself: publishes in real time and records until it is killed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by kill_9_costs_at_most_a_gop"]

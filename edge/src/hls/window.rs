@@ -49,10 +49,6 @@ pub(super) struct Window {
 }
 
 impl Segment {
-    pub(super) fn end_us(&self) -> i64 {
-        self.gop.start_us + self.duration_us
-    }
-
     /// It can be played without the one before it.
     pub(super) fn independent(&self) -> bool {
         self.parts.first().is_some_and(|part| part.independent)
@@ -86,7 +82,9 @@ impl Window {
             }
             self.segments.push_back(Segment { gop, init, parts: Vec::new(), duration_us: 0, complete: false });
         }
-        let Some(open) = self.segments.back_mut().filter(|open| open.gop.id == gop.id && !open.complete) else { return };
+        let Some(open) = self.segments.back_mut().filter(|open| open.gop.id == gop.id && !open.complete) else {
+            return;
+        };
         if open.parts.len() != *index as usize {
             return;
         }

@@ -1,6 +1,3 @@
-//! The doors publishers come in by, one room per protocol, and the gate they all pass.
+//! The doors publishers come in by, one room per protocol.
 
-mod gate;
 pub mod rtmp;
-
-pub use gate::{Gate, Refused};

@@ -6,13 +6,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use headwater_common::{
-    clock::now_us,
-    live::Publisher,
-    media::Kind,
-    node::{Node, Phase},
-    telemetry,
-};
+use headwater_common::{clock::now_us, live::Publisher, media::Kind, node::Node, telemetry};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, timeout, timeout_at},
@@ -23,7 +17,7 @@ use super::{
     publication::Publication,
     session::{self, Event, PublishRequest, Refusal, Session},
 };
-use crate::ingest::{Gate, Refused};
+use crate::announce::{self, Desk};
 
 /// From the first byte to the accepted publish request: encoders need well below a second.
 const BEGIN_MAX: Duration = Duration::from_secs(10);
@@ -67,7 +61,7 @@ pub(super) struct Connection<S> {
     pub(super) remote: SocketAddr,
     /// "rtmp" or "rtmps".
     pub(super) protocol: &'static str,
-    pub(super) gate: Gate,
+    pub(super) desk: Desk,
     pub(super) door: telemetry::Door,
     pub(super) node: Node,
 }
@@ -216,12 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn admit(&mut self, request: &PublishRequest) -> Result<Publication, (Refusal, String)> {
         let PublishRequest { app, stream, encoder, .. } = request;
-        if self.node.phase() == Phase::Stopping {
-            return Err((Refusal::Rejected, "The server is going down.".to_owned()));
-        }
         let publisher =
             Publisher { protocol: self.protocol, remote: self.remote.to_string(), agent: encoder.to_owned() };
-        match self.gate.admit(app, stream, publisher).await {
+        match self.desk.claim(app, stream, publisher).await {
             Ok(writer) => {
                 tracing::info!(broadcast = %writer.broadcast().id(), remote = %self.remote, encoder, "publishing");
                 Ok(Publication::new(writer, self.door.clone()))
@@ -230,8 +221,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.door.errors.inc();
                 tracing::warn!(app, stream, remote = %self.remote, %reason, "publisher turned away");
                 let refusal = match reason {
-                    Refused::Name(_) | Refused::Claim(_) => Refusal::BadName,
-                    Refused::App(_) | Refused::Registry(_) | Refused::BrokenOff => Refusal::Rejected,
+                    announce::Refusal::Id(_) | announce::Refusal::Claim(_) => Refusal::BadName,
+                    _ => Refusal::Rejected,
                 };
                 Err((refusal, reason.to_string()))
             }

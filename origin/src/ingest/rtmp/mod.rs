@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Gate;
+use crate::announce::Desk;
 use connection::Connection;
 
 /// A certificate chain and its key exchange, over the slowest link a video fits through.
@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the plain and the TLS listener share.
 #[derive(Clone)]
 pub struct Rtmp {
-    gate: Gate,
+    desk: Desk,
     door: telemetry::Door,
     node: Node,
     places: Arc<Semaphore>,
@@ -44,9 +44,9 @@ pub struct Rtmp {
 
 impl Rtmp {
     /// `door` counts for both listeners, and `connections_max` holds for both together.
-    pub fn new(gate: Gate, door: telemetry::Door, node: Node, connections_max: usize) -> Self {
+    pub fn new(desk: Desk, door: telemetry::Door, node: Node, connections_max: usize) -> Self {
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { gate, door, node, places }
+        Self { desk, door, node, places }
     }
 
     /// Takes connections until the node stops, and returns when the last one has been told so. With `tls` it is RTMPS.
@@ -87,12 +87,12 @@ impl Rtmp {
     async fn run(self, stream: TcpStream, remote: SocketAddr, tls: Option<Tls>, _place: OwnedSemaphorePermit) {
         // Replies are small and waited for.
         let _ = stream.set_nodelay(true);
-        let Self { gate, door, node, .. } = self;
+        let Self { desk, door, node, .. } = self;
         let errors = door.errors.clone();
         let ended = match tls {
-            None => Connection { stream, remote, protocol: "rtmp", gate, door, node }.run().await,
+            None => Connection { stream, remote, protocol: "rtmp", desk, door, node }.run().await,
             Some(tls) => match timeout(TLS_MAX, tls.acceptor().accept(stream)).await {
-                Ok(Ok(stream)) => Connection { stream, remote, protocol: "rtmps", gate, door, node }.run().await,
+                Ok(Ok(stream)) => Connection { stream, remote, protocol: "rtmps", desk, door, node }.run().await,
                 Ok(Err(error)) => Err(error.into()),
                 Err(_) => Err(connection::Error::Slow),
             },

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use headwater_common::{
-    config::App,
+    config::{App, Layers},
     live::{BroadcastId, Hub, Start, Status, Takeover},
     media::{Codec, Kind},
     net::listen_tcp,
@@ -42,11 +42,13 @@ async fn server(name: &str) -> Server {
     let _ = std::fs::remove_file(&path);
     let registry = Registry::open(&path).unwrap().registry;
     let (hub, node, door) = (Hub::new(), Node::starting(), Telemetry::new().door("rtmp"));
+    let mut config = Layers::defaults().unwrap().build().unwrap();
     let app = |takeover| App { takeover, ..App::default() };
-    let apps = BTreeMap::from([("live".into(), app(Takeover::Replace)), ("shy".into(), app(Takeover::Refuse))]);
+    config.apps = BTreeMap::from([("live".into(), app(Takeover::Replace)), ("shy".into(), app(Takeover::Refuse))]);
     let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), "test").unwrap();
     let address = listener.local_addr().unwrap();
-    let rtmp = Rtmp::new(Gate::new(hub.clone(), registry, apps), door.clone(), node.clone(), 3);
+    let rtmp =
+        Rtmp::new(Desk::new(Arc::new(config), hub.clone(), registry, node.clone()), door.clone(), node.clone(), 3);
     let serving = tokio::spawn(rtmp.serve(listener, None));
     Server { address, hub, node, door, serving, registry: path }
 }

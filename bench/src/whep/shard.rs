@@ -1,0 +1,151 @@
+//! A thread that drives viewers: each has its own UDP socket, because to a server one address is one viewer.
+
+use std::{
+    io::{ErrorKind, IoSliceMut},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
+use quinn_udp::{RecvMeta, UdpSocketState};
+use slab::Slab;
+
+use super::viewer::{Arrival, Seen, Viewer};
+use crate::stamp;
+
+/// How often timers are looked at; ICE and DTLS work in steps of tens of milliseconds.
+const TICK: Duration = Duration::from_millis(5);
+const WAKER: Token = Token(usize::MAX);
+/// Datagrams taken by one system call, each up to the largest that segmentation offload can hand over.
+const BATCH: usize = 8;
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+/// In which part of the run we are.
+#[derive(Debug, Default)]
+pub(super) struct Phase {
+    pub(super) measuring: AtomicBool,
+    pub(super) over: AtomicBool,
+}
+
+pub(super) struct Shard {
+    inbox: Sender<(Viewer, std::net::UdpSocket)>,
+    waker: Arc<Waker>,
+    thread: JoinHandle<Result<Vec<Seen>>>,
+}
+
+impl Shard {
+    pub(super) fn start(phase: Arc<Phase>) -> Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (inbox, joining) = channel();
+        let thread = std::thread::spawn(move || Loop::new(poll).run(&joining, &phase));
+        Ok(Self { inbox, waker, thread })
+    }
+
+    pub(super) fn add(&self, viewer: Viewer, socket: std::net::UdpSocket) -> Result<()> {
+        self.inbox.send((viewer, socket)).ok().context("a media thread has ended")?;
+        Ok(self.waker.wake()?)
+    }
+
+    pub(super) fn join(self) -> Result<Vec<Seen>> {
+        self.thread.join().ok().context("a media thread panicked")?
+    }
+}
+
+struct Seat {
+    viewer: Viewer,
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+struct Loop {
+    poll: Poll,
+    seats: Slab<Seat>,
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Loop {
+    fn new(poll: Poll) -> Self {
+        Self { poll, seats: Slab::new(), buffers: vec![vec![0; DATAGRAM_BYTES_MAX]; BATCH] }
+    }
+
+    fn run(mut self, joining: &Receiver<(Viewer, std::net::UdpSocket)>, phase: &Phase) -> Result<Vec<Seen>> {
+        let mut events = Events::with_capacity(1024);
+        let mut next_tick = Instant::now();
+        while !phase.over.load(Relaxed) {
+            let patience = next_tick.saturating_duration_since(Instant::now());
+            match self.poll.poll(&mut events, Some(patience)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            let measuring = phase.measuring.load(Relaxed);
+            for event in &events {
+                if let Some(seat) = self.seats.get_mut(event.token().0) {
+                    seat.receive(&mut self.buffers, measuring)?;
+                }
+            }
+            for (viewer, socket) in joining.try_iter() {
+                self.sit_down(viewer, socket)?;
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                let arrival = Arrival { now, wall_us: stamp::now_us(), measuring };
+                for (_, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.viewer.wake_at <= now) {
+                    seat.viewer.wake(arrival, |to, datagram| send(&seat.socket, to, datagram))?;
+                }
+            }
+        }
+        let now = Instant::now();
+        Ok(self.seats.drain().map(|seat| seat.viewer.finish(now)).collect())
+    }
+
+    fn sit_down(&mut self, viewer: Viewer, socket: std::net::UdpSocket) -> Result<()> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let mut socket = UdpSocket::from_std(socket);
+        let entry = self.seats.vacant_entry();
+        self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE)?;
+        entry.insert(Seat { viewer, socket, state });
+        Ok(())
+    }
+}
+
+impl Seat {
+    fn receive(&mut self, buffers: &mut [Vec<u8>], measuring: bool) -> Result<()> {
+        let mut metas = [RecvMeta::default(); BATCH];
+        loop {
+            let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let received = match self.state.recv((&self.socket).into(), &mut slices, &mut metas) {
+                Ok(received) => received,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // The server's port is closed: its ICE will time out, which is what we count.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
+                Err(error) => return Err(error).context("receiving"),
+            };
+            let now = Instant::now();
+            for (meta, buffer) in metas[..received].iter().zip(buffers.iter()) {
+                // The kernel's time of arrival: our own queue is not the server's delay.
+                let wall_us = meta.timestamp.map_or_else(stamp::now_us, |since| since.as_micros() as u64);
+                let arrival = Arrival { now, wall_us, measuring };
+                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    self.viewer.receive(meta.addr, datagram, arrival, |to, bytes| send(&self.socket, to, bytes))?;
+                }
+            }
+            if received < BATCH {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A full socket buffer loses the datagram, as a network would.
+fn send(socket: &UdpSocket, to: SocketAddr, datagram: &[u8]) {
+    let _ = socket.send_to(datagram, to);
+}

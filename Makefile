@@ -25,8 +25,8 @@ web/node_modules/hls.js/package.json: web/package-lock.json
 # Unit tests first, then the real binary with real encoders and browsers; the runner's own summary comes last.
 test: setup lint
 	tests/setup.sh
-	cargo test --workspace --locked --lib --bins
-	cargo test --workspace --locked --test real
+	cargo test --workspace --exclude headwater-fuzz --locked --lib --bins
+	cargo test --workspace --exclude headwater-fuzz --locked --tests
 
 # Skipped where the toolchain comes without these two.
 lint:

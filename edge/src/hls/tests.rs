@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
+    http::cross_origin,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
     media::{Codec, Frame, Gop, Info, Kind, Sample, Shape},
     telemetry::Telemetry,
@@ -286,7 +287,7 @@ impl Edge {
     fn new() -> Self {
         let stage = Stage::new();
         let hls = Hls::new(stage.hub.clone(), &Telemetry::new());
-        Self { router: router(hls.clone()), stage, hls }
+        Self { router: router(hls.clone()).layer(axum::middleware::from_fn(cross_origin)), stage, hls }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {

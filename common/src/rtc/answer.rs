@@ -60,33 +60,20 @@ pub(super) fn answer(
     let accepted = SdpOffer::from_sdp_string(&text).map_err(|err| refused(&err))?;
     let sdp = rtc.sdp_api().accept_offer(accepted).map_err(|err| refused(&err))?.to_sdp_string();
 
-    // An m= line without a codec in common can't be written down, not even as an inactive one.
     let mut sections = [None, None];
-    for section in &offer.sections {
-        let Some(kind) = section.kind else { continue };
-        let (index, label, needed) = match kind {
-            Kind::Video => (VIDEO, "video", "H264 with packetization-mode=1"),
-            Kind::Audio => (AUDIO, "audio", "opus"),
-        };
-        let info = available[index].flatten();
-        let pt = payload_type(&rtc, section.mid.into(), kind, info);
-        let Some((pt, delay)) = pt else {
-            if is_rejected(&rtc, section.mid.into()) {
-                continue;
-            }
+    for (index, kind, label, needed) in
+        [(VIDEO, Kind::Video, "video", "H264 with packetization-mode=1"), (AUDIO, Kind::Audio, "audio", "opus")]
+    {
+        let Some(section) = carried[index] else { continue };
+        let mid = section.mid.into();
+        let Some((pt, delay)) = payload_type(&rtc, mid, kind, available[index].flatten()) else {
             return Err(SdpError::Codec { kind: label, offered: section.codecs(), needed });
         };
-        if carried[index].is_some_and(|carried| carried.mid == section.mid) {
-            sections[index] = Some((section.mid.into(), pt, delay));
-        }
+        sections[index] = Some((mid, pt, delay));
     }
     let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
     let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
     Ok(Answered { rtc, sdp, offer: text.into(), ice: Ice { local_ufrag, remote_ufrag }, sections })
-}
-
-fn is_rejected(rtc: &Rtc, mid: Mid) -> bool {
-    rtc.media(mid).is_none_or(|media| media.disabled())
 }
 
 /// The payload type that suits best what is sent, and whether the peer takes the playout-delay extension.

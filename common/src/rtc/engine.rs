@@ -257,6 +257,11 @@ impl Engine {
         self.0.shared.roster.cards(broadcast).iter().map(|card| card.stats()).collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn expire_for_test(&self, now: Instant) {
+        self.0.shared.roster.expire(now);
+    }
+
     /// All sessions, and how many of them nothing was heard of yet.
     pub fn counts(&self) -> (usize, usize) {
         self.0.shared.roster.counts()

@@ -388,7 +388,12 @@ impl Session {
 
     fn media_stats(&self, media: &MediaEgressStats) {
         if self.outs[VIDEO].as_ref().is_some_and(|out| out.mid == media.mid) {
-            self.card.update(|stats| (stats.nacks, stats.plis) = (media.nacks, media.plis + media.firs));
+            self.card.update(|stats| {
+                (stats.nacks, stats.plis) = (media.nacks, media.plis + media.firs);
+                // Receiver reports tell; without transport-wide feedback the peer's own figures stay empty.
+                stats.rtt_ms = media.rtt.map(|rtt| rtt.as_secs_f32() * 1_000.0).or(stats.rtt_ms);
+                stats.lost_percent = media.loss.map(|loss| loss * 100.0).or(stats.lost_percent);
+            });
         }
     }
 

@@ -3,6 +3,8 @@
 //! In: HTTP requests of players. Out: answers, or a status that players know how to take. Deliberately absent: media,
 //! and any state of its own: a session lives and ends in the engine.
 
+#[cfg(test)]
+mod tests;
 mod whep;
 
 pub use whep::router;

@@ -1,0 +1,195 @@
+//! WHEP as a player speaks it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode},
+};
+use bytes::Bytes;
+use headwater_common::{
+    live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
+    media::{Codec, Info, Shape},
+    rtc::Engine,
+    telemetry::Telemetry,
+};
+use tower::ServiceExt;
+
+use super::{Settings, router, sdp_offer};
+
+const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
+    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=recvonly\r\n\
+    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
+    a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 96 102 103\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:1\r\na=recvonly\r\n\
+    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
+    a=rtpmap:96 VP8/90000\r\na=rtpmap:102 H264/90000\r\n\
+    a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
+    a=rtcp-fb:102 nack\r\na=rtcp-fb:102 nack pli\r\na=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n";
+const FRAGMENT: &str = "a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+    a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n";
+
+struct Stage {
+    app: Router,
+    writer: Option<Writer>,
+}
+
+fn stage(video: bool) -> Stage {
+    let settings =
+        headwater_common::rtc::Settings { listen: "127.0.0.1:0".parse().unwrap(), public_ips: Vec::new(), shards: 1 };
+    let engine = Engine::start(settings, &Telemetry::new()).unwrap();
+    let hub = Hub::new();
+    let id = BroadcastId::new("live", "x").unwrap();
+    let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
+    let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
+    let mut writer = hub.claim(&id, claim, Takeover::Replace, 0).unwrap();
+    if video {
+        let shape = Shape::Video { width: 640, height: 360, reorders: false };
+        writer
+            .announce(Info { codec: Codec::H264, config: Bytes::from_static(&[1, 0x42, 0xc0, 0x1f]), shape })
+            .unwrap();
+    }
+    let shape = Shape::Audio { sample_rate: 48_000, channels: 2 };
+    writer.announce(Info { codec: Codec::Opus, config: Bytes::new(), shape }).unwrap();
+    let settings = Settings { ice_servers: vec!["stun:stun.example.org:3478".to_owned()] };
+    Stage { app: router(engine, Arc::clone(&hub), &settings), writer: Some(writer) }
+}
+
+impl Stage {
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (StatusCode, HeaderMap, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.app.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn post(&self, body: &str) -> (StatusCode, HeaderMap, String) {
+        self.ask("POST", "/live/whep/x", &[("content-type", "application/sdp")], body).await
+    }
+}
+
+#[tokio::test]
+async fn a_session_from_offer_to_end() {
+    let stage = stage(true);
+    let (status, headers, answer) = stage.post(OFFER).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    assert_eq!(headers["content-type"], "application/sdp");
+    assert_eq!(headers["link"], "<stun:stun.example.org:3478>; rel=\"ice-server\"");
+    assert!(answer.contains("a=ice-lite") && answer.contains("a=candidate:") && answer.contains("tcptype passive"));
+    assert_eq!(answer.matches("a=sendonly").count(), 2);
+    assert!(!answer.contains("VP8"));
+    let etag = headers["etag"].to_str().unwrap();
+    assert!(etag.starts_with('"') && etag.ends_with('"'));
+    let location = headers["location"].to_str().unwrap();
+    assert!(location.starts_with("/live/whep/x/"));
+
+    let fragment = ("content-type", "application/trickle-ice-sdpfrag");
+    let status = async |headers: &[(&str, &str)], body: &str| stage.ask("PATCH", location, headers, body).await.0;
+    assert_eq!(status(&[fragment, ("if-match", etag)], FRAGMENT).await, StatusCode::NO_CONTENT);
+    assert_eq!(status(&[fragment, ("if-match", "\"other\"")], FRAGMENT).await, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(status(&[fragment], FRAGMENT).await, StatusCode::PRECONDITION_REQUIRED);
+    assert_eq!(status(&[("if-match", etag)], FRAGMENT).await, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(status(&[fragment, ("if-match", etag)], "a=mid:0\r\n").await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(status(&[fragment, ("if-match", etag)], "garbage").await, StatusCode::BAD_REQUEST);
+
+    let restart = FRAGMENT.replace("tZI2", "uAJ3");
+    let (code, headers, body) = stage.ask("PATCH", location, &[fragment, ("if-match", "*")], &restart).await;
+    assert_eq!(code, StatusCode::OK, "{body}");
+    assert_ne!(headers["etag"], etag);
+    assert_eq!(headers["content-type"], "application/trickle-ice-sdpfrag");
+    assert!(body.contains("a=ice-ufrag:") && body.contains("a=candidate:"), "{body}");
+
+    for method in ["GET", "HEAD", "PUT", "POST"] {
+        let (status, ..) = stage.ask(method, location, &[], "").await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+    assert_eq!(stage.ask("DELETE", &location.replace("/x/", "/y/"), &[], "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(stage.ask("DELETE", location, &[], "").await.0, StatusCode::OK);
+    assert_eq!(stage.ask("DELETE", location, &[], "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(stage.ask("PATCH", location, &[fragment], FRAGMENT).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn refusals_have_the_status_that_players_understand() {
+    let mut stage = stage(true);
+    assert_eq!(stage.ask("POST", "/live/whep/y", &[("content-type", "application/sdp")], OFFER).await.0, 404);
+    assert_eq!(stage.ask("POST", "/live/whep/.y", &[("content-type", "application/sdp")], OFFER).await.0, 404);
+    assert_eq!(stage.ask("POST", "/live/whep/x", &[("content-type", "text/plain")], OFFER).await.0, 415);
+    for method in ["GET", "HEAD", "PUT", "DELETE", "PATCH"] {
+        assert_eq!(stage.ask(method, "/live/whep/x", &[], "").await.0, 405, "{method}");
+    }
+    let (status, _, text) = stage.post(&OFFER.replace("H264", "H263")).await;
+    assert_eq!(status, 406);
+    assert!(text.contains("VP8, H263") && text.contains("H264"), "{text}");
+    for (from, to, why) in
+        [("a=fingerprint", "a=x", "fingerprint"), ("a=ice-pwd", "a=x", "ice-pwd"), ("v=0", "hello", "SDP")]
+    {
+        let (status, _, text) = stage.post(&OFFER.replace(from, to)).await;
+        assert_eq!(status, 400);
+        assert!(text.contains(why), "{text}");
+    }
+    assert_eq!(stage.post(&"a".repeat(70_000)).await.0, 413);
+    stage.writer.take().unwrap().finish(0);
+    assert_eq!(stage.post(OFFER).await.0, 404, "over");
+}
+
+#[tokio::test]
+async fn a_missing_track_is_inactive_in_the_answer() {
+    let stage = stage(false);
+    let (status, _, answer) = stage.post(OFFER).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    assert_eq!(answer.matches("a=sendonly").count(), 1);
+    assert_eq!(answer.matches("a=inactive").count(), 1);
+    let video_only = OFFER.replacen("a=recvonly", "a=inactive", 1);
+    assert_eq!(stage.post(&video_only).await.0, 406, "it asks for what is not there only");
+}
+
+#[tokio::test]
+async fn preflights_and_options_say_what_is_taken() {
+    let stage = stage(true);
+    let preflight = [("origin", "http://a.example"), ("access-control-request-method", "POST")];
+    for headers in [&preflight[..], &[]] {
+        let (status, headers, _) = stage.ask("OPTIONS", "/live/whep/x", headers, "").await;
+        assert!(status.is_success());
+        assert_eq!(headers["accept-post"], "application/sdp");
+    }
+    let (_, headers, _) = stage.ask("POST", "/live/whep/y", &[("origin", "http://a.example")], "").await;
+    assert_eq!(headers["access-control-allow-origin"], "*", "players must be able to read a 404");
+    let exposed = headers["access-control-expose-headers"].to_str().unwrap().to_lowercase();
+    assert!(["location", "etag", "link"].iter().all(|name| exposed.contains(name)), "{exposed}");
+}
+
+#[test]
+fn no_bytes_make_the_offer_parser_panic() {
+    let mut seed = 0x9e37_79b9_u32;
+    for _ in 0..2_000 {
+        let mut bytes = OFFER.as_bytes().to_vec();
+        for _ in 0..4 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if bytes.is_empty() {
+                break;
+            }
+            let at = seed as usize % bytes.len();
+            match seed >> 30 {
+                0 => bytes[at] = (seed >> 8) as u8,
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, (seed >> 8) as u8),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        sdp_offer(&bytes);
+    }
+}

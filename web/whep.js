@@ -96,10 +96,12 @@ export class Whep {
 
   #release() {
     clearTimeout(this.#timer);
-    this.#pc?.close();
     this.#video.srcObject = null;
-    // keepalive: the session should end at the server also when the page is going away.
-    if (this.#resource) fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => {});
+    const close = () => this.#pc?.close();
+    // The session is ended before the connection: a server that sees the connection close first has no session to end.
+    // keepalive: also when the page is going away.
+    if (this.#resource) fetch(this.#resource, { method: "DELETE", keepalive: true }).then(close, close);
+    else close();
     this.#resource = null;
   }
 

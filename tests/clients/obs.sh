@@ -16,7 +16,9 @@ finish() {
   rm -rf "$home"
 }
 trap finish EXIT
-trap 'exit 143' TERM INT HUP
+trap 'exit 143' TERM HUP
+# The stop button.
+trap 'seconds=0 end=0' INT
 
 # OBS asks for news at its start; the proxy that is not there keeps it on this machine.
 export HOME=$home XDG_CONFIG_HOME=$home/config XDG_CACHE_HOME=$home/cache XDG_RUNTIME_DIR=$home/run

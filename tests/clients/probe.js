@@ -44,6 +44,7 @@
     reset() {
       this.begun = performance.now();
       this.media_begun = this.video.currentTime;
+      this.decoded_before = this.#decoded();
       this.frames = 0;
       this.unreadable = 0;
       this.missing = 0;
@@ -58,6 +59,11 @@
       this.peak = 0;
       this.squares = 0;
       this.samples = 0;
+    }
+
+    /** A busy page misses calls for pictures that were shown all the same: this one counts them all. */
+    #decoded() {
+      return this.video.getVideoPlaybackQuality().totalVideoFrames;
     }
 
     #read() {
@@ -103,6 +109,7 @@
     /** Sound, as the speakers would get it. */
     listen() {
       const { video } = this;
+      if (video.srcObject?.getAudioTracks().length === 0) return;
       const audio = new AudioContext();
       const source = video.srcObject ? audio.createMediaStreamSource(video.srcObject) : audio.createMediaElementSource(video);
       const analyser = audio.createAnalyser();
@@ -139,6 +146,7 @@
         frames: this.frames,
         frames_total: this.frames_total,
         fps: this.frames / seconds,
+        decoded_fps: (this.#decoded() - this.decoded_before) / seconds,
         unreadable: this.unreadable,
         missing: this.missing,
         repeated: this.repeated,

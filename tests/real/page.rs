@@ -85,9 +85,10 @@ fn the_player_waits_for_a_stream_tells_of_its_end_and_comes_back() {
         let mut viewer = Player::page(&server, "live", "waiting", "");
         viewer.until("the absence to be told", s(20), |report| report.text("page.state") == "absent");
         let first = Clock { id: 1, ..Clock::default() }.publish(&server.rtmp_url("live/waiting"));
-        viewer.until("the stream to start by itself", s(30), |report| {
+        let playing = viewer.until("the stream to start by itself", s(30), |report| {
             report.text("page.state") == "playing" && report.number("ids.1") > 15.0
         });
+        assert_eq!(playing.text("page.way"), "webrtc", "{:#}", playing.0);
         first.kill();
         let told = viewer.until("the interruption to be told", s(20), |report| {
             ["interrupted", "ended"].contains(&report.text("page.state"))
@@ -97,7 +98,7 @@ fn the_player_waits_for_a_stream_tells_of_its_end_and_comes_back() {
         let back = viewer.until("the stream to go on", s(30), |report| {
             report.text("page.state") == "playing" && report.number("ids.2") > 15.0
         });
-        assert_eq!(back.number("rtc.connections"), 1.0, "the connection was kept: {:#}", back.0);
+        assert_eq!(back.number("rtc.connections"), playing.number("rtc.connections"), "a new connection: {:#}", back.0);
         second.stop();
         viewer.until("the end to be told", s(30), |report| report.text("page.state") == "ended");
         let _third = Clock { id: 3, ..Clock::default() }.publish(&server.rtmp_url("live/waiting"));

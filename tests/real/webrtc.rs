@@ -66,7 +66,7 @@ fn gstreamer_publishes() {
         viewer.until_playing();
         // Its picture has no clock: only the rate can be seen.
         let seen = viewer.measure(4.0);
-        assert!(seen.number("fps") >= 25.0, "{:#}", seen.0);
+        assert!(seen.number("decoded_fps") >= 25.0, "{:#}", seen.0);
         seen.assert_sound();
     });
 }
@@ -179,7 +179,7 @@ fn whep_answers_as_its_specification_says() {
     light(s(40), || {
         let server = Server::start();
         let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/spec"));
-        server.until_status("spec", "broadcasting");
+        server.until_playable("spec");
         let offer = |path: &str, kind: &str, body: &str| {
             let request = server.request("POST", path).header("content-type", kind).body(body.to_owned());
             send(request)
@@ -243,10 +243,10 @@ fn a_viewer_that_never_connects_is_forgotten() {
     light(s(60), || {
         let server = Server::start();
         let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/ghost"));
-        server.until_status("ghost", "broadcasting");
+        server.until_playable("ghost");
         let request = server.request("POST", "/live/whep/ghost").header("content-type", "application/sdp");
         let answer = send(request.body(OFFER));
-        assert_eq!(answer.status(), 201);
+        assert_eq!(answer.status(), 201, "{}", answer.text().unwrap());
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
         let location = location.strip_prefix(&server.url("")).unwrap_or(&location).to_owned();
         crate::harness::until("the session to be forgotten", Duration::from_secs(45), || {

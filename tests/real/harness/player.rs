@@ -108,14 +108,20 @@ impl Report {
         path.split('.').fold(&self.0, |value, key| &value[key])
     }
 
-    /// The picture moves at the publisher's rate and every frame of it is shown.
+    /// The picture moves at the publisher's rate, in order and undamaged.
+    #[track_caller]
+    pub(crate) fn assert_moves(&self) {
+        assert!(self.number("decoded_fps") >= 25.0, "frames per second: {:#}", self.0);
+        assert!(self.number("backwards") == 0.0, "pictures out of order: {:#}", self.0);
+        assert!(self.number("unreadable") <= 0.02 * self.number("frames") + 1.0, "damaged pictures: {:#}", self.0);
+    }
+
+    /// And every frame that was published is seen.
     #[track_caller]
     pub(crate) fn assert_smooth(&self) {
-        assert!(self.number("fps") >= 25.0, "frames per second: {:#}", self.0);
-        assert!(self.number("backwards") == 0.0, "pictures out of order: {:#}", self.0);
-        // Two in a hundred: a busy machine's browser skips some by itself.
-        assert!(self.number("missing") <= 0.02 * self.number("frames") + 3.0, "missing pictures: {:#}", self.0);
-        assert!(self.number("unreadable") <= 0.02 * self.number("frames") + 1.0, "damaged pictures: {:#}", self.0);
+        self.assert_moves();
+        // One in ten: the page of a busy machine is not called for each picture that is shown.
+        assert!(self.number("missing") <= 0.1 * self.number("frames") + 3.0, "missing pictures: {:#}", self.0);
     }
 
     #[track_caller]

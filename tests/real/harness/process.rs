@@ -123,6 +123,11 @@ impl Process {
         signal(self.child.id(), name);
     }
 
+    /// To the process alone, which tells its children what it likes.
+    pub(crate) fn interrupt(&self) {
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+    }
+
     /// As a power cut: no goodbye.
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");

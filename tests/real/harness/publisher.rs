@@ -140,7 +140,7 @@ impl Publisher {
 
     /// As the user's stop button does it: the stream is deleted, the connection closed.
     pub(crate) fn stop(mut self) {
-        self.process.signal("INT");
+        self.process.interrupt();
         self.process.wait(s(15));
     }
 

@@ -127,6 +127,13 @@ impl Server {
         })
     }
 
+    /// Until its pictures can be sent to WebRTC viewers.
+    pub(crate) fn until_playable(&self, id: &str) {
+        until(&format!("{id} to have a picture"), s(20), || {
+            self.broadcast("live", id)?["deliveryPath"]["webrtc"]["video"].is_string().then_some(())
+        });
+    }
+
     /// The sum of a counter over its labels that contain `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.get("/metrics").text().expect("metrics are text");

@@ -47,9 +47,9 @@ const ASSETS: [Asset; 10] = [
     },
 ];
 
-/// Media and workers come from blobs: that is how Media Source Extensions and hls.js work.
-const POLICY: &str = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; connect-src *; \
-    style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'";
+/// Media Source Extensions play from blobs; nothing else comes from elsewhere than here.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'";
 
 pub(crate) fn router() -> Router {
     Router::new()

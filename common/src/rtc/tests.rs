@@ -53,7 +53,8 @@ fn picture(keyframe: bool, bytes: usize) -> Bytes {
 
 impl Stage {
     fn new(shards: usize) -> Self {
-        let settings = Settings { listen: "127.0.0.1:0".parse().unwrap(), public_ips: Vec::new(), shards, sessions_max: 100 };
+        let settings =
+            Settings { listen: "127.0.0.1:0".parse().unwrap(), public_ips: Vec::new(), shards, sessions_max: 100 };
         let engine = Engine::start(settings, &Telemetry::new()).unwrap();
         let id = BroadcastId::new("live", "x").unwrap();
         let mut stage = Self { hub: Hub::new(), id, engine, writer: None, epoch: 0, pts_us: 0 };

@@ -9,6 +9,8 @@ use axum::{
 };
 use bytes::Bytes;
 use headwater_common::{
+    config::IceServer,
+    http::cross_origin,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
     media::{Codec, Info, Shape},
     rtc::Engine,
@@ -16,7 +18,7 @@ use headwater_common::{
 };
 use tower::ServiceExt;
 
-use super::{Settings, router, sdp_offer};
+use super::{router, sdp_offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
     m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=recvonly\r\n\
@@ -38,8 +40,8 @@ struct Stage {
 }
 
 fn stage(video: bool) -> Stage {
-    let settings =
-        headwater_common::rtc::Settings { listen: "127.0.0.1:0".parse().unwrap(), public_ips: Vec::new(), shards: 1 };
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let settings = headwater_common::rtc::Settings { listen, public_ips: Vec::new(), shards: 1, sessions_max: 100 };
     let engine = Engine::start(settings, &Telemetry::new()).unwrap();
     let hub = Hub::new();
     let id = BroadcastId::new("live", "x").unwrap();
@@ -54,8 +56,10 @@ fn stage(video: bool) -> Stage {
     }
     let shape = Shape::Audio { sample_rate: 48_000, channels: 2 };
     writer.announce(Info { codec: Codec::Opus, config: Bytes::new(), shape }).unwrap();
-    let settings = Settings { ice_servers: vec!["stun:stun.example.org:3478".to_owned()] };
-    Stage { app: router(engine, Arc::clone(&hub), &settings), writer: Some(writer) }
+    let url = "stun:stun.example.org:3478".to_owned();
+    let stun = IceServer { url, username: String::new(), credential: String::new() };
+    let app = router(engine, Arc::clone(&hub), &[stun]).layer(axum::middleware::from_fn(cross_origin));
+    Stage { app, writer: Some(writer) }
 }
 
 impl Stage {
@@ -167,7 +171,7 @@ async fn preflights_and_options_say_what_is_taken() {
         assert_eq!(headers["accept-post"], "application/sdp");
     }
     let (_, headers, _) = stage.ask("POST", "/live/whep/y", &[("origin", "http://a.example")], "").await;
-    assert_eq!(headers["access-control-allow-origin"], "*", "players must be able to read a 404");
+    assert_eq!(headers["access-control-allow-origin"], "http://a.example", "players must be able to read a 404");
     let exposed = headers["access-control-expose-headers"].to_str().unwrap().to_lowercase();
     assert!(["location", "etag", "link"].iter().all(|name| exposed.contains(name)), "{exposed}");
 }

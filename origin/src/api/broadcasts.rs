@@ -1,6 +1,6 @@
 //! What is live and what was, as Ant Media's `Broadcast` objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use axum::{
     Json,
@@ -189,8 +189,8 @@ fn describe_live(api: &Api, broadcast: &Broadcast, row: Option<BroadcastRow>) ->
         json.update_time = now_us / 1000;
         json.duration = (now_us - began_us) / 1000;
     }
-    json.publish_type = publisher.protocol.to_owned();
-    json.remote_ip = publisher.remote;
+    json.publish_type = publish_type(publisher.protocol);
+    json.remote_ip = ip_of(&publisher.remote);
     json.user_agent = publisher.agent;
     json.start_time = began_us / 1000;
     json.absolute_start_time_ms = began_us / 1000;
@@ -213,7 +213,7 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
         app: row.app,
         status: row.status,
         r#type: "liveStream",
-        publish_type: row.publish_type,
+        publish_type: publish_type(&row.publish_type),
         name: row.details.name,
         description: row.details.description,
         meta_data: row.details.metadata,
@@ -227,7 +227,7 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
         webrtc_viewer_count: 0,
         rtmp_viewer_count: 0,
         dash_viewer_count: 0,
-        remote_ip: row.remote,
+        remote_ip: ip_of(&row.remote),
         user_agent: row.agent,
         received_bytes: 0,
         bitrate: 0,
@@ -241,6 +241,18 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
         tracks: Vec::new(),
         delivery_path: DeliveryPaths::default(),
     }
+}
+
+/// As Ant Media spells it.
+fn publish_type(protocol: &str) -> String {
+    match protocol {
+        "rtmp" | "rtmps" => "RTMP".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn ip_of(remote: &str) -> String {
+    remote.parse::<SocketAddr>().map_or_else(|_| remote.to_owned(), |remote| remote.ip().to_string())
 }
 
 fn describe_track(track: &Track) -> TrackJson {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    extract::State,
     http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
@@ -58,16 +59,23 @@ pub(crate) fn router(api: Api) -> Router {
 /// What a page of a list may hold, as Ant Media's clients expect.
 const PAGE_MAX: usize = 50;
 
-async fn version() -> impl IntoResponse {
+async fn version(State(api): State<Api>) -> impl IntoResponse {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {
         version_name: &'static str,
         version_type: &'static str,
         build_number: &'static str,
+        /// Where to publish to, for the pages.
+        rtmp_port: u16,
     }
     const VERSION: &str = env!("CARGO_PKG_VERSION");
-    Json(Version { version_name: VERSION, version_type: "Headwater", build_number: VERSION })
+    Json(Version {
+        version_name: VERSION,
+        version_type: "Headwater",
+        build_number: VERSION,
+        rtmp_port: api.config.rtmp.listen.port(),
+    })
 }
 
 /// How a change went: the shape every Ant Media client reads.

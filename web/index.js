@@ -87,26 +87,24 @@ function newCard({ app, streamId }, name) {
 }
 
 function liveFacts(stream) {
-  const { video, audio } = stream;
-  const size = video?.width ? `, ${video.width}×${video.height}` : "";
-  const facts = [
-    ["Video", video ? `${video.codec}${size}` : "none"],
-    ["Audio", audio ? audio.codec : "none"],
+  // The publisher's own tracks come first; those made for some viewers follow.
+  const video = stream.tracks.find((track) => track.width);
+  const audio = stream.tracks.find((track) => track.sampleRate);
+  const sound = audio && `${audio.codec}, ${audio.sampleRate / 1000} kHz`;
+  return [
+    ["Video", video ? `${video.codec}, ${video.width}×${video.height}` : "none"],
+    ["Audio", sound ?? "none"],
+    ["WebRTC", words(stream.deliveryPath.webrtc)],
+    ["HLS", words(stream.deliveryPath.hls)],
+    ["Viewers", `${stream.webRTCViewerCount} WebRTC, ${stream.hlsViewerCount} HLS`],
+    ["Since", `${new Date(stream.startTime).toLocaleTimeString()}, by ${stream.publishType}`],
   ];
-  if (stream.webrtc) facts.push(["WebRTC", words(stream.webrtc)]);
-  if (stream.hls) facts.push(["HLS", words(stream.hls)]);
-  facts.push(["Viewers", String(stream.viewers ?? 0)]);
-  if (stream.startTime) facts.push(["Since", `${new Date(stream.startTime).toLocaleTimeString()}, by ${stream.publishType ?? "?"}`]);
-  return facts;
 }
 
-/** A path is one sentence, or one for each kind of track. */
-function words(path) {
-  if (typeof path === "string") return path;
-  return Object.entries(path)
-    .filter(([, how]) => how)
-    .map(([kind, how]) => `${kind}: ${how}`)
-    .join("; ");
+/** How each kind of track reaches these viewers, in words. */
+function words(paths) {
+  const parts = Object.entries(paths).map(([kind, how]) => `${kind}: ${how}`);
+  return parts.join("; ") || "nothing to deliver";
 }
 
 function playAddress(app, streamId) {
@@ -172,13 +170,14 @@ function recordingRow(vod) {
   const path = vod.filePath ?? `streams/${vod.vodName}`;
   const file = `${encodeURIComponent(vod.app)}/${path.split("/").map(encodeURIComponent).join("/")}`;
   const play = `${encodeURIComponent(vod.app)}/play.html?id=${encodeURIComponent(path)}&playOrder=vod`;
-  const actions = element(
-    "td",
-    {},
+  // What is not ready yet, or failed, has a word instead of links.
+  const ready = vod.processStatus === "ready";
+  const links = [
     element("a", { href: play, text: "Watch", "aria-label": `Watch ${vod.vodName}` }),
     " ",
     element("a", { href: file, download: vod.vodName, text: "Download", "aria-label": `Download ${vod.vodName}` }),
-  );
+  ];
+  const actions = ready ? element("td", {}, ...links) : element("td", { text: vod.processStatus, title: vod.description });
   return element(
     "tr",
     {},

@@ -137,13 +137,9 @@ function showReport(player, report) {
   $("bitrate").textContent = report.bits_per_s > 0 ? `${(report.bits_per_s / 1e6).toFixed(2)} Mbit/s` : "–";
 }
 
-function describePath(path) {
-  if (typeof path === "string") return path;
-  if (!path) return "–";
-  return ["video", "audio"]
-    .filter((kind) => path[kind])
-    .map((kind) => `${kind}: ${path[kind]}`)
-    .join("; ");
+function describePath(path = {}) {
+  const parts = Object.entries(path).map(([kind, how]) => `${kind}: ${how}`);
+  return parts.join("; ") || "–";
 }
 
 function describeDelay({ protocol, delay_ms }) {

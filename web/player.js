@@ -13,6 +13,8 @@ import { Whep } from "./whep.js";
 const WAYS = { webrtc: Whep, hls: Hls, vod: Vod };
 
 const REPORT_MS = 1000;
+// Until the first picture: the words over it should leave when it comes.
+const FIRST_MS = 100;
 // Shorter stalls are what jitter buffers and segment borders do.
 const STALL_MS = 2000;
 // Data arrive and no picture comes of them: this browser cannot decode what that way delivers.
@@ -181,7 +183,7 @@ export class Player extends EventTarget {
       else if (stalled) this.#stalled();
       this.#learn(stalled);
       this.dispatchEvent(new CustomEvent("report", { detail: report }));
-      await this.#wait(REPORT_MS);
+      await this.#wait(seen ? REPORT_MS : FIRST_MS);
     }
     return new DeliveryError("stopped", "Stopped.");
   }

@@ -4,11 +4,15 @@ pub mod clock;
 pub mod config;
 pub mod fmp4;
 pub mod http;
+//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), frames as MP4 (`fmp4`).
+
+pub mod fmp4;
 pub mod live;
 pub mod media;
 pub mod net;
 pub mod node;
 pub mod registry;
+pub mod rtc;
 pub mod store;
 pub mod telemetry;
 

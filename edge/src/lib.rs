@@ -1,1 +1,4 @@
 //! From hall to viewer.
+
+pub mod webrtc;
+pub mod hls;

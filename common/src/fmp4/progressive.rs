@@ -3,8 +3,9 @@
 //! it. Deliberately absent: any change to the media, which is copied from file to file. Memory grows with the length
 //! of the recording by about four bytes per sample.
 //!
-//! Picture and sound start together however far apart their first samples are; a reordered or shifted start is taken
-//! out by the edit list. A track that changed (another resolution, another sample rate) has several sample
+//! The file starts with whatever is due first, and what starts later is delayed by an empty edit, so picture and sound
+//! keep the distance their publisher gave them. What reordering or a negative offset puts in front of the first picture
+//! is taken out by the edit list. A track that changed (another resolution, another sample rate) has several sample
 //! descriptions. Limits: when a track's codec itself changed, most players show the part before the change only; and
 //! a sound track keeps the timescale it began with, so times behind a change of sample rate are rounded to it.
 

@@ -97,3 +97,15 @@ fn a_fragment_is_one_allocation_of_the_right_size() {
     assert_eq!(bytes.capacity(), bytes.len());
     assert!(bytes.ends_with(b"\0\0\0\x12mdatframeframe"));
 }
+
+#[test]
+fn media_beyond_four_gigabytes_gets_a_wide_header() {
+    for (payload, expected) in [
+        (u64::from(u32::MAX) - 8, &b"\xff\xff\xff\xffmdat"[..]),
+        (u64::from(u32::MAX), b"\0\0\0\x01mdat\0\0\0\x01\0\0\0\x0f"),
+    ] {
+        let mut header = Vec::new();
+        fragment::put_mdat_header(&mut header, payload);
+        assert_eq!(header, expected);
+    }
+}

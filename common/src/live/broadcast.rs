@@ -9,7 +9,7 @@ use super::{
     minter::Minter,
     timeline::{Cursor, Timeline},
 };
-use crate::media::{Conversion, Delivery, Frame, Info, Kind, Sample};
+use crate::media::{Conversion, Delivery, Frame, Info, Kind, RtpCache, Sample};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -350,6 +350,7 @@ impl Writer {
             keyframe: sample.keyframe,
             payload: sample.payload,
             info,
+            rtp: RtpCache::default(),
         }));
         drop(guard);
         if target_is_new {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Info;
+use super::{Info, RtpCache};
 
 /// What a door hands in: one access unit on the publisher's own clock. The hall makes a [`Frame`] of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Frame {
     pub keyframe: bool,
     pub payload: Bytes,
     pub info: Arc<Info>,
+    /// `RtpCache::default()` where a frame is made; filled when the first WebRTC viewer gets it.
+    pub rtp: RtpCache,
 }
 
 /// On the broadcast's clock, without a copy of the payload.

@@ -22,6 +22,7 @@ mod inspect;
 mod inspect_tests;
 pub mod nal;
 pub mod opus;
+mod rtp;
 pub mod vp8;
 pub mod vp9;
 
@@ -31,3 +32,4 @@ pub use frame::{Frame, Gop, Sample};
 pub use info::{Codec, Conversion, Delivery, Info, Kind, Shape};
 pub use inspect::{FrameError, Inspected, Inspector};
 pub use nal::Framing;
+pub use rtp::{RtpCache, RtpPayload};

@@ -90,10 +90,15 @@ pub(crate) fn annex_b(path: &Path, format: &str, filter: &str) -> Vec<Bytes> {
     starts.windows(2).map(|pair| stream.slice(pair[0]..pair[1])).collect()
 }
 
-/// What a full decode complains about, and how many pictures each track yields.
-pub(crate) fn judge(path: &Path) -> (String, Vec<(String, u64)>) {
+/// What a full decode complains about.
+pub(crate) fn complaints(path: &Path) -> String {
     let decode =
         Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(path).args(["-f", "null", "-"]).output().unwrap();
+    String::from_utf8_lossy(&decode.stderr).into_owned()
+}
+
+/// The complaints, and how many pictures or frames of sound each track yields.
+pub(crate) fn judge(path: &Path) -> (String, Vec<(String, u64)>) {
     let counted = probe(path, &["-count_frames", "-show_entries", "stream=codec_name,nb_read_frames"]);
     let counts = (counted.lines().filter(|line| !line.is_empty()))
         .map(|line| {
@@ -101,7 +106,7 @@ pub(crate) fn judge(path: &Path) -> (String, Vec<(String, u64)>) {
             (name.to_owned(), count.trim_end_matches(',').parse().unwrap_or(0))
         })
         .collect();
-    (String::from_utf8_lossy(&decode.stderr).into_owned(), counts)
+    (complaints(path), counts)
 }
 
 pub(crate) fn probe(path: &Path, arguments: &[&str]) -> String {

@@ -8,7 +8,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ffmpeg::{Scratch, Source, encode, has_encoder, judge, probe};
+use ffmpeg::{Scratch, Source, complaints, encode, has_encoder, judge, probe};
 use headwater_common::fmp4::progressive::{RewriteError, Summary, rewrite};
 use headwater_common::fmp4::read::complete_len;
 use headwater_common::fmp4::{Fragment, TrackSpec, init};
@@ -99,8 +99,8 @@ fn plays(scratch: &Scratch, tracks: &[Inspected]) -> Summary {
     assert_eq!((summary.fragments, summary.torn_bytes), (ends.len() as u64, 0));
     let expected: Vec<_> = tracks.iter().map(|track| track.samples.len() as u64).collect();
     for (name, bytes) in [("fragmented.mp4", &file), ("ordinary.mp4", &output)] {
-        let (complaints, counts) = judge(&scratch.write(name, bytes));
-        assert_eq!(complaints, "", "{name}");
+        let (said, counts) = judge(&scratch.write(name, bytes));
+        assert_eq!(said, "", "{name}");
         let counts: Vec<_> = counts.into_iter().map(|(_, count)| count).collect();
         assert_eq!(counts, expected, "{name}");
     }
@@ -122,6 +122,18 @@ fn h264_with_b_frames_and_aac() {
     let start = probe(&scratch.path("ordinary.mp4"), &["-show_entries", "stream=start_time,duration,nb_frames"]);
     // The first picture is decoded with the first sound, and due two pictures later.
     assert!(start.starts_with("0.066667,3.000000,90\n0.000000,3.0"), "{start}");
+}
+
+#[test]
+fn open_gops_have_keyframes_too() {
+    let open = format!("{H264} -x264-params open-gop=1:keyint=30:min-keyint=30");
+    let (scratch, mut sources) = clip("open-gop", Some(("320x240", &open)), Some(AAC));
+    let mut inspector = Inspector::with_config(Codec::H264, sources[0].record.clone()).unwrap();
+    for sample in &mut sources[0].samples {
+        sample.keyframe = inspector.push(sample.clone()).unwrap().sample.unwrap().keyframe;
+    }
+    assert_eq!(sources[0].samples.iter().filter(|sample| sample.keyframe).count(), 3, "one a second");
+    plays(&scratch, &sources.iter().map(inspect).collect::<Vec<_>>());
 }
 
 #[test]
@@ -239,8 +251,8 @@ fn a_resolution_change_makes_a_second_description() {
     let (file, _) = record(&tracks);
     let (output, summary) = ordinary(&file);
     let path = scratch.write("both.mp4", &output);
-    let (complaints, counts) = judge(&path);
-    assert_eq!(complaints, "");
+    let (said, counts) = judge(&path);
+    assert_eq!(said, "");
     assert_eq!(counts.iter().map(|(_, count)| *count).sum::<u64>(), summary.samples);
     let sizes = probe(&path, &["-select_streams", "v", "-show_entries", "frame=width"]);
     let sizes: Vec<_> = sizes.lines().map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty()).collect();
@@ -306,12 +318,21 @@ fn a_file_cut_anywhere_keeps_every_complete_fragment() {
             Err(error) => panic!("{error}"),
         }
         if complete > 0 && index % 60 == 0 {
-            assert_eq!(judge(&scratch.write("torn.mp4", &output)).0, "", "cut at {place}");
+            assert_eq!(complaints(&scratch.write("torn.mp4", &output)), "", "cut at {place}");
         }
     }
     // What some file systems leave behind a crash.
     let zeros = [&file[..ends[1]], &[0; 4096]].concat();
     assert_eq!(ordinary(&zeros).1.fragments, 2);
+}
+
+#[test]
+fn the_judge_notices_damage() {
+    let (scratch, sources) = clip("damage", Some(("320x240", H264)), None);
+    let (mut output, _) = ordinary(&record(&sources.iter().map(inspect).collect::<Vec<_>>()).0);
+    let middle = output.len() / 2;
+    output[middle..middle + 400].fill(0x55);
+    assert_ne!(complaints(&scratch.write("damaged.mp4", &output)), "");
 }
 
 #[test]

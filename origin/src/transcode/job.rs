@@ -221,7 +221,7 @@ impl Work {
             Delivery::WebRtc => Pacer::live(),
             Delivery::Mp4 => Pacer::Complete,
         };
-        let mut video = Video::new(self.gauges.door.clone());
+        let mut video = Video::new(self.gauges.door.clone(), output.written_us);
         let mut reader = self.source.read(Start::Newest);
         let mut made = Vec::new();
         while !self.stop.load(Relaxed) {
@@ -286,5 +286,24 @@ impl Output {
             self.gauges.door.sent.inc();
             self.writer.write(frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_worker_only() {
+        let (alive, ended) = oneshot::channel::<()>();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn(move || -> Result<(), ConvertError> {
+            let _alive = alive;
+            panic!("a bad frame");
+        });
+        let mut worker = Worker { stop: stop.clone(), ended, thread: Some(thread) };
+        assert!((&mut worker.ended).await.is_err(), "noticed");
+        assert_eq!(worker.join().await.unwrap_err().to_string(), "panic: a bad frame");
+        assert!(stop.load(Relaxed));
     }
 }

@@ -36,8 +36,10 @@ pub(super) struct Video {
     trouble: Trouble,
     keyframe_wanted: bool,
     keyframe_us: i64,
-    /// What was encoded last.
-    last: Option<(i64, Arc<Gop>)>,
+    /// Where the newest picture of the track is shown; all that follow must be later.
+    shown_us: i64,
+    /// The gop of what was encoded last.
+    last: Option<Arc<Gop>>,
     left_out_last: bool,
     /// Where the source's newest keyframe is shown.
     source_keyframe_us: i64,
@@ -69,7 +71,8 @@ struct Picture {
 }
 
 impl Video {
-    pub(super) fn new(door: Door) -> Self {
+    /// The track may hold pictures of a predecessor, up to `shown_us`.
+    pub(super) fn new(door: Door, shown_us: i64) -> Self {
         Self {
             door,
             decoding: None,
@@ -81,6 +84,7 @@ impl Video {
             trouble: Trouble::default(),
             keyframe_wanted: false,
             keyframe_us: i64::MIN,
+            shown_us,
             last: None,
             left_out_last: false,
             source_keyframe_us: i64::MIN,
@@ -237,13 +241,14 @@ impl Video {
     fn encode(&mut self, picture: Picture, out: &mut Vec<Frame>) -> Result<(), ConvertError> {
         let Picture { mut frame, source } = picture;
         let pts_us = source.pts_us;
+        if pts_us <= self.shown_us {
+            // A publisher whose clock stumbled; two pictures can't be shown at one time. Said before the encoder sees
+            // it: what follows must not refer to a picture that nobody gets.
+            self.door.dropped.inc();
+            return Ok(());
+        }
         let gop = match &self.last {
-            Some((last_us, _)) if pts_us <= *last_us => {
-                // A publisher whose clock stumbled; two pictures can't be shown at one time.
-                self.door.dropped.inc();
-                return Ok(());
-            }
-            Some((_, last)) if source.leading => last.clone(),
+            Some(last) if source.leading => last.clone(),
             _ => source.gop,
         };
         if !encoder::takes(&frame) {
@@ -252,7 +257,7 @@ impl Video {
         // Not kept when the picture has another size: its successor starts with a keyframe.
         let kept = self.encoder.take().filter(|encoder| encoder.suits(&frame, source.profile));
         let asked = self.keyframe_wanted && pts_us.saturating_sub(self.keyframe_us) >= KEYFRAME_US_MIN;
-        let gop_opens = self.last.as_ref().is_none_or(|(_, last)| last.id != gop.id) && gop.independent;
+        let gop_opens = self.last.as_ref().is_none_or(|last| last.id != gop.id) && gop.independent;
         let keyframe = kept.is_none() || source.keyframe || gop_opens || asked;
         let measured = self.rate.measured();
         let mut encoder = match kept {
@@ -268,7 +273,8 @@ impl Video {
                     self.keyframe_us = pts_us;
                     self.keyframe_wanted = false;
                 }
-                self.last = Some((pts_us, gop.clone()));
+                self.shown_us = pts_us;
+                self.last = Some(gop.clone());
                 out.push(Frame {
                     gop,
                     // Without reordering decoding order is display order.

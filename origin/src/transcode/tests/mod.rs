@@ -1,1 +1,5 @@
+mod audio;
+mod demand;
+mod figures;
 mod media;
+mod video;

@@ -12,8 +12,9 @@ use super::{
     timeline::Timeline,
 };
 
-/// What a buffer starts with, whatever length its message claims: the rest is paid for by bytes that came.
-const PARTIAL_BYTES_INITIAL: usize = 64 << 10;
+/// What a buffer starts with at most, whatever length its message claims: the rest is paid for by bytes that came. Most
+/// keyframes fit, so that a frame in the hall pins no more memory than it needs.
+const PARTIAL_BYTES_INITIAL: usize = 256 << 10;
 
 pub struct Reader {
     chunk_size: usize,

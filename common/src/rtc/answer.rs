@@ -1,0 +1,156 @@
+//! From an offer to a WebRTC stack that has answered it.
+//!
+//! In: an offer and what there is to send. Out: the stack, the answer, and which section and payload type carries
+//! what. Deliberately absent: sockets and sessions.
+
+use std::time::{Duration, Instant};
+
+use str0m::{
+    Candidate, Rtc, RtcConfig,
+    change::SdpOffer,
+    config::DtlsCert,
+    format::{Codec, CodecConfig, PayloadParams},
+    media::{Mid, Pt},
+    rtp::{Extension, ExtensionMap},
+};
+
+use super::{
+    roster::Ice,
+    sdp::{Offer, SdpError, ufrag_of},
+    session::{AUDIO, Answered, VIDEO},
+};
+use crate::media::{Info, Kind};
+
+/// How often counters of a session are refreshed.
+const STATS_EVERY: Duration = Duration::from_secs(3);
+/// Sender reports of both tracks: what lip sync is made from.
+const REPORTS_EVERY: Duration = Duration::from_secs(1);
+
+/// What there is to send. The inner value is what a track carries, if that is known yet.
+pub(super) type Available<'a> = [Option<Option<&'a Info>>; 2];
+
+pub(super) fn answer(
+    text: &str,
+    available: Available<'_>,
+    candidates: &[Candidate],
+    cert: Option<&DtlsCert>,
+    now: Instant,
+) -> Result<Answered, SdpError> {
+    let offer = Offer::parse(text)?;
+    let wanted = [Kind::Video, Kind::Audio].map(|kind| offer.wanted(kind));
+    let carried = [VIDEO, AUDIO].map(|index| wanted[index].filter(|_| available[index].is_some()));
+    if carried.iter().all(Option::is_none) {
+        let named = |there: [bool; 2]| match there {
+            [true, true] => "audio and video",
+            [true, false] => "video",
+            [false, true] => "audio",
+            [false, false] => "neither audio nor video",
+        };
+        let (asked, has) = (named(wanted.map(|section| section.is_some())), named(available.map(|a| a.is_some())));
+        return Err(SdpError::Nothing { asked: asked.to_owned(), has: has.to_owned() });
+    }
+    let mids: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
+    let text = offer.asking_for(&mids);
+
+    let mut rtc = config(cert).build(now);
+    for candidate in candidates {
+        rtc.add_local_candidate(candidate.clone());
+    }
+    let refused = |err: &dyn std::fmt::Display| SdpError::Refused(err.to_string());
+    let accepted = SdpOffer::from_sdp_string(&text).map_err(|err| refused(&err))?;
+    let sdp = rtc.sdp_api().accept_offer(accepted).map_err(|err| refused(&err))?.to_sdp_string();
+
+    // An m= line without a codec in common can't be written down, not even as an inactive one.
+    let mut sections = [None, None];
+    for section in &offer.sections {
+        let Some(kind) = section.kind else { continue };
+        let (index, label, needed) = match kind {
+            Kind::Video => (VIDEO, "video", "H264 with packetization-mode=1"),
+            Kind::Audio => (AUDIO, "audio", "opus"),
+        };
+        let info = available[index].flatten();
+        let pt = payload_type(&rtc, section.mid.into(), kind, info);
+        let Some((pt, delay)) = pt else {
+            if is_rejected(&rtc, section.mid.into()) {
+                continue;
+            }
+            return Err(SdpError::Codec { kind: label, offered: section.codecs(), needed });
+        };
+        if carried[index].is_some_and(|carried| carried.mid == section.mid) {
+            sections[index] = Some((section.mid.into(), pt, delay));
+        }
+    }
+    let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
+    let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
+    Ok(Answered { rtc, sdp, offer: text.into(), ice: Ice { local_ufrag, remote_ufrag }, sections })
+}
+
+fn is_rejected(rtc: &Rtc, mid: Mid) -> bool {
+    rtc.media(mid).is_none_or(|media| media.disabled())
+}
+
+/// The payload type that suits best what is sent, and whether the peer takes the playout-delay extension.
+fn payload_type(rtc: &Rtc, mid: Mid, kind: Kind, info: Option<&Info>) -> Option<(Pt, bool)> {
+    let media = rtc.media(mid)?;
+    let agreed = |params: &&PayloadParams| media.remote_pts().contains(&params.pt());
+    let params = rtc.codec_config().params().iter().filter(agreed);
+    let pt = match kind {
+        Kind::Audio => params.filter(|params| params.spec().codec == Codec::Opus).map(|params| params.pt()).next()?,
+        Kind::Video => {
+            let stream = info.and_then(|info| Some((*info.config.get(1)?, *info.config.get(2)?)));
+            let stream = stream.map_or(0, |(profile, constraints)| profile_rank(profile, constraints));
+            let suitable = params.filter(|params| {
+                params.spec().codec == Codec::H264 && params.spec().format.packetization_mode == Some(1)
+            });
+            // The least that is enough for the stream, else the most there is: browsers decode more than they offer.
+            let best = suitable.min_by_key(|params| {
+                let id = params.spec().format.profile_level_id.unwrap_or(0x42_00_1f);
+                let rank = profile_rank((id >> 16) as u8, (id >> 8) as u8);
+                if rank >= stream { rank } else { 100 - rank }
+            });
+            best?.pt()
+        }
+    };
+    Some((pt, media.remote_extmap().id_of(Extension::PlayoutDelay).is_some()))
+}
+
+/// H.264 profiles from least to most (ITU-T H.264 Annex A; RFC 6184 table 5 for constrained baseline).
+fn profile_rank(profile_idc: u8, constraints: u8) -> u8 {
+    match profile_idc {
+        66 if constraints & 0x40 != 0 => 0,
+        66 => 1,
+        77 => 2,
+        _ => 3,
+    }
+}
+
+fn config(cert: Option<&DtlsCert>) -> RtcConfig {
+    let mut codecs = CodecConfig::empty();
+    codecs.enable_opus(true, false);
+    codecs.enable_h264(true);
+    let mut params = codecs.params().to_vec();
+    for params in &mut params {
+        // The receiver's own estimate (goog-remb) costs two small reports a second; transport-wide feedback costs
+        // twenty, and a third more work per packet. It pays off when there are renditions to choose from.
+        params.set_fb_transport_cc(false);
+    }
+    let mut extensions = ExtensionMap::empty();
+    extensions.set(2, Extension::AbsoluteSendTime);
+    extensions.set(4, Extension::RtpMid);
+    extensions.set(5, Extension::PlayoutDelay);
+
+    let mut config = RtcConfig::new()
+        .set_ice_lite(true)
+        .set_rtp_mode(true)
+        .set_extension_map(extensions)
+        .set_stats_interval(Some(STATS_EVERY))
+        .set_rtcp_report_interval_audio(REPORTS_EVERY)
+        .set_rtcp_report_interval_video(REPORTS_EVERY)
+        .set_send_buffer_audio(1)
+        .set_send_buffer_video(1);
+    *config.codec_config() = CodecConfig::new_from_payload_params(params);
+    match cert {
+        Some(cert) => config.set_dtls_cert(cert.clone()),
+        None => config,
+    }
+}

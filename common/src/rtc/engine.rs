@@ -1,0 +1,272 @@
+//! The front of the room: starts the shards, answers offers, tells who watches.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use prometheus_client::metrics::counter::Counter;
+use str0m::{Candidate, config::DtlsCert, crypto::from_feature_flags, net::TcpType};
+use tokio::sync::oneshot;
+
+use super::{
+    Restarted,
+    answer::{Available, answer},
+    inbox::{Command, Inbox},
+    net::{self, Outbox},
+    roster::{Card, Roster, SessionId, SessionStats},
+    sdp::{Fragment, SdpError},
+    session::Session,
+    shard::Shard,
+    tcp, unix_us,
+};
+use crate::{
+    live::{Broadcast, BroadcastId},
+    media::{Codec, Delivery, Info, Kind, Shape},
+    telemetry::{Door, Telemetry},
+};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// UDP and TCP. `[::]` serves IPv4 as well.
+    pub listen: SocketAddr,
+    /// What peers can reach us at when that is not an address of this machine (NAT). Empty: all of the machine's.
+    pub public_ips: Vec<IpAddr>,
+    /// Threads; 0 means one per core.
+    pub shards: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { listen: (Ipv6Addr::UNSPECIFIED, 50_000).into(), public_ips: Vec::new(), shards: 0 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("WebRTC can't listen on {address} (UDP and TCP): {source}")]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error("this machine's addresses can't be listed: {0}")]
+    Addresses(io::Error),
+    #[error("{0} can't be announced to WebRTC peers: {1}")]
+    Candidate(SocketAddr, String),
+    #[error("no certificate for DTLS could be made")]
+    Certificate,
+    #[error("a WebRTC thread could not be started: {0}")]
+    Thread(io::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    #[error(transparent)]
+    Sdp(#[from] SdpError),
+    #[error("too many sessions are being set up")]
+    Busy,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    #[error("there is no such session")]
+    Gone,
+    #[error(transparent)]
+    Sdp(#[from] SdpError),
+}
+
+/// What a viewer is told.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub session: SessionId,
+    pub sdp: String,
+    /// Names the ICE session, for entity tags.
+    pub etag: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Meters {
+    pub(super) panics: Counter,
+    pub(super) handed_over: Counter,
+}
+
+/// What all shards see.
+pub(super) struct Shared {
+    pub(super) address: SocketAddr,
+    pub(super) roster: Roster,
+    pub(super) inboxes: Vec<Arc<Inbox>>,
+    pub(super) door: Door,
+    pub(super) meters: Meters,
+    announced: Vec<SocketAddr>,
+    candidates: Vec<Candidate>,
+    cert: DtlsCert,
+}
+
+impl Shared {
+    /// The candidate that a peer must have sent to: behind a NAT the packet says otherwise.
+    pub(super) fn candidate_for(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        if self.announced.contains(&destination) {
+            return Some(destination);
+        }
+        self.announced.iter().copied().find(|address| address.is_ipv4() == destination.is_ipv4())
+    }
+}
+
+/// All WebRTC sessions of this node. Cheap to clone; the last clone that goes ends the sessions.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    pub fn start(settings: Settings, telemetry: &Telemetry) -> Result<Self, StartError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = if settings.shards == 0 { cores } else { settings.shards };
+        let bind = |source| StartError::Bind { address: settings.listen, source };
+        let (sockets, address) = net::bind(settings.listen, shards).map_err(bind)?;
+        let own = net::addresses(settings.listen.ip()).map_err(StartError::Addresses)?;
+        let public = if settings.public_ips.is_empty() { &own } else { &settings.public_ips };
+        let announced: Vec<SocketAddr> = public.iter().map(|ip| SocketAddr::new(*ip, address.port())).collect();
+        let mut candidates = Vec::new();
+        for &address in &announced {
+            let unusable = |err: str0m::error::IceError| StartError::Candidate(address, err.to_string());
+            candidates.push(Candidate::host(address, "udp").map_err(unusable)?);
+            let tcp = Candidate::builder().tcp().host(address).tcptype(TcpType::Passive).build();
+            candidates.push(tcp.map_err(unusable)?);
+        }
+        let cert = from_feature_flags().dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
+        let meters = Meters { panics: Counter::default(), handed_over: Counter::default() };
+        telemetry.register(|registry| {
+            registry.register("webrtc_panics", "Sessions ended by a bug", meters.panics.clone());
+            let help = "Packets that arrived at another shard than their session's";
+            registry.register("webrtc_handed_over", help, meters.handed_over.clone());
+        });
+        let shared = Arc::new(Shared {
+            address,
+            roster: Roster::default(),
+            inboxes: (0..shards).map(|_| Arc::default()).collect(),
+            door: telemetry.door("webrtc"),
+            meters,
+            announced,
+            candidates,
+            cert,
+        });
+        let mut threads = Vec::new();
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let (shared, own) = (shared.clone(), own.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(StartError::Thread)?;
+            let (udp, listener) = {
+                let _entered = runtime.enter();
+                let udp = tokio::net::UdpSocket::from_std(sockets.udp).map_err(bind)?;
+                (udp, tokio::net::TcpListener::from_std(sockets.tcp).map_err(bind)?)
+            };
+            let outbox = Outbox::new(udp, own).map_err(bind)?;
+            let run = move || {
+                runtime.block_on(async move {
+                    tokio::spawn(tcp::serve(listener, shared.inboxes[index].clone()));
+                    Shard::new(index, shared, outbox).run().await;
+                });
+            };
+            let thread = std::thread::Builder::new().name(format!("webrtc-{index}")).spawn(run);
+            threads.push(thread.map_err(StartError::Thread)?);
+        }
+        tracing::info!(%address, shards, candidates = ?shared.announced, "WebRTC listens");
+        Ok(Self(Arc::new(Inner { shared, threads: Mutex::new(threads) })))
+    }
+
+    /// Where it listens: the port may have been chosen by the system.
+    pub fn address(&self) -> SocketAddr {
+        self.0.shared.address
+    }
+
+    /// Answers somebody who wants to watch. The session begins with its first connectivity check, or is forgotten
+    /// after ten seconds.
+    pub fn view(&self, broadcast: &Arc<Broadcast>, offer: &str) -> Result<Answer, ViewError> {
+        let shared = &self.0.shared;
+        let now = Instant::now();
+        let [video, audio] = [Kind::Video, Kind::Audio]
+            .map(|kind| broadcast.choose(kind, Delivery::WebRtc).map(|choice| choice.track.info()));
+        let available: Available<'_> = [video.as_ref().map(Option::as_deref), audio.as_ref().map(Option::as_deref)];
+        let answered = answer(offer, available, &shared.candidates, Some(&shared.cert), now)?;
+        let (sdp, ice) = (answered.sdp.clone(), answered.ice.clone());
+        let card = Card::new(broadcast.id().clone(), ice.clone(), now, unix_us());
+        let session = card.id.clone();
+        let waiting = Box::new(Session::new(answered, card, broadcast.clone(), now));
+        if !shared.roster.await_check(waiting) {
+            shared.door.errors.inc();
+            return Err(ViewError::Busy);
+        }
+        Ok(Answer { session, sdp, etag: ice.local_ufrag })
+    }
+
+    /// `false` if there is no such session (any more).
+    pub fn close(&self, id: &SessionId) -> bool {
+        let shared = &self.0.shared;
+        let Some(card) = shared.roster.card(id) else { return false };
+        match shared.roster.shard_of(&card).and_then(|shard| shared.inboxes.get(shard)) {
+            Some(inbox) => inbox.command(Command::Close(id.clone())),
+            None => drop(shared.roster.remove(&card)),
+        }
+        true
+    }
+
+    /// Gives a session new ICE credentials; media goes on meanwhile.
+    pub async fn restart(&self, id: &SessionId, fragment: Fragment) -> Result<Restarted, RestartError> {
+        let shared = &self.0.shared;
+        let card = shared.roster.card(id).ok_or(RestartError::Gone)?;
+        let old = card.ice().local_ufrag;
+        if let Some(restarted) = shared.roster.with_pending(&old, |session| session.restart(&fragment)) {
+            let (ice, restarted) = restarted?;
+            shared.roster.rename(&old, &ice.local_ufrag);
+            card.set_ice(ice);
+            return Ok(restarted);
+        }
+        let shard = shared.roster.shard_of(&card).ok_or(RestartError::Gone)?;
+        let (reply, restarted) = oneshot::channel();
+        shared.inboxes[shard].command(Command::Restart { id: id.clone(), fragment, reply });
+        Ok(restarted.await.map_err(|_| RestartError::Gone)??)
+    }
+
+    /// The broadcast of a session, and the entity tag and remote ufrag of its ICE session.
+    pub fn ice(&self, id: &SessionId) -> Option<(BroadcastId, String, String)> {
+        let card = self.0.shared.roster.card(id)?;
+        let ice = card.ice();
+        Some((card.broadcast.clone(), ice.local_ufrag, ice.remote_ufrag))
+    }
+
+    pub fn viewers(&self, broadcast: &BroadcastId) -> usize {
+        self.0.shared.roster.viewers(broadcast)
+    }
+
+    pub fn sessions(&self, broadcast: &BroadcastId) -> Vec<SessionStats> {
+        self.0.shared.roster.cards(broadcast).iter().map(|card| card.stats()).collect()
+    }
+
+    /// All sessions, and how many of them nothing was heard of yet.
+    pub fn counts(&self) -> (usize, usize) {
+        self.0.shared.roster.counts()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.inboxes.iter().for_each(|inbox| inbox.command(Command::Stop));
+        let threads = std::mem::take(self.threads.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        for thread in threads {
+            // A shard that panicked has nothing left to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Takes an offer as far as it can be taken without a broadcast: for fuzzing.
+#[doc(hidden)]
+pub fn check_offer(text: &str) -> Result<String, SdpError> {
+    let shape = Shape::Video { width: 640, height: 360, reorders: false };
+    let info = Info { codec: Codec::H264, config: bytes::Bytes::from_static(&[1, 0x64, 0, 0x1f]), shape };
+    answer(text, [Some(Some(&info)), Some(None)], &[], None, Instant::now()).map(|answered| answered.sdp)
+}

@@ -1,0 +1,266 @@
+//! Who is connected: all sessions of this node, and where each lives.
+//!
+//! In: sessions as they are answered, adopted by a shard, ended. Out: which shard a peer's check belongs to, counts and
+//! snapshots for REST. Deliberately absent: packets. Asked only when a session comes, goes or changes its address.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use super::session::Session;
+use crate::live::BroadcastId;
+
+/// An answered session that never sends a check is forgotten after this.
+pub(super) const PENDING_PATIENCE: Duration = Duration::from_secs(10);
+/// Answered sessions that no check has arrived for: each holds about 40 kB.
+const PENDING_MAX: usize = 2_048;
+
+/// Names a session in URLs. Unguessable: whoever knows it may end the session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    pub(super) fn random() -> Self {
+        let mut bytes = [0; 16];
+        // Fails only where the operating system has no entropy at all; an id of zeroes would then be refused as taken.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        Self(u128::from_be_bytes(bytes).to_string().into())
+    }
+}
+
+impl From<&str> for SessionId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One session as REST shows it. Counters are refreshed every few seconds.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SessionStats {
+    pub id: String,
+    pub broadcast: String,
+    /// False while ICE and DTLS are under way.
+    pub connected: bool,
+    pub age_ms: u64,
+    pub bytes_sent: u64,
+    pub packets_sent: u64,
+    pub nacks: u64,
+    pub plis: u64,
+    pub lost_percent: Option<f32>,
+    pub rtt_ms: Option<f32>,
+    /// What the viewer's side believes the path can carry.
+    pub estimate_bps: Option<u64>,
+    pub protocol: &'static str,
+    pub local: String,
+    pub remote: String,
+    /// Microseconds of the Unix epoch.
+    pub began_us: i64,
+}
+
+/// What of a session others than its shard may see.
+#[derive(Debug)]
+pub(super) struct Card {
+    pub(super) id: SessionId,
+    pub(super) broadcast: BroadcastId,
+    pub(super) began: Instant,
+    ice: Mutex<Ice>,
+    stats: Mutex<SessionStats>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Ice {
+    pub(super) local_ufrag: String,
+    pub(super) remote_ufrag: String,
+}
+
+impl Card {
+    pub(super) fn new(broadcast: BroadcastId, ice: Ice, began: Instant, began_us: i64) -> Arc<Self> {
+        let id = SessionId::random();
+        let stats = SessionStats {
+            id: id.to_string(),
+            broadcast: broadcast.to_string(),
+            connected: false,
+            age_ms: 0,
+            bytes_sent: 0,
+            packets_sent: 0,
+            nacks: 0,
+            plis: 0,
+            lost_percent: None,
+            rtt_ms: None,
+            estimate_bps: None,
+            protocol: "",
+            local: String::new(),
+            remote: String::new(),
+            began_us,
+        };
+        Arc::new(Self { id, broadcast, began, ice: Mutex::new(ice), stats: Mutex::new(stats) })
+    }
+
+    pub(super) fn ice(&self) -> Ice {
+        self.lock_ice().clone()
+    }
+
+    pub(super) fn set_ice(&self, ice: Ice) {
+        *self.lock_ice() = ice;
+    }
+
+    pub(super) fn update(&self, update: impl FnOnce(&mut SessionStats)) {
+        update(&mut self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
+    pub(super) fn stats(&self) -> SessionStats {
+        let mut stats = self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        stats.age_ms = self.began.elapsed().as_millis() as u64;
+        stats
+    }
+
+    fn lock_ice(&self) -> MutexGuard<'_, Ice> {
+        self.ice.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Where the session with a certain local ufrag is.
+pub(super) enum Found {
+    /// It waited for its first check: it is the asker's now.
+    Adopted(Box<Session>),
+    Shard(usize),
+    Unknown,
+}
+
+enum Place {
+    Pending(Box<Session>),
+    Shard(usize),
+}
+
+#[derive(Default)]
+pub(super) struct Roster(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    places: HashMap<String, Place>,
+    sessions: HashMap<SessionId, Arc<Card>>,
+    viewers: HashMap<BroadcastId, Vec<SessionId>>,
+    pending: usize,
+}
+
+impl Inner {
+    fn remove(&mut self, card: &Card) -> Option<Box<Session>> {
+        self.sessions.remove(&card.id);
+        if let Some(ids) = self.viewers.get_mut(&card.broadcast) {
+            ids.retain(|id| *id != card.id);
+            if ids.is_empty() {
+                self.viewers.remove(&card.broadcast);
+            }
+        }
+        match self.places.remove(&card.ice().local_ufrag) {
+            Some(Place::Pending(session)) => {
+                self.pending -= 1;
+                Some(session)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Roster {
+    /// `false` when too many wait already.
+    pub(super) fn await_check(&self, session: Box<Session>) -> bool {
+        let mut inner = self.lock();
+        if inner.pending >= PENDING_MAX {
+            return false;
+        }
+        let card = session.card.clone();
+        inner.pending += 1;
+        inner.places.insert(card.ice().local_ufrag, Place::Pending(session));
+        inner.viewers.entry(card.broadcast.clone()).or_default().push(card.id.clone());
+        inner.sessions.insert(card.id.clone(), card);
+        true
+    }
+
+    pub(super) fn find(&self, ufrag: &str, shard: usize) -> Found {
+        let mut inner = self.lock();
+        let Some(place) = inner.places.get_mut(ufrag) else { return Found::Unknown };
+        match std::mem::replace(place, Place::Shard(shard)) {
+            Place::Pending(session) => {
+                inner.pending -= 1;
+                Found::Adopted(session)
+            }
+            Place::Shard(owner) => {
+                *place = Place::Shard(owner);
+                Found::Shard(owner)
+            }
+        }
+    }
+
+    /// After an ICE restart.
+    pub(super) fn rename(&self, old: &str, new: &str) {
+        let mut inner = self.lock();
+        if let Some(place) = inner.places.remove(old) {
+            inner.places.insert(new.to_owned(), place);
+        }
+    }
+
+    /// The session is over. Returns it if no shard had it yet.
+    pub(super) fn remove(&self, card: &Card) -> Option<Box<Session>> {
+        self.lock().remove(card)
+    }
+
+    /// Forgets sessions that were answered and never heard of again.
+    pub(super) fn expire(&self, now: Instant) -> Vec<Box<Session>> {
+        let mut inner = self.lock();
+        let pending = inner.places.values().filter_map(|place| match place {
+            Place::Pending(session) => Some(&session.card),
+            Place::Shard(_) => None,
+        });
+        let late = |card: &&Arc<Card>| now.saturating_duration_since(card.began) > PENDING_PATIENCE;
+        let late: Vec<Arc<Card>> = pending.filter(late).cloned().collect();
+        late.iter().filter_map(|card| inner.remove(card)).collect()
+    }
+
+    /// Runs something on a session that waits for its first check.
+    pub(super) fn with_pending<T>(&self, ufrag: &str, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        match self.lock().places.get_mut(ufrag) {
+            Some(Place::Pending(session)) => Some(act(session)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn shard_of(&self, card: &Card) -> Option<usize> {
+        match self.lock().places.get(&card.ice().local_ufrag) {
+            Some(Place::Shard(shard)) => Some(*shard),
+            _ => None,
+        }
+    }
+
+    pub(super) fn card(&self, id: &SessionId) -> Option<Arc<Card>> {
+        self.lock().sessions.get(id).cloned()
+    }
+
+    pub(super) fn viewers(&self, broadcast: &BroadcastId) -> usize {
+        self.lock().viewers.get(broadcast).map_or(0, Vec::len)
+    }
+
+    pub(super) fn cards(&self, broadcast: &BroadcastId) -> Vec<Arc<Card>> {
+        let inner = self.lock();
+        let ids = inner.viewers.get(broadcast).into_iter().flatten();
+        ids.filter_map(|id| inner.sessions.get(id).cloned()).collect()
+    }
+
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.sessions.len(), inner.pending)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,430 @@
+//! One peer: its WebRTC stack and what it is being sent.
+//!
+//! In: an offer, frames of the tracks it follows, the peer's packets, the time. Out: an answer, datagrams, and what its
+//! shard has to do for it ([`Outcome`]). Deliberately absent: sockets, other sessions, and choosing tracks. Later a
+//! session may write into the hall as well: its sections that receive are then the mirror of [`Out`].
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use str0m::{
+    Event, IceConnectionState, Input, Output, Rtc, RtcError,
+    bwe::BweKind,
+    change::SdpOffer,
+    media::{MediaTime, Mid, Pt},
+    net::{Protocol, Transmit},
+    rtp::{ExtensionValues, RtpWrite, Ssrc},
+    stats::{MediaEgressStats, PeerStats},
+};
+
+use super::{
+    Restarted,
+    net::Outbox,
+    outgoing::Outgoing,
+    pace::Pacer,
+    roster::{Card, Ice, PENDING_PATIENCE},
+    sdp::{self, Fragment, SdpError},
+    tcp::TcpOut,
+};
+use crate::{
+    live::Broadcast,
+    media::{Frame, Kind},
+};
+
+/// Frames that wait to be paced out: four gops of OBS's default length. When full the viewer is hopelessly slow: all
+/// are dropped and it goes on at the next keyframe.
+const QUEUE_FRAMES_MAX: usize = 2_048;
+/// Faster than the track itself by these factors, and never slower than these rates.
+const PACE: (i64, i64) = (5, 1_500_000);
+const PACE_CATCHING_UP: (i64, i64) = (10, 3_750_000);
+/// A gop is sent again to a viewer that lost its picture at most this often.
+const REPLAY_EVERY: Duration = Duration::from_secs(1);
+/// Packets kept for retransmission, and for how long: with the default (2,000 packets, 3 s) a session takes twice the
+/// memory.
+const RTX: (usize, Duration) = (256, Duration::from_secs(1));
+/// Addresses that one session may be reached from at a time (interfaces, NAT rebindings, TCP connections).
+const ADDRESSES_MAX: usize = 32;
+
+/// One outgoing track of a session.
+#[derive(Debug)]
+pub(super) struct Out {
+    pub(super) mid: Mid,
+    pt: Pt,
+    ssrc: Ssrc,
+    /// The feed it follows.
+    pub(super) feed: Option<usize>,
+    /// The feed it will follow from that one's next keyframe on.
+    pub(super) next_feed: Option<usize>,
+    /// Nothing can be decoded before the next keyframe.
+    waiting: bool,
+    clock: Outgoing,
+    /// The peer takes the playout-delay extension.
+    delay: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    frame: Arc<Frame>,
+    rtp_time: i64,
+    /// The first packet that has not left yet.
+    next: usize,
+}
+
+/// What the shard has to do after a session was driven.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) connected: bool,
+    pub(super) picture_wanted: bool,
+    pub(super) over: bool,
+}
+
+/// Where the broadcast's clock stands on this machine's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub(super) now: Instant,
+    pub(super) unix_us: i64,
+}
+
+impl Clock {
+    /// The instant of a wall-clock time, for sender reports.
+    fn instant(&self, unix_us: i64) -> Instant {
+        let ago_us = self.unix_us - unix_us;
+        let distance = Duration::from_micros(ago_us.unsigned_abs());
+        let instant = if ago_us >= 0 { self.now.checked_sub(distance) } else { self.now.checked_add(distance) };
+        instant.unwrap_or(self.now)
+    }
+}
+
+pub(super) struct Session {
+    rtc: Rtc,
+    pub(super) card: Arc<Card>,
+    pub(super) broadcast: Arc<Broadcast>,
+    /// Video, audio.
+    pub(super) outs: [Option<Out>; 2],
+    /// As the WebRTC stack took it: an ICE restart is told as the same offer with other credentials.
+    offer: Box<str>,
+    pub(super) connected: bool,
+    /// What of a keyframe or a gop has still to leave. Video only: sound is never held back.
+    queue: VecDeque<Item>,
+    pacer: Pacer,
+    pace_at: Option<Instant>,
+    /// Bytes per second of the video track.
+    rate: i64,
+    /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
+    lead: Duration,
+    replayed: Option<Instant>,
+    timeout: Instant,
+    pub(super) addresses: Vec<std::net::SocketAddr>,
+    tcp: Vec<(std::net::SocketAddr, TcpOut)>,
+    pub(super) dropped: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+pub(super) const VIDEO: usize = 0;
+pub(super) const AUDIO: usize = 1;
+
+pub(super) fn index(kind: Kind) -> usize {
+    match kind {
+        Kind::Video => VIDEO,
+        Kind::Audio => AUDIO,
+    }
+}
+
+/// A WebRTC stack that has answered, and what is sent where.
+pub(super) struct Answered {
+    pub(super) rtc: Rtc,
+    pub(super) sdp: String,
+    pub(super) offer: Box<str>,
+    pub(super) ice: Ice,
+    /// Section, payload type and whether the playout-delay extension is taken; video, audio.
+    pub(super) sections: [Option<(Mid, Pt, bool)>; 2],
+}
+
+impl Session {
+    pub(super) fn new(mut answered: Answered, card: Arc<Card>, broadcast: Arc<Broadcast>, now: Instant) -> Self {
+        let outs = [VIDEO, AUDIO].map(|index| {
+            let (mid, pt, delay) = answered.sections[index]?;
+            let mut api = answered.rtc.direct_api();
+            let stream = api.stream_tx_by_mid(mid, None)?;
+            if index == VIDEO {
+                stream.set_rtx_cache(RTX.0, RTX.1, Some(0.5));
+            }
+            let ssrc = stream.ssrc();
+            let clock = Outgoing::new(if index == VIDEO { 90_000 } else { 48_000 }, *ssrc);
+            Some(Out { mid, pt, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
+        });
+        Self {
+            rtc: answered.rtc,
+            card,
+            broadcast,
+            outs,
+            offer: answered.offer,
+            connected: false,
+            queue: VecDeque::new(),
+            pacer: Pacer::new(now),
+            pace_at: None,
+            rate: 0,
+            lead: Duration::ZERO,
+            replayed: None,
+            timeout: now,
+            addresses: Vec::new(),
+            tcp: Vec::new(),
+            dropped: 0,
+            packets: 0,
+            bytes: 0,
+        }
+    }
+
+    /// When it wants to be driven next, whatever arrives until then.
+    pub(super) fn deadline(&self) -> Instant {
+        let handshake = (!self.connected).then(|| self.card.began + PENDING_PATIENCE);
+        [self.pace_at, handshake].into_iter().flatten().fold(self.timeout, Instant::min)
+    }
+
+    /// A new frame of a feed. Returns the feed that it has left, if this frame made it switch.
+    pub(super) fn frame(&mut self, index: usize, feed: usize, frame: &Arc<Frame>, rate: i64, clock: &Clock) -> Option<usize> {
+        let out = self.outs[index].as_mut()?;
+        if !self.connected {
+            return None;
+        }
+        let mut left = None;
+        if out.next_feed == Some(feed) && frame.keyframe {
+            left = out.feed.replace(feed);
+            out.next_feed = None;
+            out.clock.switched();
+            self.queue.clear();
+        } else if out.feed != Some(feed) || (out.waiting && !frame.keyframe) {
+            return None;
+        }
+        out.waiting = false;
+        match index {
+            AUDIO => {
+                let rtp_time = out.clock.sound(frame);
+                self.write(AUDIO, frame, 0, rtp_time, clock);
+            }
+            _ => {
+                self.rate = rate;
+                if self.queue.len() >= QUEUE_FRAMES_MAX {
+                    self.dropped += self.queue.len() as u64;
+                    self.queue.clear();
+                    out.waiting = true;
+                    return left;
+                }
+                let rtp_time = out.clock.picture(frame);
+                self.queue.push_back(Item { frame: frame.clone(), rtp_time, next: 0 });
+            }
+        }
+        left
+    }
+
+    /// The newest keyframe and everything since, for a viewer without a picture: as fast as pacing allows and stamped
+    /// as if it had been taken just now, so that the player catches up at once instead of staying late.
+    pub(super) fn catch_up(&mut self, gop: &[Arc<Frame>], rate: i64) {
+        let Some(out) = self.outs[VIDEO].as_mut() else { return };
+        if !gop.first().is_some_and(|frame| frame.keyframe) {
+            return;
+        }
+        self.rate = rate;
+        self.queue.clear();
+        let times = out.clock.squeezed(gop);
+        let items = gop.iter().zip(times).map(|(frame, rtp_time)| Item { frame: frame.clone(), rtp_time, next: 0 });
+        self.queue.extend(items);
+        out.waiting = false;
+    }
+
+    /// Whether a gop should be sent again now that the viewer says it has no picture.
+    pub(super) fn may_replay(&mut self, now: Instant) -> bool {
+        let waiting = self.outs[VIDEO].as_ref().is_none_or(|out| out.waiting);
+        // What it lacks is on its way.
+        let under_way = self.queue.iter().any(|item| item.frame.keyframe);
+        let lately = self.replayed.is_some_and(|at| now.saturating_duration_since(at) < REPLAY_EVERY);
+        if waiting || under_way || lately {
+            return false;
+        }
+        self.replayed = Some(now);
+        true
+    }
+
+    /// Lets leave what pacing allows, then drives the stack once for all of it.
+    pub(super) fn flush(&mut self, clock: &Clock, outbox: &mut Outbox) -> Result<Outcome, RtcError> {
+        let (factor, least) = if self.queue.len() > 2 { PACE_CATCHING_UP } else { PACE };
+        self.pacer.refill(least.max(self.rate * factor), clock.now);
+        self.pace_at = None;
+        while let Some(item) = self.queue.front() {
+            if !self.pacer.may_send() {
+                self.pace_at = Some(self.pacer.next());
+                break;
+            }
+            let (frame, from, rtp_time) = (item.frame.clone(), item.next, item.rtp_time);
+            let until = self.write(VIDEO, &frame, from, rtp_time, clock);
+            if until == frame.rtp().len() {
+                self.queue.pop_front();
+            } else if let Some(item) = self.queue.front_mut() {
+                item.next = until;
+            }
+        }
+        self.drive(Input::Timeout(clock.now), outbox)
+    }
+
+    /// Hands packets of a frame to the stack; returns the first that pacing holds back.
+    fn write(&mut self, index: usize, frame: &Frame, from: usize, rtp_time: i64, clock: &Clock) -> usize {
+        let Some(out) = self.outs[index].as_mut() else { return usize::MAX };
+        let taken = clock.instant(self.broadcast.born_us() + out.clock.media_us(rtp_time));
+        self.lead = self.lead.max(taken.saturating_duration_since(clock.now));
+        let taken = taken.checked_sub(self.lead).unwrap_or(taken);
+        let mut api = self.rtc.direct_api();
+        let packets = frame.rtp();
+        let Some(stream) = api.stream_tx(&out.ssrc) else { return packets.len() };
+        for (i, packet) in packets.iter().enumerate().skip(from) {
+            if index == VIDEO {
+                if !self.pacer.may_send() {
+                    return i;
+                }
+                self.pacer.sent(packet.payload.len());
+            }
+            let (seq, time) = out.clock.stamp(rtp_time);
+            let mut rtp = RtpWrite::new(out.pt, seq.into(), time, taken, packet.payload.clone())
+                .marker(packet.marker)
+                .nackable(index == VIDEO);
+            if out.delay && frame.keyframe {
+                rtp = rtp.ext_vals(ExtensionValues {
+                    play_delay_min: Some(MediaTime::from_hundredths(0)),
+                    play_delay_max: Some(MediaTime::from_hundredths(PLAYOUT_DELAY_MAX_HUNDREDTHS)),
+                    ..Default::default()
+                });
+            }
+            stream.write_rtp(rtp);
+            self.packets += 1;
+            self.bytes += packet.payload.len() as u64;
+        }
+        packets.len()
+    }
+
+    /// Whether a check was made with this session's credentials.
+    pub(super) fn accepts(&self, input: &Input<'_>) -> bool {
+        self.rtc.accepts(input)
+    }
+
+    /// Feeds the stack one thing and empties it.
+    pub(super) fn drive(&mut self, input: Input<'_>, outbox: &mut Outbox) -> Result<Outcome, RtcError> {
+        self.rtc.handle_input(input)?;
+        let mut outcome = Outcome::default();
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) => {
+                    self.timeout = at;
+                    break;
+                }
+                Output::Transmit(transmit) => self.transmit(transmit, outbox),
+                Output::Event(event) => self.event(event, &mut outcome),
+            }
+        }
+        outcome.over |= !self.rtc.is_alive();
+        Ok(outcome)
+    }
+
+    /// Too late for a handshake.
+    pub(super) fn expired(&self, now: Instant) -> bool {
+        !self.connected && now.saturating_duration_since(self.card.began) > PENDING_PATIENCE
+    }
+
+    fn transmit(&mut self, transmit: Transmit, outbox: &mut Outbox) {
+        match transmit.proto {
+            Protocol::Udp => {
+                let from = outbox.source(transmit.source.ip());
+                outbox.push(transmit.destination, from, &transmit.contents);
+            }
+            _ => {
+                let out = self.tcp.iter().find(|(address, _)| *address == transmit.destination);
+                if !out.is_some_and(|(_, out)| out.send(transmit.contents)) {
+                    self.dropped += 1;
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, outcome: &mut Outcome) {
+        match event {
+            Event::Connected => {
+                self.connected = true;
+                self.card.update(|stats| stats.connected = true);
+                outcome.connected = true;
+            }
+            // Consent has expired (RFC 7675): an ICE-lite agent sees that by checks that no longer come.
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) | Event::Closed => outcome.over = true,
+            Event::KeyframeRequest(_) => outcome.picture_wanted = true,
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. } | BweKind::Twcc { estimate, .. }) => {
+                self.card.update(|stats| stats.estimate_bps = Some(estimate.as_u64()));
+            }
+            Event::PeerStats(peer) => self.peer_stats(&peer),
+            Event::MediaEgressStats(media) => self.media_stats(&media),
+            _ => {}
+        }
+    }
+
+    fn peer_stats(&self, peer: &PeerStats) {
+        self.card.update(|stats| {
+            (stats.packets_sent, stats.bytes_sent) = (self.packets, peer.peer_bytes_tx);
+            stats.rtt_ms = peer.rtt.map(|rtt| rtt.as_secs_f32() * 1_000.0).or(stats.rtt_ms);
+            stats.lost_percent = peer.egress_loss_fraction.map(|loss| loss * 100.0).or(stats.lost_percent);
+            if let Some(pair) = &peer.selected_candidate_pair {
+                stats.protocol = if pair.protocol == Protocol::Udp { "udp" } else { "tcp" };
+                stats.local = pair.local.addr.to_string();
+                stats.remote = pair.remote.addr.to_string();
+            }
+        });
+    }
+
+    fn media_stats(&self, media: &MediaEgressStats) {
+        if self.outs[VIDEO].as_ref().is_some_and(|out| out.mid == media.mid) {
+            self.card.update(|stats| (stats.nacks, stats.plis) = (media.nacks, media.plis + media.firs));
+        }
+    }
+
+    /// The peer was heard from here. `false` when it has too many addresses already.
+    pub(super) fn learn(&mut self, address: std::net::SocketAddr, tcp: Option<TcpOut>) -> bool {
+        if let Some(tcp) = tcp
+            && self.tcp.len() < ADDRESSES_MAX
+            && !self.tcp.iter().any(|(known, _)| *known == address)
+        {
+            tcp.claim();
+            self.tcp.push((address, tcp));
+        }
+        if self.addresses.contains(&address) {
+            return true;
+        }
+        let room = self.addresses.len() < ADDRESSES_MAX;
+        if room {
+            self.addresses.push(address);
+        }
+        room
+    }
+
+    /// New ICE credentials on both sides (RFC 9725 section 4.3.3); media goes on over the old path meanwhile.
+    pub(super) fn restart(&mut self, fragment: &Fragment) -> Result<(Ice, Restarted), SdpError> {
+        let text = sdp::restarted(&self.offer, fragment);
+        let offer = SdpOffer::from_sdp_string(&text).map_err(|err| SdpError::Refused(err.to_string()))?;
+        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|err| SdpError::Refused(err.to_string()))?;
+        self.offer = text.into();
+        let local_ufrag = self.rtc.direct_api().local_ice_credentials().ufrag;
+        let fragment_text = sdp::fragment_of(&answer.to_sdp_string());
+        let ice = Ice { local_ufrag: local_ufrag.clone(), remote_ufrag: fragment.ufrag.clone() };
+        Ok((ice, Restarted { etag: local_ufrag, fragment: fragment_text }))
+    }
+
+    /// Says goodbye to the peer.
+    pub(super) fn close(&mut self, now: Instant, outbox: &mut Outbox) {
+        if self.rtc.close().is_ok() {
+            // What can't be said any more need not be.
+            let _ = self.drive(Input::Timeout(now), outbox);
+        }
+        self.tcp.iter().for_each(|(_, tcp)| tcp.close());
+    }
+}
+
+/// A player that was allowed no more than this never builds up a longer buffer, whatever its network did to it once.
+const PLAYOUT_DELAY_MAX_HUNDREDTHS: u64 = 50;

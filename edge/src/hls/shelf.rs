@@ -1,0 +1,246 @@
+//! Where the packager of one broadcast puts what it made, and requests find it. In: parts from one side, questions
+//! from the other. Out: bytes, shared and never copied, or the reason why there are none. Those who wait
+//! are woken by a version that grows; a rendering of the playlist is made once per version and form.
+
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use headwater_common::live::Broadcast;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    cutter::{PART_TARGET_US, Part},
+    mux::Init,
+    name::Piece,
+    playlist::{self, Form},
+    viewers::Viewers,
+    window::Window,
+};
+
+/// How long the first request waits for something to play: a gop of OBS's default length has to end first.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// In target durations: a request that waits for news is given up (rfc8216bis 6.2.5.2).
+const BLOCK_TARGETS: u32 = 3;
+/// In segments behind the last whole one: a player that asks for more is confused (rfc8216bis 6.2.5.2).
+const ADVANCE_SEGMENTS: u64 = 2;
+/// The same for parts: three seconds of them.
+const ADVANCE_PARTS: u32 = 3_000_000_u32.div_ceil(PART_TARGET_US as u32);
+
+#[derive(Debug)]
+pub(super) struct Shelf {
+    broadcast: Arc<Broadcast>,
+    state: Mutex<State>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// None before the segment target is known.
+    window: Option<Window>,
+    rendered: [Option<Rendered>; 4],
+    viewers: Viewers,
+    last_asked: Instant,
+    closed: bool,
+}
+
+/// A playlist, ready to be sent to any number of players.
+#[derive(Clone, Debug)]
+pub(super) struct Rendered {
+    pub(super) plain: Bytes,
+    pub(super) gzip: Bytes,
+    pub(super) target_s: u32,
+    pub(super) ended: bool,
+}
+
+/// A piece of media: one or several stretches of bytes that belong together.
+#[derive(Clone, Debug)]
+pub(super) struct Media {
+    pub(super) chunks: Vec<Bytes>,
+    pub(super) has_video: bool,
+}
+
+/// What a player waits for: a segment, or a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) gop: u64,
+    pub(super) part: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("the stream has nothing to play yet")]
+    Unready,
+    #[error("the playlist is not going to get there soon")]
+    TooFarAhead,
+    #[error("nothing new came in time")]
+    TimedOut,
+    #[error("there is no such piece")]
+    Missing,
+}
+
+impl Shelf {
+    pub(super) fn new(broadcast: Arc<Broadcast>) -> Arc<Self> {
+        let state = State {
+            window: None,
+            rendered: Default::default(),
+            viewers: Viewers::default(),
+            last_asked: Instant::now(),
+            closed: false,
+        };
+        Arc::new(Self { broadcast, state: Mutex::new(state), version: watch::Sender::new(0) })
+    }
+
+    pub(super) fn broadcast(&self) -> &Arc<Broadcast> {
+        &self.broadcast
+    }
+
+    pub(super) fn open(&self, target_s: u32) {
+        self.lock().window = Some(Window::new(self.broadcast.born_us(), target_s));
+    }
+
+    pub(super) fn push(&self, parts: impl Iterator<Item = (Part, Arc<Init>, Bytes)>) {
+        self.change(|window| parts.for_each(|(part, init, data)| window.push(&part, &init, data)));
+    }
+
+    pub(super) fn end(&self) {
+        self.change(Window::end);
+    }
+
+    /// The packager is gone; nobody waits for it any more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    pub(super) fn touch(&self) {
+        self.lock().last_asked = Instant::now();
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        self.lock().last_asked.elapsed()
+    }
+
+    pub(super) fn saw(&self, viewer: u64) {
+        self.lock().viewers.saw(viewer, Instant::now());
+    }
+
+    pub(super) fn viewers(&self) -> usize {
+        let mut state = self.lock();
+        let target_s = state.window.as_ref().map_or(2, |window| window.target_s);
+        state.viewers.count(Instant::now(), target_s)
+    }
+
+    pub(super) async fn playlist(&self, form: Form, wanted: Option<Wanted>) -> Result<Rendered, Refusal> {
+        let target_s = self.ready().await?;
+        let wait = Duration::from_secs(u64::from(target_s)) * BLOCK_TARGETS;
+        let Some(wanted) = wanted else { return self.render(form).ok_or(Refusal::Unready) };
+        if self.ask(|window| too_far_ahead(window, wanted)) == Some(true) {
+            return Err(Refusal::TooFarAhead);
+        }
+        let reached = |window: &Window| window.ended() || window.reached(wanted.gop, wanted.part);
+        self.until(wait, reached).await.ok_or(Refusal::TimedOut)?;
+        self.render(form).ok_or(Refusal::Unready)
+    }
+
+    pub(super) async fn piece(&self, piece: Piece) -> Result<Media, Refusal> {
+        let target_s = self.ready().await?;
+        if let Piece::Part { gop, index } = piece {
+            // The part that is being made was announced: it is waited for (rfc8216bis 6.2.6).
+            let wait = Duration::from_secs(u64::from(target_s)) * BLOCK_TARGETS;
+            let made = |window: &Window| window.ended() || window.next_part() != Some((gop, index));
+            self.until(wait, made).await;
+        }
+        self.ask(|window| find(window, piece)).flatten().ok_or(Refusal::Missing)
+    }
+
+    /// Waits for something to play, and tells the target duration.
+    async fn ready(&self) -> Result<u32, Refusal> {
+        self.until(FIRST_WAIT, Window::playable).await.ok_or(Refusal::Unready)?;
+        self.ask(|window| window.target_s).ok_or(Refusal::Unready)
+    }
+
+    async fn until(&self, wait: Duration, condition: impl Fn(&Window) -> bool) -> Option<()> {
+        let mut version = self.version.subscribe();
+        let met = version.wait_for(|_| {
+            let state = self.lock();
+            state.closed || state.window.as_ref().is_some_and(&condition)
+        });
+        timeout(wait, met).await.ok()?.ok()?;
+        self.ask(condition).filter(|met| *met).map(|_| ())
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Window) -> T) -> Option<T> {
+        self.lock().window.as_ref().map(question)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Window)) {
+        let mut state = self.lock();
+        let Some(window) = &mut state.window else { return };
+        change(window);
+        state.rendered = Default::default();
+        drop(state);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn render(&self, form: Form) -> Option<Rendered> {
+        let mut state = self.lock();
+        let State { window, rendered, .. } = &mut *state;
+        let window = window.as_ref()?;
+        let cached = &mut rendered[usize::from(form.delta) << 1 | usize::from(form.nested)];
+        let rendered = cached.get_or_insert_with(|| {
+            let plain = Bytes::from(playlist::render(window, self.broadcast.id().stream(), form));
+            let gzip = gzip(&plain);
+            Rendered { plain, gzip, target_s: window.target_s, ended: window.ended() }
+        });
+        Some(rendered.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Should anything panic while holding it, the window is at worst a part short.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn too_far_ahead(window: &Window, wanted: Wanted) -> bool {
+    if window.ended() {
+        return false;
+    }
+    if window.last_complete().is_some_and(|last| wanted.gop > last + ADVANCE_SEGMENTS) {
+        return true;
+    }
+    let (gop, next) = window.next_part().unwrap_or_default();
+    wanted.gop == gop && wanted.part.is_some_and(|part| part >= next.saturating_add(ADVANCE_PARTS))
+}
+
+fn find(window: &Window, piece: Piece) -> Option<Media> {
+    match piece {
+        Piece::Segment { gop } => window
+            .segment(gop)
+            .map(|segment| Media { chunks: segment.chunks().cloned().collect(), has_video: segment.init.has_video() }),
+        Piece::Part { gop, index } => window
+            .part(gop, index)
+            .map(|(init, data)| Media { chunks: vec![data.clone()], has_video: init.has_video() }),
+        Piece::Init { discontinuity, digest } => window
+            .init(discontinuity, digest)
+            .map(|init| Media { chunks: vec![init.data.clone()], has_video: init.has_video() }),
+    }
+}
+
+fn gzip(plain: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+    // Writing into a vector can't fail.
+    let _ = encoder.write_all(plain);
+    encoder.finish().unwrap_or_default().into()
+}

@@ -1,0 +1,254 @@
+//! One publisher's connection: the loop around handshake, session and publication.
+//!
+//! In: a byte stream (TCP, or TLS on it). Out: frames in the hall. Nothing queues here: what is not read yet waits in
+//! the socket, and TCP pushes back.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use headwater_common::{clock::now_us, live::Publisher, media::Kind, node::Node, telemetry};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    handshake::{self, Handshake},
+    publication::Publication,
+    session::{self, Event, PublishRequest, Refusal, Session},
+};
+use crate::announce::{self, Desk};
+
+/// From the first byte to the accepted publish request: encoders need well below a second.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
+/// A publisher that says nothing is asked whether it is still there, this often.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// Silent through so many pings, it is gone.
+const PINGS_MAX: u32 = 3;
+/// A peer that does not take a few hundred bytes in this time is gone.
+const SEND_MAX: Duration = Duration::from_secs(10);
+
+/// How much is read at once, and how little room is left before a new buffer is begun. Payloads are slices of these
+/// buffers: they have to be used up, or each small audio frame would hold on to a large one.
+const READ_BYTES: usize = 64 << 10;
+const READ_BYTES_MIN: usize = 4 << 10;
+
+/// How a connection came to its end without anything being wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    ByPeer,
+    /// Turned away or replaced; it was told why.
+    Refused,
+    Stopping,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Handshake(#[from] handshake::Error),
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    #[error("connection: {0}")]
+    Io(#[from] io::Error),
+    #[error("no publish request within {} s", BEGIN_MAX.as_secs())]
+    Slow,
+    #[error("silent for {} s", PING_EVERY.as_secs() * u64::from(PINGS_MAX + 1))]
+    Silent,
+}
+
+pub(super) struct Connection<S> {
+    pub(super) stream: S,
+    pub(super) remote: SocketAddr,
+    /// "rtmp" or "rtmps".
+    pub(super) protocol: &'static str,
+    pub(super) desk: Desk,
+    pub(super) door: telemetry::Door,
+    pub(super) node: Node,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) async fn run(mut self) -> Result<Ended, Error> {
+        let begin_by = Instant::now() + BEGIN_MAX;
+        let mut input = BytesMut::new();
+        match timeout_at(begin_by, self.shake_hands(&mut input)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Ok(Ended::ByPeer),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::Slow),
+        }
+
+        let mut session = Session::new();
+        let mut publication = None;
+        let ended = self.converse(&mut session, &mut publication, input, begin_by).await;
+        if let (Some(running), Ok(Ended::ByPeer) | Err(_)) = (&publication, &ended) {
+            tracing::warn!(broadcast = running.name(), remote = %self.remote, "publisher left without a word");
+        }
+        // Also after an error: the last words tell the peer why. That it no longer listens is no second error.
+        let _ = self.send(session.take_output()).await;
+        let _ = timeout(SEND_MAX, self.stream.shutdown()).await;
+        ended
+    }
+
+    /// False when the peer left.
+    async fn shake_hands(&mut self, input: &mut BytesMut) -> Result<bool, Error> {
+        let mut handshake = Handshake::new();
+        loop {
+            if !receive(&mut self.stream, input).await? {
+                return Ok(false);
+            }
+            let step = handshake.step(input)?;
+            self.send(step.reply).await?;
+            if step.done {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        session: &mut Session,
+        publication: &mut Option<Publication>,
+        mut input: BytesMut,
+        begin_by: Instant,
+    ) -> Result<Ended, Error> {
+        let node = self.node.clone();
+        let mut pings = 0;
+        let mut publish_by = begin_by;
+        let mut has_published = false;
+        loop {
+            while let Some(event) = session.next_event(&mut input)? {
+                if event == Event::Unpublished {
+                    publish_by = Instant::now() + BEGIN_MAX;
+                    has_published = true;
+                }
+                if let Some(ended) = self.apply(event, session, publication).await {
+                    return Ok(ended);
+                }
+                // FFmpeg says goodbye and is gone before the answer.
+                match self.send(session.take_output()).await {
+                    Err(_) if has_published && publication.is_none() => return Ok(Ended::ByPeer),
+                    sent => sent?,
+                }
+            }
+            self.send(session.take_output()).await?;
+
+            let patience = match publication {
+                Some(_) => Instant::now() + PING_EVERY,
+                None => publish_by,
+            };
+            let received = tokio::select! {
+                received = timeout_at(patience, receive(&mut self.stream, &mut input)) => received,
+                () = node.stopping() => {
+                    session.reject(Refusal::Rejected, "The server is going down.");
+                    return Ok(Ended::Stopping);
+                }
+            };
+            match received {
+                Ok(Ok(true)) => pings = 0,
+                Ok(Ok(false)) => return Ok(Ended::ByPeer),
+                Ok(Err(_)) | Err(_) if has_published && publication.is_none() => return Ok(Ended::ByPeer),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) if publication.is_none() => return Err(Error::Slow),
+                Err(_) if pings == PINGS_MAX => return Err(Error::Silent),
+                Err(_) => {
+                    pings += 1;
+                    session.ping(0);
+                }
+            }
+        }
+    }
+
+    /// `Some` when the connection is over.
+    async fn apply(
+        &mut self,
+        event: Event,
+        session: &mut Session,
+        publication: &mut Option<Publication>,
+    ) -> Option<Ended> {
+        let written = match (event, publication.as_mut()) {
+            (Event::PublishRequested(request), _) => {
+                return match self.admit(&request).await {
+                    Ok(admitted) => {
+                        *publication = Some(admitted);
+                        session.accept_publish();
+                        None
+                    }
+                    Err((refusal, reason)) => {
+                        session.reject(refusal, &reason);
+                        Some(Ended::Refused)
+                    }
+                };
+            }
+            (Event::Video { timestamp_ms, body }, Some(running)) => {
+                running.write(Kind::Video, timestamp_ms, &body, now_us())
+            }
+            (Event::Audio { timestamp_ms, body }, Some(running)) => {
+                running.write(Kind::Audio, timestamp_ms, &body, now_us())
+            }
+            (Event::Unpublished, Some(running)) => {
+                tracing::info!(broadcast = running.name(), remote = %self.remote, "publisher finished");
+                if let Some(over) = publication.take() {
+                    over.finish(now_us());
+                }
+                Ok(())
+            }
+            (Event::Skipped(error), _) => {
+                self.door.dropped.inc();
+                tracing::debug!(remote = %self.remote, %error, "skipped");
+                Ok(())
+            }
+            // What metadata says, the bitstream says more reliably.
+            _ => Ok(()),
+        };
+        written.err().map(|fenced| {
+            let broadcast = publication.as_ref().map(Publication::name);
+            tracing::info!(broadcast, remote = %self.remote, reason = %fenced, "publisher replaced");
+            session.reject(Refusal::BadName, &fenced.to_string());
+            Ended::Refused
+        })
+    }
+
+    async fn admit(&mut self, request: &PublishRequest) -> Result<Publication, (Refusal, String)> {
+        let PublishRequest { app, stream, encoder, .. } = request;
+        let publisher =
+            Publisher { protocol: self.protocol, remote: self.remote.to_string(), agent: encoder.to_owned() };
+        match self.desk.claim(app, stream, publisher).await {
+            Ok(writer) => {
+                tracing::info!(broadcast = %writer.broadcast().id(), remote = %self.remote, encoder, "publishing");
+                Ok(Publication::new(writer, self.door.clone()))
+            }
+            Err(reason) => {
+                self.door.errors.inc();
+                tracing::warn!(app, stream, remote = %self.remote, %reason, "publisher turned away");
+                let refusal = match reason {
+                    announce::Refusal::Id(_) | announce::Refusal::Claim(_) => Refusal::BadName,
+                    _ => Refusal::Rejected,
+                };
+                Err((refusal, reason.to_string()))
+            }
+        }
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let sent = timeout(SEND_MAX, async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        });
+        sent.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// False at the end of the stream. Cancelling it loses nothing.
+async fn receive(stream: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> io::Result<bool> {
+    if input.capacity() - input.len() < READ_BYTES_MIN {
+        input.reserve(READ_BYTES);
+    }
+    match stream.read_buf(input).await {
+        // Encoders close TLS connections like plain ones.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        received => Ok(received? > 0),
+    }
+}

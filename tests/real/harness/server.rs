@@ -1,0 +1,182 @@
+//! The real binary, with ports and a data directory of its own.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::PathBuf,
+    process::{Command, ExitStatus},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use serde_json::Value;
+
+use super::{Process, s, scratch, until};
+
+pub(crate) struct Server {
+    process: Process,
+    pub(crate) dir: PathBuf,
+    pub(crate) http: SocketAddr,
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) rtc: SocketAddr,
+}
+
+pub(crate) fn headwater() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    // The settings are the test's, not those of who runs it.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HEADWATER_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `settings` is a TOML page, laid over the defaults.
+    pub(crate) fn with(settings: &str) -> Self {
+        let dir = scratch("server");
+        std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
+        let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
+        let process = run(&dir, http, rtmp, rtc);
+        let mut server = Self { process, dir, http, rtmp, rtc };
+        server.wait_ready();
+        server
+    }
+
+    fn wait_ready(&mut self) {
+        let limit = s(20);
+        let url = self.url("/readyz");
+        until("/readyz", limit, || {
+            assert!(self.process.runs(), "the server ended at its start");
+            client().get(&url).send().ok().filter(|response| response.status().is_success())
+        });
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait(limit)
+    }
+
+    /// After [`Server::kill`] or [`Server::terminate`]: the same ports, the same data.
+    pub(crate) fn start_again(&mut self) {
+        assert!(!self.process.runs(), "the server still runs");
+        self.process = run(&self.dir, self.http, self.rtmp, self.rtc);
+        self.wait_ready();
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.runs()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.process.text()
+    }
+
+    pub(crate) fn log_lines(&self) -> usize {
+        self.process.lines()
+    }
+
+    pub(crate) fn log_line_after<T>(&mut self, mark: usize, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.process.line_after(mark, what, s(10), find)
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// Where to publish `app/id`.
+    pub(crate) fn rtmp_url(&self, name: &str) -> String {
+        format!("rtmp://{}/{name}", self.rtmp)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        send(client().get(self.url(path)))
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        client().request(method.parse().expect("a method"), self.url(path))
+    }
+
+    pub(crate) fn json(&self, path: &str) -> Value {
+        let response = self.get(path);
+        let status = response.status();
+        let text = response.text().unwrap_or_default();
+        assert!(status.is_success(), "GET {path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path}: {error} in {text}"))
+    }
+
+    /// The broadcast as REST tells it, or None where it is not known.
+    pub(crate) fn broadcast(&self, app: &str, id: &str) -> Option<Value> {
+        let response = self.get(&format!("/{app}/rest/v2/broadcasts/{id}"));
+        response.status().is_success().then(|| response.json().expect("a broadcast is JSON"))
+    }
+
+    pub(crate) fn until_status(&self, id: &str, status: &str) -> Value {
+        until(&format!("{id} to be {status}"), s(20), || {
+            self.broadcast("live", id).filter(|broadcast| broadcast["status"] == status)
+        })
+    }
+
+    /// The sum of a counter over its labels that contain `label`.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.get("/metrics").text().expect("metrics are text");
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    pub(crate) fn recordings(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+}
+
+pub(crate) fn send(request: RequestBuilder) -> Response {
+    request.send().expect("the server answers")
+}
+
+fn run(dir: &std::path::Path, http: SocketAddr, rtmp: SocketAddr, rtc: SocketAddr) -> Process {
+    let mut command = headwater();
+    command.arg("--config").arg(dir.join("headwater.toml")).arg("--data").arg(dir.join("data"));
+    command.args(["--http", &http.to_string(), "--rtmp", &rtmp.to_string(), "--rtc", &rtc.to_string()]);
+    Process::start("headwater", &mut command)
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What a failed test leaves behind is worth looking at.
+        if !std::thread::panicking() {
+            self.process.kill();
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+fn client() -> &'static Client {
+    static CLIENT: OnceLock<Client> = OnceLock::new();
+    // No connection is kept: a server that was killed must not be met again through an old one.
+    CLIENT.get_or_init(|| {
+        Client::builder().timeout(s(10)).pool_max_idle_per_host(0).no_proxy().build().expect("an HTTP client")
+    })
+}
+
+/// A port that nobody uses, TCP and UDP, below those that the kernel hands out by itself.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = 20_000 + (std::process::id() % 400) as u16 * 25;
+    loop {
+        let port = begin + NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Real encoders and real players against the real binary, on loopback. `tests/setup.sh` installs them.
+//!
+//! Each test starts a server of its own, waits for conditions, and has a limit. Tests with a browser take turns.
+
+mod cli;
+mod harness;
+mod hls;
+mod house;
+mod obs;
+mod page;
+mod publish;
+mod record;
+mod rest;
+mod rtmp_bad;
+mod webrtc;

@@ -1,4 +1,4 @@
 //! From hall to viewer.
 
-pub mod webrtc;
 pub mod hls;
+pub mod webrtc;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use divan::{Bencher, counter::BytesCount};
+use divan::{
+    Bencher,
+    counter::{BytesCount, ItemsCount},
+};
 use headwater_common::{
     fmp4::{Fragment, TrackSpec},
     media::{Codec, Inspector},
@@ -15,8 +18,7 @@ use crate::stream::{AVCC, GOP_FRAMES, gop, video_info};
 fn inspect_h264_gop(bencher: Bencher<'_, '_>) {
     let mut inspector = Inspector::with_config(Codec::H264, Bytes::from_static(AVCC)).expect("a valid avcC");
     let samples = gop();
-    let bytes: usize = samples.iter().map(|sample| sample.payload.len()).sum();
-    bencher.counter(BytesCount::new(bytes)).bench_local(|| {
+    bencher.counter(ItemsCount::new(samples.len())).bench_local(|| {
         for sample in &samples {
             let inspected = inspector.push(sample.clone()).expect("a valid access unit");
             assert!(divan::black_box(inspected).sample.is_some());

@@ -5,6 +5,7 @@
 mod codecs;
 mod hall;
 mod rtmp;
+mod rtp;
 mod stream;
 
 fn main() {

@@ -1,7 +1,9 @@
 //! Two seconds of a stream: a keyframe and 59 others, slices filled with noise.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use headwater_common::media::{Codec, Info, Sample};
+use headwater_common::media::{Codec, Frame, Gop, Info, RtpCache, Sample};
 
 pub(crate) const FPS: usize = 30;
 const KEYFRAME_BYTES: usize = 30_000;
@@ -34,4 +36,12 @@ pub(crate) fn picture(index: usize) -> Sample {
 
 pub(crate) fn gop() -> Vec<Sample> {
     (0..GOP_FRAMES).map(picture).collect()
+}
+
+pub(crate) fn frame(sample: Sample, info: &Arc<Info>) -> Frame {
+    let gop =
+        Gop { id: 1, epoch: 1, discontinuity: 0, start_us: 0, independent: true, has_video: true, has_audio: false };
+    let Sample { dts_us, pts_us, keyframe, payload } = sample;
+    let (gop, info) = (Arc::new(gop), info.clone());
+    Frame { gop, dts_us, pts_us, keyframe, payload, info, rtp: RtpCache::default() }
 }

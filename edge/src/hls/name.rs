@@ -40,7 +40,10 @@ impl Name {
             },
             None => {
                 let (discontinuity, digest) = rest.strip_suffix(".mp4")?.split_once('-')?;
-                Piece::Init { discontinuity: discontinuity.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? }
+                Piece::Init {
+                    discontinuity: discontinuity.parse().ok()?,
+                    digest: u64::from_str_radix(digest, 16).ok()?,
+                }
             }
         };
         // One spelling per piece ("+7", "007"): caches must not hold the same bytes twice.
@@ -67,7 +70,8 @@ mod tests {
 
     #[test]
     fn other_spellings_are_refused() {
-        for text in ["", "-", "1-", "1-2", "1-02.m4s", "1-+2.m4s", "1-2.3.4.m4s", "1-2.-3.m4s", "x-2.m4s", "1-2-ab.mp4"] {
+        for text in ["", "-", "1-", "1-2", "1-02.m4s", "1-+2.m4s", "1-2.3.4.m4s", "1-2.-3.m4s", "x-2.m4s", "1-2-ab.mp4"]
+        {
             assert_eq!(Name::parse(text), None, "{text}");
         }
     }

@@ -86,7 +86,9 @@ impl Window {
             }
             self.segments.push_back(Segment { gop, init, parts: Vec::new(), duration_us: 0, complete: false });
         }
-        let Some(open) = self.segments.back_mut().filter(|open| open.gop.id == gop.id && !open.complete) else { return };
+        let Some(open) = self.segments.back_mut().filter(|open| open.gop.id == gop.id && !open.complete) else {
+            return;
+        };
         if open.parts.len() != *index as usize {
             return;
         }

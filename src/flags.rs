@@ -41,9 +41,9 @@ impl Flags {
         if let Some(path) = &self.config {
             layers = layers.file(path)?;
         }
-        layers = layers.environment(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))?;
+        layers = layers.environment(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )?;
         if let Some(data) = &self.data {
             layers = layers.with(&["data"], data.to_string_lossy().into_owned());
         }

@@ -1,1 +1,106 @@
-fn main() {}
+//! Headwater: a clustered origin/edge live streaming engine with recording, in one binary.
+//!
+//! Read this as the table of contents: settings, then what is known (registry, store) and the hall (hub), then the
+//! origin that fills it and the edge that empties it, then waiting for the end.
+
+mod flags;
+mod health;
+mod pages;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::{Router, middleware};
+use clap::Parser;
+use headwater_common::{
+    http,
+    live::Hub,
+    node::Node,
+    registry::{Opened, Registry},
+    store::Store,
+    telemetry::Telemetry,
+};
+use headwater_edge::Edge;
+use headwater_origin::{self as origin, Origin};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let flags = flags::Flags::parse();
+    if flags.print_config {
+        print!("{}", headwater_common::config::DEFAULTS);
+        return Ok(());
+    }
+    let config = Arc::new(flags.config()?);
+    let telemetry = Telemetry::new();
+    telemetry.start_log(&config.log)?;
+    install_crypto()?;
+
+    std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
+    let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
+    for row in orphans {
+        tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
+    }
+    let store = Store::open(&config.data)?;
+    let tls = http::Tls::load(&config.tls).await?;
+    let hub = Hub::new();
+    let node = Node::starting();
+
+    telemetry.watch_hub(hub.clone());
+
+    let edge = Edge::start(&config, hub.clone(), &telemetry)?;
+    let origin = Origin::start(origin::Shared {
+        config: config.clone(),
+        hub,
+        registry,
+        store,
+        telemetry: telemetry.clone(),
+        node: node.clone(),
+        tls: tls.clone(),
+        viewers: edge.count_viewers(),
+    })?;
+
+    let router = Router::new()
+        .merge(origin.serve_recordings(edge.router()))
+        .merge(origin.router())
+        .merge(pages::router())
+        .merge(health::router(node.clone(), telemetry.clone()))
+        .layer(middleware::from_fn(http::cross_origin));
+    let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
+    node.ready();
+    flags::print_addresses(&config);
+
+    stop_signal(tls).await?;
+    node.stop();
+    origin.finish().await;
+    server.await??;
+    Ok(())
+}
+
+/// The process-wide crypto provider: everything here uses one and the same.
+fn install_crypto() -> anyhow::Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS crypto provider is installed already"))?;
+    str0m::crypto::from_feature_flags().install_process_default();
+    Ok(())
+}
+
+/// Returns on SIGTERM or Ctrl-C; SIGHUP reads the certificate again meanwhile.
+async fn stop_signal(tls: Option<http::Tls>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
+            _ = hangup.recv() => if let Some(tls) = &tls {
+                match tls.reload().await {
+                    Ok(()) => tracing::info!("certificate read again"),
+                    Err(error) => tracing::error!("{error:#}; the old certificate stays"),
+                }
+            },
+        }
+    }
+    tracing::info!("stopping");
+    Ok(())
+}

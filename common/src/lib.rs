@@ -1,12 +1,10 @@
 //! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), and the machine around them.
 
+pub mod audience;
 pub mod clock;
 pub mod config;
 pub mod fmp4;
 pub mod http;
-//! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), frames as MP4 (`fmp4`).
-
-pub mod fmp4;
 pub mod live;
 pub mod media;
 pub mod net;

@@ -1,6 +1,10 @@
 //! From publisher to hall, and what only an origin does.
+//!
+//! In: settings, and what the process shares (hub, registry, store). Out: an [`Origin`] whose loops run, its REST
+//! routes, and a proper end.
 
 pub mod announce;
+mod api;
 pub mod ingest;
 pub mod record;
 #[cfg(feature = "transcode")]
@@ -8,3 +12,112 @@ pub mod transcode;
 
 #[doc(hidden)]
 pub mod fuzz;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::Method,
+    middleware::{self, Next},
+    response::Response,
+};
+use headwater_common::{
+    audience::CountViewers, config::Config, http::Tls, live::Hub, net, node::Node, registry::Registry, store::Store,
+    telemetry::Telemetry,
+};
+use tokio::task::JoinHandle;
+
+use announce::Desk;
+use ingest::rtmp::Rtmp;
+use record::Recorder;
+
+/// What an origin shares with the rest of the process.
+#[derive(Clone)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub hub: Arc<Hub>,
+    pub registry: Registry,
+    pub store: Store,
+    pub telemetry: Telemetry,
+    pub node: Node,
+    pub tls: Option<Tls>,
+    pub viewers: CountViewers,
+}
+
+pub struct Origin {
+    shared: Shared,
+    recorder: Recorder,
+    /// End when the node stops: doors first, then what they fed.
+    doors: Vec<JoinHandle<anyhow::Result<()>>>,
+    recording: JoinHandle<()>,
+}
+
+impl Origin {
+    /// Opens the doors and starts what works behind them.
+    pub fn start(shared: Shared) -> anyhow::Result<Self> {
+        let Shared { config, hub, registry, store, telemetry, node, tls, .. } = &shared;
+        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), node.clone());
+        let rtmp = Rtmp::new(desk, telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
+        let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
+        if let Some(tls) = tls {
+            let listener = net::listen_tcp(config.rtmp.tls_listen, "RTMPS")?;
+            doors.push(tokio::spawn(rtmp.serve(listener, Some(tls.clone()))));
+        }
+
+        let settings = record::Settings {
+            apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
+            record: false,
+            free_disk_mb_min: config.record.free_disk_mb_min,
+        };
+        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry)?;
+        let recording = tokio::spawn({
+            let (recorder, node) = (recorder.clone(), node.clone());
+            async move { recorder.run(node.stopping()).await }
+        });
+        #[cfg(feature = "transcode")]
+        tokio::spawn(transcode::run(hub.clone(), telemetry.clone(), transcode::Settings::default()));
+        tokio::spawn(announce::run(hub.clone(), registry.clone()));
+        Ok(Self { shared, recorder, doors, recording })
+    }
+
+    /// REST.
+    pub fn router(&self) -> Router {
+        let Shared { config, hub, registry, viewers, .. } = self.shared.clone();
+        api::router(api::Api { config, hub, registry, recorder: self.recorder.clone(), viewers })
+    }
+
+    /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
+    /// share that path, as players expect, and only the ending of a name tells them apart.
+    pub fn serve_recordings(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.shared.store.clone(), recording_or_live))
+    }
+
+    /// To be called when the node stops: waits for publishers to be told, recordings to be finalised, ends to be known.
+    pub async fn finish(self) {
+        for door in self.doors {
+            match door.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a door closed with an error"),
+                Err(error) => tracing::error!(%error, "a door ended by a bug"),
+            }
+        }
+        announce::settle(&self.shared.hub, &self.shared.registry).await;
+        if let Err(error) = self.recording.await {
+            tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
+        }
+    }
+}
+
+async fn recording_or_live(State(store): State<Store>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut parts = path.trim_start_matches('/').split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(app), Some("streams"), Some(file), None)
+            if file.ends_with(".mp4") && *request.method() != Method::OPTIONS =>
+        {
+            record::serve_mp4(&store, app, file, request).await
+        }
+        _ => next.run(request).await,
+    }
+}

@@ -87,9 +87,18 @@ impl Config {
                 return Err(ConfigError::Value { key: "apps", problem: problem.to_string() });
             }
         }
-        if let Some(server) = self.rtc.ice_servers.iter().find(|s| !is_ice_url(&s.url)) {
-            let problem = format!("{:?} begins with none of stun:, stuns:, turn:, turns:", server.url);
-            return Err(ConfigError::Value { key: "rtc.ice_servers", problem });
+        for server in &self.rtc.ice_servers {
+            let key = "rtc.ice_servers";
+            if !is_ice_url(&server.url) {
+                let problem = format!("{:?} begins with none of stun:, stuns:, turn:, turns:", server.url);
+                return Err(ConfigError::Value { key, problem });
+            }
+            // They are told to players in a header, in quotes.
+            let quotable = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'>'));
+            if ![&server.url, &server.username, &server.credential].into_iter().all(|text| quotable(text)) {
+                let problem = format!("{:?}: only printable ASCII without quotes and backslashes", server.url);
+                return Err(ConfigError::Value { key, problem });
+            }
         }
         Ok(())
     }

@@ -3,19 +3,20 @@
 //! In: a router. Out: a server on a plain port and, where a certificate is set, on a TLS port with HTTP/2.
 
 mod admin;
+mod cors;
 mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, header},
 };
 use axum_server::{Handle, accept::NoDelayAcceptor};
 use hyper_util::rt::TokioTimer;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use admin::{Admin, admin_only};
+pub use cors::cross_origin;
 pub use tls::Tls;
 
 use crate::{config, net, node::Node};
@@ -60,26 +61,6 @@ pub fn serve(
         }
         Ok(())
     })
-}
-
-/// Players run on other people's pages. Credentials are allowed, so the origin has to be echoed: `*` would fail.
-pub fn cors() -> CorsLayer {
-    const EXPOSED: [HeaderName; 6] = [
-        header::LOCATION,
-        header::ETAG,
-        header::LINK,
-        header::RETRY_AFTER,
-        header::CONTENT_RANGE,
-        HeaderName::from_static("accept-post"),
-    ];
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::mirror_request())
-        .allow_credentials(true)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(ExposeHeaders::list(EXPOSED))
-        .max_age(Duration::from_secs(24 * 3600))
-        .vary([header::ORIGIN])
 }
 
 /// An answer that no cache may keep.

@@ -37,11 +37,13 @@ pub struct Settings {
     pub public_ips: Vec<IpAddr>,
     /// Threads; 0 means one per core.
     pub shards: usize,
+    /// Further viewers are told that the node is full.
+    pub sessions_max: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: (Ipv6Addr::UNSPECIFIED, 50_000).into(), public_ips: Vec::new(), shards: 0 }
+        Self { listen: (Ipv6Addr::UNSPECIFIED, 50_000).into(), public_ips: Vec::new(), shards: 0, sessions_max: 20_000 }
     }
 }
 
@@ -65,6 +67,8 @@ pub enum ViewError {
     Sdp(#[from] SdpError),
     #[error("too many sessions are being set up")]
     Busy,
+    #[error("this node has all the {sessions_max} sessions it takes")]
+    Full { sessions_max: usize },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +101,7 @@ pub(super) struct Shared {
     pub(super) inboxes: Vec<Arc<Inbox>>,
     pub(super) door: Door,
     pub(super) meters: Meters,
+    sessions_max: usize,
     announced: Vec<SocketAddr>,
     candidates: Vec<Candidate>,
     cert: DtlsCert,
@@ -150,6 +155,7 @@ impl Engine {
             inboxes: (0..shards).map(|_| Arc::default()).collect(),
             door: telemetry.door("webrtc"),
             meters,
+            sessions_max: settings.sessions_max,
             announced,
             candidates,
             cert,
@@ -187,6 +193,11 @@ impl Engine {
     /// after ten seconds.
     pub fn view(&self, broadcast: &Arc<Broadcast>, offer: &str) -> Result<Answer, ViewError> {
         let shared = &self.0.shared;
+        let sessions_max = shared.sessions_max;
+        if shared.roster.counts().0 >= sessions_max {
+            shared.door.errors.inc();
+            return Err(ViewError::Full { sessions_max });
+        }
         let now = Instant::now();
         let [video, audio] = [Kind::Video, Kind::Audio]
             .map(|kind| broadcast.choose(kind, Delivery::WebRtc).map(|choice| choice.track.info()));

@@ -34,7 +34,9 @@ pub(super) fn bind(listen: SocketAddr, shards: usize) -> io::Result<(Vec<Sockets
             Ok(bound) => return Ok(bound),
             Err(err) if listen.port() == 0 => failure = Some(err),
             // A machine without IPv6 still serves IPv4.
-            Err(err) if err.raw_os_error() == Some(EAFNOSUPPORT) && listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            Err(err)
+                if err.raw_os_error() == Some(EAFNOSUPPORT) && listen.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
+            {
                 return bind_once((Ipv4Addr::UNSPECIFIED, listen.port()).into(), shards);
             }
             Err(err) => return Err(err),

@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn sound_is_seamless_despite_rounded_timestamps_and_jumps_where_it_really_does() {
         let mut out = Outgoing::new(48_000, 1);
-        let times: Vec<i64> = [0, 20_000, 41_000, 60_000, 5_000_000].map(|us| out.sound(&frame(us, Codec::Opus))).into();
+        let times: Vec<i64> =
+            [0, 20_000, 41_000, 60_000, 5_000_000].map(|us| out.sound(&frame(us, Codec::Opus))).into();
         assert_eq!(times, [0, 960, 1_920, 2_880, 240_000]);
     }
 

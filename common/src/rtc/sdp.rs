@@ -179,7 +179,9 @@ impl Fragment {
         let (Some(ufrag), Some(pwd)) = (ufrag, pwd) else { return Err(SdpError::NoIce) };
         let ice_chars = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
         if !ice_chars(ufrag) || !ice_chars(pwd) {
-            return Err(SdpError::NotSdp("a=ice-ufrag and a=ice-pwd may have letters, digits, + and / only".to_owned()));
+            return Err(SdpError::NotSdp(
+                "a=ice-ufrag and a=ice-pwd may have letters, digits, + and / only".to_owned(),
+            ));
         }
         Ok(Self { ufrag: ufrag.to_owned(), pwd: pwd.to_owned() })
     }

@@ -186,7 +186,14 @@ impl Session {
     }
 
     /// A new frame of a feed. Returns the feed that it has left, if this frame made it switch.
-    pub(super) fn frame(&mut self, index: usize, feed: usize, frame: &Arc<Frame>, rate: i64, clock: &Clock) -> Option<usize> {
+    pub(super) fn frame(
+        &mut self,
+        index: usize,
+        feed: usize,
+        frame: &Arc<Frame>,
+        rate: i64,
+        clock: &Clock,
+    ) -> Option<usize> {
         let out = self.outs[index].as_mut()?;
         if !self.connected {
             return None;

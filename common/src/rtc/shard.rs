@@ -316,11 +316,24 @@ impl Shard {
     }
 
     /// The session of this shard that a packet is for. Others' are handed over.
-    fn owner(&mut self, proto: Protocol, from: SocketAddr, to: SocketAddr, data: &[u8], reply: &Option<TcpOut>) -> Option<usize> {
+    fn owner(
+        &mut self,
+        proto: Protocol,
+        from: SocketAddr,
+        to: SocketAddr,
+        data: &[u8],
+        reply: &Option<TcpOut>,
+    ) -> Option<usize> {
         let forward = |shard: usize| {
             if let Some(inbox) = self.shared.inboxes.get(shard) {
                 self.shared.meters.handed_over.inc();
-                inbox.packet(Packet { proto, source: from, destination: to, data: data.to_vec(), reply: reply.clone() });
+                inbox.packet(Packet {
+                    proto,
+                    source: from,
+                    destination: to,
+                    data: data.to_vec(),
+                    reply: reply.clone(),
+                });
             }
         };
         if data.first().is_none_or(|byte| *byte > 1) {

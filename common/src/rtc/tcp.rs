@@ -5,7 +5,6 @@
 //! when it is full is dropped, and the peer's NACK or PLI brings the picture back.
 
 use std::{
-
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -147,7 +146,6 @@ fn next_frame(buffer: &mut BytesMut) -> std::io::Result<Option<BytesMut>> {
     buffer.advance(2);
     Ok(Some(buffer.split_to(length)))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -17,9 +17,8 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, Path, Request, State},
+    extract::{ConnectInfo, Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
-    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -49,7 +48,6 @@ pub fn router(hls: Arc<Hls>) -> Router {
     Router::new()
         .route("/{app}/streams/{file}", get(flat))
         .route("/{app}/streams/{stream}/{file}", get(nested))
-        .layer(middleware::from_fn(cross_origin))
         .with_state(hls)
 }
 
@@ -231,40 +229,6 @@ impl Hls {
         }
         hasher.finish()
     }
-}
-
-/// Players live on other people's pages, some with credentials: for those the wildcard is not allowed.
-async fn cross_origin(request: Request, next: Next) -> Response {
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let asked_headers = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-    let mut response = if request.method() == Method::OPTIONS {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        next.run(request).await
-    };
-    let preflight = response.status() == StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    match origin {
-        Some(origin) => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
-        None => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
-    }
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("content-length, content-range, date, age, retry-after"),
-    );
-    if preflight {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-        let allowed = asked_headers.unwrap_or(HeaderValue::from_static("range"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
-    }
-    response
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 mod whep;
 
-pub use whep::{Settings, router};
+pub use whep::router;
 
 /// For fuzzing: takes an offer as far as it can be taken without a broadcast.
 #[doc(hidden)]

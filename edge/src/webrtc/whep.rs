@@ -19,25 +19,17 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{
-            ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER,
-        },
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
     routing::{any, patch, post},
 };
 use headwater_common::{
+    config::IceServer,
     live::{Broadcast, BroadcastId, Hub, Status},
     rtc::{Engine, Fragment, RestartError, SDP_BYTES_MAX, SdpError, SessionId, ViewError},
 };
-use tower_http::cors::{Any, CorsLayer};
-
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// `stun:` and `turn:` URLs that players are told of.
-    pub ice_servers: Vec<String>,
-}
 
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -52,42 +44,29 @@ struct Whep {
     links: Vec<HeaderValue>,
 }
 
-pub fn router(engine: Engine, hub: Arc<Hub>, settings: &Settings) -> Router {
-    let link = |server: &String| HeaderValue::from_str(&format!("<{server}>; rel=\"ice-server\""));
-    let whep = Whep { engine, hub, links: settings.ice_servers.iter().flat_map(link).collect() };
-    let cors = CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods([Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, ACCEPT])
-        .expose_headers([LOCATION, ETAG, LINK, ACCEPT_POST, ACCEPT_PATCH]);
+/// `ice_servers` are what players are told of.
+pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: &[IceServer]) -> Router {
+    let whep = Whep { engine, hub, links: ice_servers.iter().flat_map(link).collect() };
     Router::new()
-        .route("/{app}/whep/{id}", post(view).options(endpoint_options).fallback(any(not_on_endpoint)))
-        .route(
-            "/{app}/whep/{id}/{session}",
-            patch(change).delete(end).options(session_options).fallback(any(not_on_session)),
-        )
+        .route("/{app}/whep/{id}", post(view).options(options).fallback(any(not_on_endpoint)))
+        .route("/{app}/whep/{id}/{session}", patch(change).delete(end).options(options).fallback(any(not_on_session)))
         .layer(DefaultBodyLimit::max(SDP_BYTES_MAX))
-        .layer(cors)
-        // Outside of CORS, whose layer answers preflights by itself: these say what may be posted.
-        .layer(axum::middleware::map_response(with_accept_post))
         .with_state(Arc::new(whep))
 }
 
-/// Every answer to OPTIONS tells what an endpoint takes (RFC 9725 section 4.2).
-async fn with_accept_post(method: Method, mut response: Response) -> Response {
-    if method == Method::OPTIONS {
-        response.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(SDP));
-        response.headers_mut().insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
+/// RFC 9725 section 4.6. A value that can't stand in a header is left out, and was refused with the settings.
+fn link(server: &IceServer) -> Option<HeaderValue> {
+    let IceServer { url, username, credential } = server;
+    let mut link = format!("<{url}>; rel=\"ice-server\"");
+    if !username.is_empty() {
+        link += &format!("; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
     }
-    response
+    HeaderValue::from_str(&link).ok()
 }
 
-async fn endpoint_options() -> StatusCode {
-    StatusCode::NO_CONTENT
-}
-
-async fn session_options() -> StatusCode {
-    StatusCode::NO_CONTENT
+/// Tells what an endpoint takes (RFC 9725 section 4.2).
+async fn options() -> impl IntoResponse {
+    (StatusCode::NO_CONTENT, [(ACCEPT_POST, SDP), (ACCEPT_PATCH, FRAGMENT)])
 }
 
 async fn not_on_endpoint() -> Response {
@@ -120,8 +99,8 @@ async fn view(
     let answered = catch_unwind(AssertUnwindSafe(|| whep.engine.view(&broadcast, &offer)));
     let answer = match answered {
         Ok(Ok(answer)) => answer,
-        Ok(Err(ViewError::Busy)) => {
-            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, ViewError::Busy.to_string());
+        Ok(Err(full @ (ViewError::Busy | ViewError::Full { .. }))) => {
+            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string());
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
             return response;
         }

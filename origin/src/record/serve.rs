@@ -5,7 +5,7 @@
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderName, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use headwater_common::store::{Place, Store};
@@ -24,7 +24,8 @@ pub async fn serve_mp4(store: &Store, app: &str, file: &str, mut request: Reques
     let mut files = ServeFile::new(store.path(&place)).with_buf_chunk_size(PIECE_BYTES);
     // A server may answer several ranges with the whole file (RFC 9110 14.2), and nobody asks an MP4 for several.
     let several = request.headers().get(header::RANGE).is_some_and(|range| range.as_bytes().contains(&b','));
-    if several || !range_still_holds(&mut files, &request).await {
+    let condition = request.headers().get(header::IF_RANGE).cloned();
+    if several || !range_still_holds(&mut files, condition).await {
         request.headers_mut().remove(header::RANGE);
     }
     let mut response = match files.try_call(request).await {
@@ -35,14 +36,14 @@ pub async fn serve_mp4(store: &Store, app: &str, file: &str, mut request: Reques
         }
     };
     if response.status().is_success() {
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("video/mp4"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
     }
     response
 }
 
 /// RFC 9110 13.1.5: a range is only for who still has the rest of the same file.
-async fn range_still_holds(files: &mut ServeFile, request: &Request) -> bool {
-    let Some(condition) = request.headers().get(header::IF_RANGE) else { return true };
+async fn range_still_holds(files: &mut ServeFile, condition: Option<HeaderValue>) -> bool {
+    let Some(condition) = condition else { return true };
     let mut head = Request::new(Body::empty());
     *head.method_mut() = Method::HEAD;
     let Ok(response) = files.try_call(head).await else { return true };

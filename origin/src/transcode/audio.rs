@@ -12,7 +12,7 @@ use ffmpeg_next::{
     software::resampling,
 };
 use headwater_common::{
-    media::{Codec, Frame, Gop, Info},
+    media::{Codec, Frame, Gop, Info, RtpCache},
     telemetry::Door,
 };
 
@@ -220,6 +220,7 @@ impl Audio {
                     keyframe: true,
                     payload: bytes::Bytes::copy_from_slice(data),
                     info: encoding.info.clone(),
+                    rtp: RtpCache::default(),
                 });
             }
         }

@@ -17,13 +17,13 @@ use super::{ConvertError, libav, nals, rate::Measured};
 /// Near the source to the eye, where the cap allows it. The cap is what binds for busy pictures.
 const CRF: &str = "21";
 /// Without B-frames and in a hurry the same quality takes more bits than the source spent.
-const CAP_PER_SOURCE: f64 = 1.5;
+const CAP_PER_SOURCE: f64 = 1.25;
 /// Per pixel: what a picture may cost however little the source spends (a slide that becomes a film must not turn to
 /// mud until that was measured), and what is assumed while nothing was measured.
 const CAP_BITS_PER_PIXEL_MIN: f64 = 0.05;
-const CAP_BITS_PER_PIXEL_DEFAULT: f64 = 0.15;
+const CAP_BITS_PER_PIXEL_DEFAULT: f64 = 0.1;
 /// The cap follows the source when it is off by more than this.
-const CAP_TOLERANCE: f64 = 0.2;
+const CAP_TOLERANCE: f64 = 0.1;
 const FRAMES_PER_S_DEFAULT: f64 = 30.0;
 /// Up to this size one thread keeps up, and one slice compresses best.
 const PIXELS_PER_THREAD: u32 = 1280 * 720;
@@ -178,4 +178,45 @@ fn cap(pixels: u32, frames_per_s: f64, source: Option<Measured>) -> f64 {
     }
     // x264 counts in thousands and needs room for a keyframe.
     .max(100_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures that nothing can compress.
+    fn noise(seed: u32) -> ff::frame::Video {
+        let mut picture = ff::frame::Video::new(Pixel::YUV420P, 320, 180);
+        let mut state = seed;
+        for plane in 0..3 {
+            for byte in picture.data_mut(plane) {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (state >> 24) as u8;
+            }
+        }
+        picture
+    }
+
+    #[test]
+    fn the_cap_holds_and_follows_the_source() {
+        libav::init();
+        let source = |bits_per_s| Measured { bits_per_s, frames_per_s: 30.0 };
+        let mut encoder = H264::open(&noise(0), Profile::High, Some(source(4e6))).unwrap();
+        let seconds = |encoder: &mut H264, range: std::ops::Range<i64>| -> f64 {
+            let bytes: usize = range
+                .clone()
+                .flat_map(|second| second * 30..(second + 1) * 30)
+                .filter_map(|at| encoder.encode(&mut noise(at as u32), at * 33_333, at == 0).unwrap())
+                .map(|encoded| encoded.payload.len())
+                .sum();
+            bytes as f64 * 8.0 / range.count() as f64
+        };
+        seconds(&mut encoder, 0..2);
+        let before = seconds(&mut encoder, 2..4);
+        assert!((4e6..6e6).contains(&before), "{before}");
+        encoder.follow(source(1e6));
+        seconds(&mut encoder, 4..6);
+        let after = seconds(&mut encoder, 6..9);
+        assert!((0.8e6..1.5e6).contains(&after), "{after}");
+    }
 }

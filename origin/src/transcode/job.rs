@@ -16,7 +16,14 @@ use headwater_common::{
 };
 use tokio::{sync::oneshot, time};
 
-use super::{ConvertError, audio::Audio, libav, pace::Pacer, supervise::Gauges, video::Video};
+use super::{
+    ConvertError,
+    audio::Audio,
+    libav,
+    pace::{Pace, Pacer},
+    supervise::Gauges,
+    video::Video,
+};
 
 /// A page that is reloaded or a player that retries comes back within this, and finds the encoder running.
 const LINGER: Duration = Duration::from_secs(5);
@@ -105,7 +112,9 @@ impl Job {
                         broadcast = %self.broadcast.id(), track = self.track.name(), %failure,
                         retry_s = backoff.as_secs(), "transcoding failed"
                     );
-                    time::sleep(backoff).await;
+                    // A publisher that changes its format may have mended what was wrong.
+                    let mut news = self.broadcast.watch();
+                    let _ = time::timeout(backoff, news.changed()).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
@@ -241,7 +250,7 @@ impl Work {
                 self.source.request_keyframe();
             }
             output.write(&mut made);
-            if pace == super::pace::Pace::Newest {
+            if pace == Pace::Newest {
                 self.gauges.door.dropped.inc_by(reader.skip_to_newest());
             }
         }

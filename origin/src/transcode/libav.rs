@@ -52,9 +52,11 @@ pub(super) fn open_decoder(info: &Info) -> Result<decoder::Opened, ConvertError>
     let coder = decoder(codec)?;
     let mut context = Context::new_with_codec(coder);
     let extradata = match codec {
-        // FFmpeg knows Opus by its Ogg header, the hall by its MP4 box.
+        // FFmpeg knows Opus by its Ogg header, the hall by its MP4 box. Nothing is skipped at the start: timestamps
+        // count the priming, and a decoder that is opened in mid-stream would swallow sound.
         Codec::Opus => {
-            opus::Config::parse(&info.config).map_err(|error| ConvertError::Config { codec, error })?.opus_head()
+            let config = opus::Config::parse(&info.config).map_err(|error| ConvertError::Config { codec, error })?;
+            opus::Config { pre_skip: 0, ..config }.opus_head()
         }
         // vpcC is no decoder's business.
         Codec::Vp8 | Codec::Vp9 => Bytes::new(),
@@ -109,9 +111,4 @@ pub(super) fn set_cap(context: &mut Context, bits_per_s: usize, buffer_bits: usi
         (*raw).rc_max_rate = bits_per_s as i64;
         (*raw).rc_buffer_size = buffer_bits.min(i32::MAX as usize) as i32;
     }
-}
-
-/// Takes references, not copies: the pictures' buffers are FFmpeg's own pool.
-pub(super) fn take_picture(from: &mut ff::frame::Video) -> ff::frame::Video {
-    std::mem::replace(from, ff::frame::Video::empty())
 }

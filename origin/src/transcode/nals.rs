@@ -4,8 +4,7 @@
 
 use bytes::{BufMut, Bytes};
 use headwater_common::media::{
-    Codec, ConfigError, Info,
-    h264::{self},
+    Codec, ConfigError, Info, h264,
     nal::{ParameterSets, annex_b_units},
 };
 

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use ffmpeg_next::{self as ff, Discard, codec::decoder, format::Pixel, software::scaling};
 use headwater_common::{
-    media::{Frame, Gop, Info},
+    media::{Frame, Gop, Info, RtpCache},
     telemetry::Door,
 };
 
@@ -183,7 +183,7 @@ impl Video {
             }
             let Some(source) = frame.pts().and_then(|pts_us| self.source_of(pts_us)) else { continue };
             self.trouble.good();
-            pictures.push(Picture { frame: libav::take_picture(&mut frame), source });
+            pictures.push(Picture { frame: std::mem::replace(&mut frame, ff::frame::Video::empty()), source });
         }
     }
 
@@ -283,6 +283,7 @@ impl Video {
                     keyframe: encoded.keyframe,
                     payload: encoded.payload,
                     info: encoder.info().clone(),
+                    rtp: RtpCache::default(),
                 });
                 self.encoder = Some(encoder);
             }

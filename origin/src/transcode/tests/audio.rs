@@ -83,7 +83,7 @@ fn a_beep_is_heard_when_it_was_made() {
         let after_us = listen(&made).onset_us();
         let skew_us = after_us - before_us;
         println!("{} {rate} → {}: beep {skew_us} µs from its place", from.name(), to.name());
-        assert!(skew_us.abs() < 10_000, "{} {rate} → {}: {skew_us} µs", from.name(), to.name());
+        assert!(skew_us.abs() < 1_000, "{} {rate} → {}: {skew_us} µs", from.name(), to.name());
     }
 }
 

@@ -69,7 +69,7 @@ fn figures_cpu() {
         .args(["-v", "info", "-nostdin", "-benchmark", "-threads", "1", "-i"])
         .arg(&input.0)
         .args(
-            "-c:v libx264 -preset veryfast -tune zerolatency -threads 1 -crf 21 -maxrate 3750k -bufsize 3750k"
+            "-c:v libx264 -preset veryfast -tune zerolatency -threads 1 -crf 21 -maxrate 3125k -bufsize 3125k"
                 .split(' '),
         )
         .args("-x264-params keyint=infinite:scenecut=0 -f null -".split(' '))

@@ -58,7 +58,7 @@ pub(super) fn clip(codec: Codec, arguments: &str) -> Clip {
         .expect("the ffmpeg program");
     assert!(status.success(), "ffmpeg {arguments}");
     let mut input = ff::format::input(&file.0).unwrap();
-    let (record, width, height, rate, channels) = {
+    let (record, width, height) = {
         let parameters = input.streams().next().unwrap().parameters();
         // SAFETY: read only, and the parameters live as long as the block.
         unsafe {
@@ -67,19 +67,14 @@ pub(super) fn clip(codec: Codec, arguments: &str) -> Clip {
                 0 => Bytes::new(),
                 size => Bytes::copy_from_slice(std::slice::from_raw_parts((*raw).extradata, size as usize)),
             };
-            (record, (*raw).width as u32, (*raw).height as u32, (*raw).sample_rate as u32, (*raw).channels as u8)
+            (record, (*raw).width as u32, (*raw).height as u32)
         }
     };
-    let info = match Info::from_config(codec, record.clone()) {
-        Ok(info) => info,
-        Err(_) => {
-            let shape = match codec.kind() {
-                Kind::Video => Shape::Video { width, height, reorders: false },
-                Kind::Audio => Shape::Audio { sample_rate: rate, channels },
-            };
-            Info { codec, config: record, shape }
-        }
-    };
+    // WebM has no record for VP8 and VP9.
+    let info = Info::from_config(codec, record.clone()).unwrap_or_else(|error| {
+        assert_eq!(codec.kind(), Kind::Video, "{error}");
+        Info { codec, config: record, shape: Shape::Video { width, height, reorders: false } }
+    });
     let mut samples = Vec::new();
     for (stream, packet) in input.packets() {
         let base = stream.time_base();
@@ -128,6 +123,28 @@ pub(super) fn frames(clips: &[Clip]) -> Vec<Arc<Frame>> {
         writer.finish(now_us);
     }
     assert_eq!(read.len(), clips.iter().map(|clip| clip.samples.len()).sum::<usize>());
+    read
+}
+
+/// What the hall makes of clips that one publisher sends one behind the other.
+pub(super) fn frames_of_one(clips: &[Clip]) -> Vec<Arc<Frame>> {
+    let hub = Hub::new();
+    let mut writer = claim(&hub, 1, BORN_US);
+    let mut read = Vec::new();
+    let mut reader = None;
+    let mut shift_us = 0;
+    for clip in clips {
+        writer.announce(clip.info.clone()).unwrap();
+        let kind = clip.info.kind();
+        let reader = reader.get_or_insert_with(|| writer.broadcast().source(kind).unwrap().read(Start::Live));
+        let first_us = clip.samples[0].dts_us;
+        for sample in &clip.samples {
+            let (dts_us, pts_us) = (sample.dts_us - first_us + shift_us, sample.pts_us - first_us + shift_us);
+            writer.write(kind, Sample { dts_us, pts_us, ..sample.clone() }, BORN_US + dts_us).unwrap();
+            read.extend(reader.try_next());
+        }
+        shift_us += clip.samples.len() as i64 * 33_333;
+    }
     read
 }
 

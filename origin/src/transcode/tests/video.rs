@@ -6,7 +6,7 @@ use headwater_common::media::{
     nal,
 };
 
-use super::media::{Clip, clip, door, frames, program_decodes};
+use super::media::{Clip, clip, door, frames, frames_of_one, program_decodes};
 use crate::transcode::{pace::Pace, video::Video};
 
 /// High profile with B-frames and a B-pyramid, as OBS sends it.
@@ -176,6 +176,20 @@ fn another_publisher_with_another_size_goes_on_in_the_same_track() {
     assert!(made.len() >= source.len() - 3 * 4, "{} of {}", made.len(), source.len());
     assert_eq!(program_decodes(&made[..changes[0]]), (changes[0], String::new()));
     assert_eq!(program_decodes(&made[changes[1]..]), (made.len() - changes[1], String::new()));
+}
+
+#[test]
+fn a_size_that_changes_while_live_changes_the_output_with_it() {
+    let source = frames_of_one(&[b_frames("640x360", 2, 60), b_frames("480x270", 2, 60)]);
+    let door = door();
+    let made = convert(&mut Video::new(door.clone(), i64::MIN), &source);
+    let change = made.iter().position(|frame| size(&frame.info) == (480, 270, false)).unwrap();
+    assert!(made[change].keyframe && made[change].gop.epoch == 1);
+    assert!(made[change].gop.discontinuity > made[0].gop.discontinuity);
+    assert!(made.len() >= source.len() - 2 * 4, "{} of {}", made.len(), source.len());
+    assert!(made.windows(2).all(|two| two[0].pts_us < two[1].pts_us));
+    assert_eq!(program_decodes(&made[..change]), (change, String::new()));
+    assert_eq!(program_decodes(&made[change..]), (made.len() - change, String::new()));
 }
 
 #[test]

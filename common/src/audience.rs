@@ -1,0 +1,14 @@
+//! Who watches a broadcast, door by door: what edges count and REST shows, wherever either of them runs.
+
+use std::sync::Arc;
+
+use crate::live::BroadcastId;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Viewers {
+    pub webrtc: usize,
+    pub hls: usize,
+}
+
+/// Cheap enough to be asked for every broadcast of a list.
+pub type CountViewers = Arc<dyn Fn(&BroadcastId) -> Viewers + Send + Sync>;

@@ -1,0 +1,282 @@
+//! What is live and what was, as Ant Media's `Broadcast` objects.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::IntoResponse,
+};
+use headwater_common::{
+    audience::Viewers,
+    clock,
+    http::NO_STORE,
+    live::{Broadcast, BroadcastId, Status, Track},
+    media::{Delivery, Kind, Shape},
+    registry::{BroadcastRow, BroadcastStatus},
+};
+use serde::Serialize;
+
+use super::{Api, ApiError, Outcome, PAGE_MAX};
+
+/// Ant Media's names (typos included: clients depend on them). Ours are `publisherConnected`, `tracks` and
+/// `deliveryPath`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BroadcastJson {
+    stream_id: String,
+    app: String,
+    status: BroadcastStatus,
+    r#type: &'static str,
+    publish_type: String,
+    name: String,
+    description: String,
+    meta_data: String,
+    date: i64,
+    start_time: i64,
+    absolute_start_time_ms: i64,
+    update_time: i64,
+    duration: i64,
+    /// 1: recorded, -1: not recorded, 0: as the application's setting says.
+    mp4_enabled: i8,
+    hls_viewer_count: usize,
+    #[serde(rename = "webRTCViewerCount")]
+    webrtc_viewer_count: usize,
+    rtmp_viewer_count: usize,
+    dash_viewer_count: usize,
+    remote_ip: String,
+    user_agent: String,
+    received_bytes: u64,
+    /// Bits per second since the publisher began.
+    bitrate: u64,
+    width: u32,
+    height: u32,
+    drop_frame_count_in_encoding: u64,
+    drop_packet_count_in_ingestion: u64,
+    zombi: bool,
+    #[serde(rename = "virtual")]
+    is_virtual: bool,
+    publisher_connected: bool,
+    tracks: Vec<TrackJson>,
+    delivery_path: DeliveryPaths,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TrackJson {
+    name: String,
+    codec: Option<&'static str>,
+    /// RFC 6381.
+    codec_string: Option<String>,
+    width: Option<u32>,
+    height: Option<u32>,
+    sample_rate: Option<u32>,
+    channels: Option<u8>,
+    readers: usize,
+    frames: u64,
+    bytes: u64,
+    /// Frames that readers were too slow for.
+    skipped: u64,
+    cache_bytes: usize,
+}
+
+/// Which way each family of viewers gets video and audio, and why. Absent: it gets none.
+#[derive(Debug, Default, Serialize)]
+struct DeliveryPaths {
+    webrtc: BTreeMap<&'static str, String>,
+    hls: BTreeMap<&'static str, String>,
+}
+
+pub(super) async fn live(State(api): State<Api>) -> impl IntoResponse {
+    let live = api.hub.list().into_iter().filter(|broadcast| broadcast.status() != Status::Ended);
+    let live: Vec<_> = live.map(|broadcast| describe_live(&api, &broadcast, None)).collect();
+    ([NO_STORE], Json(live))
+}
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    Path((app, stream)): Path<(String, String)>,
+) -> Result<impl IntoResponse, ApiError> {
+    let id = api.id(&app, &stream)?;
+    let row = api.registry.get(&id)?;
+    let found = describe(&api, &id, row).ok_or_else(|| ApiError::Unknown(id.to_string()))?;
+    Ok(([NO_STORE], Json(found)))
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Path((app, offset, size)): Path<(String, usize, usize)>,
+) -> Result<impl IntoResponse, ApiError> {
+    api.app(&app)?;
+    let rows = api.registry.list(&app, offset, size.min(PAGE_MAX))?;
+    let described = rows.into_iter().filter_map(|row| {
+        let id = BroadcastId::new(&row.app, &row.stream).ok()?;
+        describe(&api, &id, Some(row))
+    });
+    Ok(([NO_STORE], Json(described.collect::<Vec<_>>())))
+}
+
+#[derive(Serialize)]
+pub(super) struct Count {
+    number: usize,
+}
+
+pub(super) async fn count(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
+    api.app(&app)?;
+    Ok(Json(Count { number: api.registry.count(&app)? }))
+}
+
+pub(super) async fn count_live(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
+    api.app(&app)?;
+    let live = api.hub.list().into_iter().filter(|b| b.id().app() == app && b.status() != Status::Ended);
+    Ok(Json(Count { number: live.count() }))
+}
+
+#[derive(Serialize)]
+pub(super) struct Statistics {
+    #[serde(rename = "totalRTMPWatchersCount")]
+    rtmp: usize,
+    #[serde(rename = "totalHLSWatchersCount")]
+    hls: usize,
+    #[serde(rename = "totalWebRTCWatchersCount")]
+    webrtc: usize,
+    #[serde(rename = "totalDASHWatchersCount")]
+    dash: usize,
+}
+
+pub(super) async fn statistics(
+    State(api): State<Api>,
+    Path((app, stream)): Path<(String, String)>,
+) -> Result<impl IntoResponse, ApiError> {
+    let id = api.id(&app, &stream)?;
+    let Viewers { webrtc, hls } = (api.viewers)(&id);
+    Ok(([NO_STORE], Json(Statistics { rtmp: 0, hls, webrtc, dash: 0 })))
+}
+
+pub(super) async fn set_recording(
+    State(api): State<Api>,
+    Path((app, stream, on)): Path<(String, String, bool)>,
+) -> Result<Json<Outcome>, ApiError> {
+    let id = api.id(&app, &stream)?;
+    api.recorder.set(&id, on).await?;
+    tracing::info!(broadcast = %id, on, "recording switched by REST");
+    Ok(Json(Outcome::done(stream)))
+}
+
+/// The registry knows the past, the hub the present.
+fn describe(api: &Api, id: &BroadcastId, row: Option<BroadcastRow>) -> Option<BroadcastJson> {
+    match api.hub.get(id) {
+        Some(broadcast) => Some(describe_live(api, &broadcast, row)),
+        None => row.map(describe_row),
+    }
+}
+
+fn describe_live(api: &Api, broadcast: &Broadcast, row: Option<BroadcastRow>) -> BroadcastJson {
+    let now_us = clock::now_us();
+    let began_us = broadcast.epoch_began_us();
+    let viewers = (api.viewers)(broadcast.id());
+    let publisher = broadcast.publisher();
+    let tracks = broadcast.tracks();
+    let source = [Kind::Video, Kind::Audio].map(|kind| broadcast.source(kind));
+    let received_bytes = source.iter().flatten().map(|track| track.stats().bytes).sum();
+    let (width, height) = source[0].as_ref().and_then(|track| dimensions(track)).unwrap_or_default();
+    let mut json = describe_row(row.unwrap_or_default());
+    json.stream_id = broadcast.id().stream().to_owned();
+    json.app = broadcast.id().app().to_owned();
+    json.publisher_connected = broadcast.status() == Status::Live;
+    if broadcast.status() != Status::Ended {
+        json.status = BroadcastStatus::Broadcasting;
+        json.update_time = now_us / 1000;
+        json.duration = (now_us - began_us) / 1000;
+    }
+    json.publish_type = publisher.protocol.to_owned();
+    json.remote_ip = publisher.remote;
+    json.user_agent = publisher.agent;
+    json.start_time = began_us / 1000;
+    json.absolute_start_time_ms = began_us / 1000;
+    json.hls_viewer_count = viewers.hls;
+    json.webrtc_viewer_count = viewers.webrtc;
+    json.received_bytes = received_bytes;
+    json.bitrate = source.iter().flatten().map(|track| track.stats().bits_per_second).sum();
+    (json.width, json.height) = (width, height);
+    json.drop_packet_count_in_ingestion = broadcast.dropped();
+    json.tracks = tracks.iter().map(|track| describe_track(track)).collect();
+    json.delivery_path =
+        DeliveryPaths { webrtc: paths(broadcast, Delivery::WebRtc), hls: paths(broadcast, Delivery::Mp4) };
+    json
+}
+
+fn describe_row(row: BroadcastRow) -> BroadcastJson {
+    let started_ms = row.started_ms.unwrap_or_default();
+    BroadcastJson {
+        stream_id: row.stream,
+        app: row.app,
+        status: row.status,
+        r#type: "liveStream",
+        publish_type: row.publish_type,
+        name: row.details.name,
+        description: row.details.description,
+        meta_data: row.details.metadata,
+        date: row.created_ms,
+        start_time: started_ms,
+        absolute_start_time_ms: started_ms,
+        update_time: row.updated_ms,
+        duration: row.ended_ms.map_or(0, |ended_ms| ended_ms - started_ms),
+        mp4_enabled: row.record_override.map_or(0, |on| if on { 1 } else { -1 }),
+        hls_viewer_count: 0,
+        webrtc_viewer_count: 0,
+        rtmp_viewer_count: 0,
+        dash_viewer_count: 0,
+        remote_ip: row.remote,
+        user_agent: row.agent,
+        received_bytes: 0,
+        bitrate: 0,
+        width: 0,
+        height: 0,
+        drop_frame_count_in_encoding: 0,
+        drop_packet_count_in_ingestion: 0,
+        zombi: false,
+        is_virtual: false,
+        publisher_connected: false,
+        tracks: Vec::new(),
+        delivery_path: DeliveryPaths::default(),
+    }
+}
+
+fn describe_track(track: &Track) -> TrackJson {
+    let stats = track.stats();
+    let info = track.info();
+    let (width, height) = dimensions(track).unzip();
+    let (sample_rate, channels) = match info.as_ref().map(|info| info.shape) {
+        Some(Shape::Audio { sample_rate, channels }) => (Some(sample_rate), Some(channels)),
+        _ => (None, None),
+    };
+    TrackJson {
+        name: track.name().to_owned(),
+        codec: info.as_ref().map(|info| info.codec.name()),
+        codec_string: info.as_ref().map(|info| info.rfc6381()),
+        width,
+        height,
+        sample_rate,
+        channels,
+        readers: stats.readers,
+        frames: stats.frames,
+        bytes: stats.bytes,
+        skipped: stats.skipped,
+        cache_bytes: stats.ring_bytes,
+    }
+}
+
+fn dimensions(track: &Track) -> Option<(u32, u32)> {
+    match track.info()?.shape {
+        Shape::Video { width, height, .. } => Some((width, height)),
+        Shape::Audio { .. } => None,
+    }
+}
+
+fn paths(broadcast: &Broadcast, delivery: Delivery) -> BTreeMap<&'static str, String> {
+    [("video", Kind::Video), ("audio", Kind::Audio)]
+        .into_iter()
+        .filter_map(|(name, kind)| Some((name, broadcast.choose(kind, delivery)?.to_string())))
+        .collect()
+}

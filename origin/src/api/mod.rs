@@ -1,0 +1,133 @@
+//! REST, with paths and field names that Ant Media's clients know.
+//!
+//! In: requests. Out: what the hub shows of the present and the registry of the past. Reading is free; changing is for
+//! the networks in `http.admin_networks`. Deliberately absent: media, and queries to the registry for what is live.
+
+mod broadcasts;
+mod vods;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{delete, get, put},
+};
+use headwater_common::{
+    audience::CountViewers,
+    config::Config,
+    http::{Admin, NO_STORE, admin_only},
+    live::{BroadcastId, Hub},
+    registry::{Registry, RegistryError},
+};
+use serde::Serialize;
+
+use crate::record::{DeleteError, Recorder, SetError};
+
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) config: Arc<Config>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) registry: Registry,
+    pub(crate) recorder: Recorder,
+    pub(crate) viewers: CountViewers,
+}
+
+pub(crate) fn router(api: Api) -> Router {
+    let admin = Admin::new(&api.config.http.admin_networks);
+    Router::new()
+        .route("/rest/v2/version", get(version))
+        .route("/rest/v2/live", get(broadcasts::live))
+        .route("/{app}/rest/v2/version", get(version))
+        .route("/{app}/rest/v2/broadcasts/list/{offset}/{size}", get(broadcasts::list))
+        .route("/{app}/rest/v2/broadcasts/count", get(broadcasts::count))
+        .route("/{app}/rest/v2/broadcasts/active-live-stream-count", get(broadcasts::count_live))
+        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get))
+        .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
+        .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))
+        .route("/{app}/rest/v2/vods/list/{offset}/{size}", get(vods::list))
+        .route("/{app}/rest/v2/vods/count", get(vods::count))
+        .route("/{app}/rest/v2/vods/{vod}", get(vods::get))
+        .route("/{app}/rest/v2/vods/{vod}", delete(vods::remove))
+        .layer(middleware::from_fn_with_state(admin, admin_only))
+        .with_state(api)
+}
+
+/// What a page of a list may hold, as Ant Media's clients expect.
+const PAGE_MAX: usize = 50;
+
+async fn version() -> impl IntoResponse {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        version_name: &'static str,
+        version_type: &'static str,
+        build_number: &'static str,
+    }
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    Json(Version { version_name: VERSION, version_type: "Headwater", build_number: VERSION })
+}
+
+/// How a change went: the shape every Ant Media client reads.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    success: bool,
+    message: String,
+    data_id: Option<String>,
+}
+
+impl Outcome {
+    fn done(data_id: impl Into<String>) -> Self {
+        Self { success: true, message: String::new(), data_id: Some(data_id.into()) }
+    }
+
+    fn failed(message: impl Into<String>) -> Self {
+        Self { success: false, message: message.into(), data_id: None }
+    }
+}
+
+/// Every way a request can fail, and its status code, in one place.
+#[derive(Debug, thiserror::Error)]
+enum ApiError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0} is not known")]
+    Unknown(String),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Set(#[from] SetError),
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
+            Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Delete(DeleteError::InProgress { .. }) => StatusCode::CONFLICT,
+            Self::Delete(DeleteError::Place(_)) => StatusCode::BAD_REQUEST,
+            Self::Registry(_) | Self::Set(_) | Self::Delete(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status.is_server_error() {
+            tracing::error!(error = %self, "REST request failed");
+        }
+        (status, [NO_STORE], Json(Outcome::failed(self.to_string()))).into_response()
+    }
+}
+
+impl Api {
+    fn id(&self, app: &str, stream: &str) -> Result<BroadcastId, ApiError> {
+        self.app(app)?;
+        BroadcastId::new(app, stream).map_err(|error| ApiError::Invalid(error.to_string()))
+    }
+
+    fn app(&self, app: &str) -> Result<(), ApiError> {
+        if self.config.apps.contains_key(app) { Ok(()) } else { Err(ApiError::Unknown(format!("application {app:?}"))) }
+    }
+}

@@ -66,7 +66,7 @@ fn the_player_prefers_webrtc_and_switches_to_hls_and_back() {
 fn the_player_falls_back_to_hls_where_webrtc_does_not_get_through() {
     heavy(s(90), || {
         // The media address that viewers are told is one that nobody answers on.
-        let server = Server::with("[rtc]\npublic_ips = [\"192.0.2.1\"]\n");
+        let server = Server::with("[rtc]\npublic_ips = [\"127.77.0.1\"]\n");
         let _publisher = Clock::default().publish(&server.rtmp_url("live/blocked"));
         server.until_status("blocked", "broadcasting");
         let mut viewer = Player::page(&server, "live", "blocked", "");

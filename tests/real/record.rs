@@ -158,10 +158,10 @@ fn a_killed_server_loses_less_than_a_gop() {
         let mut wire = Wire::connect(&server);
         wire.publish("live", "crash").expect("published");
         let tags: Vec<_> = flv::clip().iter().filter(|tag| tag.time_ms < 7500).cloned().collect();
-        let mut wire = wire.play_out(tags).end().expect("sent");
-        // Not one byte later than what was sent, and the recorder has had no time to say goodbye.
+        let wire = wire.play_out(tags).end().expect("sent");
+        // The publisher is still connected: nobody has told the recorder that this is the end.
         server.kill();
-        drop(wire.read());
+        drop(wire);
         server.start_again();
         let (_, file) = until_vod(&server, "crash");
         assert_decodes(&file);

@@ -405,7 +405,15 @@ mod tests {
         let gop = Arc::new(gop);
         for &(dts_us, keyframe) in frames {
             let payload = Bytes::from_static(b"frame");
-            writer.write(Frame { gop: gop.clone(), dts_us, pts_us: dts_us, keyframe, payload, info: info.clone() });
+            writer.write(Frame {
+                gop: gop.clone(),
+                dts_us,
+                pts_us: dts_us,
+                keyframe,
+                payload,
+                info: info.clone(),
+                rtp: Default::default(),
+            });
         }
         writer
     }

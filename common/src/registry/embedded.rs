@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -37,7 +37,9 @@ pub struct Registry {
 
 struct Shared {
     path: PathBuf,
-    database: Database,
+    /// Forgotten after an error of the disk, because redb takes no more orders then, and opened again by whoever asks
+    /// next: a disk that was full for a moment must not end the service.
+    database: Mutex<Option<Arc<Database>>>,
 }
 
 pub struct Opened {
@@ -81,17 +83,15 @@ impl Registry {
     /// Opens the file or begins a new one.
     pub fn open(path: &Path) -> Result<Opened, RegistryError> {
         let new = !path.exists();
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => RegistryError::Held { path: path.to_owned() },
-            error => RegistryError::Open { path: path.to_owned(), source: Box::new(error.into()) },
-        })?;
+        let database = open_database(path)?;
         if new {
             // The file is only there for good once its directory says so.
             let synced =
                 path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent).and_then(|dir| dir.sync_all()));
             synced.map_err(|error| RegistryError::Open { path: path.to_owned(), source: Box::new(error.into()) })?;
         }
-        let registry = Self { shared: Arc::new(Shared { path: path.to_owned(), database }) };
+        let registry =
+            Self { shared: Arc::new(Shared { path: path.to_owned(), database: Mutex::new(Some(Arc::new(database))) }) };
         let orphans = registry.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let found = meta.get(META_VERSION)?.map(|version| version.value());
@@ -307,8 +307,9 @@ impl Registry {
     }
 
     fn write<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T, RegistryError> {
+        let database = self.database()?;
         let run = || {
-            let transaction = self.shared.database.begin_write()?;
+            let transaction = database.begin_write()?;
             let value = body(&transaction)?;
             transaction.commit()?;
             Ok(value)
@@ -321,18 +322,37 @@ impl Registry {
         table: TableDefinition<'_, K, V>,
         body: impl FnOnce(&redb::ReadOnlyTable<K, V>) -> Result<T, Fault>,
     ) -> Result<T, RegistryError> {
-        let run = || body(&self.shared.database.begin_read()?.open_table(table)?);
+        let database = self.database()?;
+        let run = || body(&database.begin_read()?.open_table(table)?);
         run().map_err(|fault| self.explain(fault))
+    }
+
+    fn database(&self) -> Result<Arc<Database>, RegistryError> {
+        let mut database = self.shared.database.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*database {
+            Some(database) => Ok(database.clone()),
+            None => Ok(database.insert(Arc::new(open_database(&self.shared.path)?)).clone()),
+        }
     }
 
     fn explain(&self, fault: Fault) -> RegistryError {
         let path = self.shared.path.clone();
+        if matches!(fault, Fault::Storage(_)) {
+            *self.shared.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         match fault {
             Fault::Storage(source) => RegistryError::Storage { path, source },
             Fault::Row { key, source } => RegistryError::Row { path, key, source },
             Fault::Refused(error) => error,
         }
     }
+}
+
+fn open_database(path: &Path) -> Result<Database, RegistryError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => RegistryError::Held { path: path.to_owned() },
+        error => RegistryError::Open { path: path.to_owned(), source: Box::new(error.into()) },
+    })
 }
 
 fn new_row(transaction: &WriteTransaction, id: &BroadcastId, now_ms: i64) -> Result<BroadcastRow, Fault> {

@@ -256,3 +256,29 @@ fn what_a_method_returned_for_survives_kill_9() {
         assert_eq!((row.epoch, row.status), (round, BroadcastStatus::TerminatedUnexpectedly));
     }
 }
+
+#[test]
+fn a_disk_that_was_full_for_a_moment_does_not_end_the_service() {
+    let scratch = Scratch::new("full");
+    let mount = |arguments: &[&str]| {
+        let status = std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(&scratch.0).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=6m", "headwater-test"]) {
+        eprintln!("no file system can be mounted here, the test is left out");
+        return;
+    }
+    let registry = scratch.open();
+    registry.create(&id("first"), Details::default(), 1).unwrap();
+    let ballast = scratch.0.join("ballast");
+    let _ = std::fs::write(&ballast, vec![0; 8 << 20]);
+    let large = || Details { metadata: "x".repeat(100_000), ..Details::default() };
+    let refused = (0..100).find(|n| registry.create(&id(&format!("s{n}")), large(), 1).is_err());
+    assert!(refused.is_some(), "the disk is full");
+    std::fs::remove_file(&ballast).unwrap();
+    registry.create(&id("after"), large(), 2).unwrap();
+    assert!(registry.get(&id("first")).unwrap().is_some() && registry.get(&id("after")).unwrap().is_some());
+    assert_eq!(registry.count("live").unwrap(), refused.unwrap() + 2, "what was granted is there");
+    drop(registry);
+    assert!(mount(&["umount"]));
+}

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(store.size(&draft).unwrap(), 5);
         fs::write(scratch.0.join("registry.redb"), b"not an application").unwrap();
         fs::write(scratch.0.join("live/streams/Ünfug.recording"), b"not ours").unwrap();
-        assert_eq!(store.list(".recording").unwrap(), [draft.clone()]);
+        assert_eq!(store.list(".recording").unwrap(), std::slice::from_ref(&draft));
         store.rename(&draft, &whole).unwrap();
         assert!(!store.exists(&draft) && store.exists(&whole));
         store.create(&draft).unwrap();

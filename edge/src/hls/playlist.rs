@@ -43,9 +43,17 @@ fn write(text: &mut String, window: &Window, stream: &str, form: Form) -> fmt::R
         let name = Name { born_us: window.born_us, piece };
         if form.nested { name.to_string() } else { format!("{stream}/{name}") }
     };
-    let edge_us = window.listed().next_back().map_or(0, Segment::end_us);
-    let skippable = |segment: &&Segment| segment.complete && segment.end_us() <= edge_us - SKIP_TARGETS * target_us;
-    let skipped = if form.delta { window.listed().take_while(skippable).count() } else { 0 };
+    // How much is listed behind each segment. By durations: between two publishers there is time without media.
+    let mut behind_us: Vec<i64> = Vec::new();
+    let total_us = window.listed().rev().fold(0, |sum_us, segment| {
+        behind_us.push(sum_us);
+        sum_us + segment.duration_us
+    });
+    behind_us.reverse();
+    let rest_us = |count: usize| behind_us.get(count.wrapping_sub(1)).copied().unwrap_or(total_us);
+    let skippable = |at: &usize| rest_us(*at) >= SKIP_TARGETS * target_us;
+    let complete = window.listed().filter(|segment| segment.complete).count();
+    let skipped = if form.delta { (0..=complete).take_while(skippable).last().unwrap_or(0) } else { 0 };
 
     text.push_str("#EXTM3U\n");
     // 6 for EXT-X-MAP, 9 for EXT-X-SKIP (8): players that know neither parts nor updates stop at higher ones.
@@ -71,7 +79,7 @@ fn write(text: &mut String, window: &Window, stream: &str, form: Form) -> fmt::R
     }
 
     let mut before: Option<&Segment> = None;
-    for (at, segment) in window.listed().enumerate() {
+    for ((at, segment), behind_us) in window.listed().enumerate().zip(&behind_us) {
         let last = before.replace(segment);
         if at < skipped {
             continue;
@@ -88,7 +96,7 @@ fn write(text: &mut String, window: &Window, stream: &str, form: Form) -> fmt::R
         if let Ok(at) = jiff::Timestamp::from_microsecond(window.born_us + gop.start_us) {
             writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{at:.3}")?;
         }
-        if segment.end_us() > edge_us - PARTS_TARGETS * target_us {
+        if *behind_us < PARTS_TARGETS * target_us {
             for (index, part) in (0..).zip(&segment.parts) {
                 let uri = uri(Piece::Part { gop: gop.id, index });
                 write!(text, "#EXT-X-PART:DURATION={},URI=\"{uri}\"", Seconds(part.duration_us))?;
@@ -113,6 +121,10 @@ struct Seconds(i64);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+        let digits = format!("{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000);
+        // "2.0" is as good as "2.000000", and a playlist is fetched five times a second.
+        let trimmed = digits.trim_end_matches('0');
+        f.write_str(trimmed)?;
+        if trimmed.ends_with('.') { f.write_str("0") } else { Ok(()) }
     }
 }

@@ -49,10 +49,6 @@ pub(super) struct Window {
 }
 
 impl Segment {
-    pub(super) fn end_us(&self) -> i64 {
-        self.gop.start_us + self.duration_us
-    }
-
     /// It can be played without the one before it.
     pub(super) fn independent(&self) -> bool {
         self.parts.first().is_some_and(|part| part.independent)

@@ -210,15 +210,20 @@ impl Shared {
     /// On a thread of its own: it takes as long as the disk takes. There are as many as there are files to finalise,
     /// and all but a few of them sleep.
     fn in_background(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
-        struct Done(Arc<Shared>);
+        struct Done(watch::Sender<usize>);
         impl Drop for Done {
             fn drop(&mut self) {
-                self.0.finalising.send_modify(|files| *files -= 1);
+                self.0.send_modify(|files| *files -= 1);
             }
         }
         self.finalising.send_modify(|files| *files += 1);
-        let done = Done(self.clone());
-        let spawned = thread::Builder::new().name("finalise".into()).spawn(move || work(&done.0));
+        let (done, shared) = (Done(self.finalising.clone()), self.clone());
+        let spawned = thread::Builder::new().name("finalise".into()).spawn(move || {
+            // Done only when nothing is held any more.
+            let _done = done;
+            let shared = shared;
+            work(&shared);
+        });
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread to finalise a recording on, the next start does it");
         }

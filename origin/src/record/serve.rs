@@ -2,6 +2,8 @@
 //! from the disk in bounded pieces as the viewer takes them, or 304, 404, 416. Deliberately absent: routes (the path is
 //! shared with HLS), CORS and permission (the server's layers), and files that are still being written.
 
+use std::io::ErrorKind;
+
 use axum::{
     body::Body,
     extract::Request,
@@ -30,6 +32,7 @@ pub async fn serve_mp4(store: &Store, app: &str, file: &str, mut request: Reques
     }
     let mut response = match files.try_call(request).await {
         Ok(response) => response.map(Body::new),
+        Err(error) if error.kind() == ErrorKind::NotFound => return StatusCode::NOT_FOUND.into_response(),
         Err(error) => {
             tracing::error!(file = %place, %error, "recording can't be read");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();

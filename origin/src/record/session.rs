@@ -74,7 +74,7 @@ impl Session {
         };
         let run = move || {
             let id = work.source.broadcast().id().clone();
-            let _counted = Counted::new(&work.shared);
+            let counted = Counted::new(&work.shared);
             let outcome = match work.run() {
                 Ok(()) => Outcome::Over,
                 Err(error) => {
@@ -84,6 +84,7 @@ impl Session {
                     Outcome::Failed
                 }
             };
+            drop((counted, work));
             let _ = report.send(outcome);
         };
         let thread = thread::Builder::new().name("record".into()).stack_size(STACK_BYTES).spawn(run)?.thread().clone();
@@ -133,7 +134,6 @@ impl Work {
             // Looked at before the frames, so that nothing written earlier is missed.
             let stop = self.stop.load(Relaxed);
             let status = self.source.broadcast().status();
-            let changed = self.changes.has_changed().unwrap_or(true);
             let some = self.drain()?;
             match status {
                 Status::Live => (over_since, flushed) = (None, false),
@@ -151,21 +151,24 @@ impl Work {
                 self.cutter.finish()?;
                 return self.apply();
             }
-            if changed {
-                self.changes.mark_unchanged();
-                self.source.refresh();
-            } else {
-                thread::park_timeout(LOOK_EVERY);
-            }
+            thread::park_timeout(LOOK_EVERY);
         }
     }
 
     /// Takes everything that is there; true if anything was.
     fn drain(&mut self) -> Result<bool, SessionError> {
         let mut some = false;
-        self.cutter.expect(self.source.has(Kind::Video), self.source.has(Kind::Audio));
-        while let Some(frame) = self.source.next() {
+        loop {
+            let frame = self.source.next();
+            // A change that precedes this frame in the hall is seen before the frame is used: an announced track must
+            // be expected before a file begins without it.
+            if self.changes.has_changed().unwrap_or(false) {
+                self.changes.mark_unchanged();
+                self.source.refresh();
+            }
+            let Some(frame) = frame else { break };
             some = true;
+            self.cutter.expect(self.source.has(Kind::Video), self.source.has(Kind::Audio));
             self.shared.door.received.inc();
             self.cutter.handle_frame(frame)?;
             self.apply()?;

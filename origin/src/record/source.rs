@@ -112,7 +112,9 @@ impl Lane {
 
     fn fill(&mut self, epoch: u64) {
         let Some(reader) = &mut self.reader else { return };
-        while self.head.as_ref().is_none_or(|head| head.gop.epoch < epoch) {
+        // What MP4 can't carry is left over in a track that carried something else before.
+        let useless = |head: &Arc<Frame>| head.gop.epoch < epoch || head.info.obstacle(Delivery::Mp4).is_some();
+        while self.head.as_ref().is_none_or(useless) {
             let Some(frame) = reader.try_next() else {
                 self.head = None;
                 return;

@@ -50,7 +50,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
 /// What one broadcast's recording has come to.
 #[derive(Default)]
 struct Desire {
-    /// Something was recorded of this claim, or was tried.
+    /// The newest claim that was looked at with something in it to record.
     epoch: u64,
     /// Why nothing more is tried: it failed, and nobody has asked again (the wishes' version then).
     failed_at: Option<u64>,
@@ -75,7 +75,7 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
             Some(_) => {}
             None if !here || wish.closing => return,
             None if wanted => session = desire.begin(&shared, &broadcast, wish.version),
-            None => {}
+            None => desire.epoch = broadcast.epoch(),
         }
         desire.version = wish.version;
         let outcome = async {
@@ -107,8 +107,11 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
 impl Desire {
     fn begin(&mut self, shared: &Arc<Shared>, broadcast: &Arc<Broadcast>, version: u64) -> Option<Session> {
         let epoch = broadcast.epoch();
+        // All of a claim that was to be recorded from its beginning, even if it is over already; what an operator asks
+        // for begins where he asks.
+        let whole = epoch > self.epoch && version == self.version;
         let recordable = [Kind::Video, Kind::Audio].iter().any(|kind| broadcast.choose(*kind, Delivery::Mp4).is_some());
-        if broadcast.status() != Status::Live || !recordable {
+        if !recordable || (broadcast.status() != Status::Live && !whole) {
             return None;
         }
         if epoch > self.epoch {
@@ -117,8 +120,7 @@ impl Desire {
         if self.failed_at == Some(version) {
             return None;
         }
-        // All of a claim that was to be recorded from its beginning; what an operator asks for begins where he asks.
-        let from = if epoch > self.epoch && version == self.version { From::Epoch } else { From::Newest };
+        let from = if whole { From::Epoch } else { From::Newest };
         self.epoch = epoch;
         match Session::begin(shared, broadcast.clone(), from) {
             Ok(session) => Some(session),

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, ThreadId},
     time::{Duration, Instant},
 };
@@ -13,6 +13,10 @@ use super::until;
 
 /// Process groups that run, with the test thread that started them.
 static RUNNING: Mutex<Vec<(ThreadId, u32)>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<(ThreadId, u32)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const TAIL_LINES: usize = 80;
 
@@ -30,11 +34,25 @@ struct Output {
 }
 
 impl Output {
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn after(&self, mark: usize) -> Vec<String> {
+        self.lines()[mark..].to_vec()
+    }
+
+    /// Whether there are more than `count` lines, now or within the limit.
+    fn wait(&self, count: usize, limit: Duration) -> bool {
+        let waited = self.grown.wait_timeout_while(self.lines(), limit, |lines| lines.len() <= count);
+        waited.unwrap_or_else(PoisonError::into_inner).0.len() > count
+    }
+
     fn follow(self: &Arc<Self>, stream: impl Read + Send + 'static) {
         let output = self.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                output.lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                output.lines().push(String::from_utf8_lossy(&line).into_owned());
                 output.grown.notify_all();
             }
         });
@@ -47,7 +65,7 @@ impl Process {
         // A group of its own: a script's children go when it goes.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}; run tests/setup.sh"));
-        RUNNING.lock().unwrap().push((thread::current().id(), child.id()));
+        running().push((thread::current().id(), child.id()));
         let output = Arc::<Output>::default();
         output.follow(child.stdout.take().expect("stdout is piped"));
         output.follow(child.stderr.take().expect("stderr is piped"));
@@ -65,11 +83,11 @@ impl Process {
 
     /// How many lines there are so far; a mark for [`Process::line_after`].
     pub(crate) fn lines(&self) -> usize {
-        self.output.lines.lock().unwrap().len()
+        self.output.lines().len()
     }
 
     pub(crate) fn text(&self) -> String {
-        self.output.lines.lock().unwrap().join("\n")
+        self.output.lines().join("\n")
     }
 
     pub(crate) fn line<T>(&mut self, what: &str, limit: Duration, find: impl FnMut(&str) -> Option<T>) -> T {
@@ -89,17 +107,15 @@ impl Process {
         loop {
             // Asked before the lines are read: what was said before the end is not missed.
             let ended = self.child.try_wait().ok().flatten();
-            let mut lines = self.output.lines.lock().unwrap();
-            while next < lines.len() {
-                next += 1;
-                if let Some(found) = find(&lines[next - 1]) {
-                    return found;
-                }
+            let fresh = self.output.after(next);
+            next += fresh.len();
+            if let Some(found) = fresh.iter().find_map(|line| find(line)) {
+                return found;
             }
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited {limit:?} for {what} from {}", self.name);
-            (lines, _) = self.output.grown.wait_timeout(lines, left.min(Duration::from_millis(100))).unwrap();
-            assert!(ended.is_none() || next < lines.len(), "{} ended ({ended:?}) before {what}", self.name);
+            let more = self.output.wait(next, left.min(Duration::from_millis(100)));
+            assert!(ended.is_none() || more, "{} ended ({ended:?}) before {what}", self.name);
         }
     }
 
@@ -128,9 +144,9 @@ impl Drop for Process {
         let failed = thread::panicking();
         signal(self.child.id(), "KILL");
         let _ = self.child.wait();
-        RUNNING.lock().unwrap().retain(|(_, pid)| *pid != self.child.id());
+        running().retain(|(_, pid)| *pid != self.child.id());
         if failed {
-            let lines = self.output.lines.lock().unwrap();
+            let lines = self.output.lines();
             eprintln!("---- {} said ({} lines, the last {TAIL_LINES}):", self.name, lines.len());
             for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
                 eprintln!("{line}");
@@ -146,7 +162,7 @@ fn signal(pid: u32, name: &str) {
 }
 
 pub(super) fn kill_all_of(test: ThreadId) {
-    for (_, pid) in RUNNING.lock().unwrap().iter().filter(|(owner, _)| *owner == test) {
+    for (_, pid) in running().iter().filter(|(owner, _)| *owner == test) {
         signal(*pid, "KILL");
     }
 }

@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 MEASURE_S=${MEASURE_S:-10}
+# Between runs: a server may keep for some seconds what the last viewers needed, and that would count as idle.
+PAUSE_S=7
 SERVER_CORE=${SERVER_CORE:-0} LOAD_CORE=${LOAD_CORE:-1}
 HTTP=18080 RTMP=11935 RTC=15000 NGINX_HTTP=18081 NGINX_RTMP=11936
 NGINX_MODULE=/usr/lib/nginx/modules/ngx_rtmp_module.so
@@ -25,8 +27,9 @@ run() {
 	local label=$1
 	shift
 	echo "== $label" >&2
+	sleep "$PAUSE_S"
 	last=$(bench "$@") || last='{}'
-	jq -c --arg label "$label" '{label: $label} + .' <<<"$last" >>"$out/runs.jsonl"
+	jq -c --arg run "$label" '{run: $run} + .' <<<"$last" >>"$out/runs.jsonl"
 }
 # row LABEL EXPRESSION…: a line of the table from $last; what is missing is a dash.
 row() {
@@ -37,7 +40,7 @@ row() {
 }
 n() { echo "($1) | if . == null then null else (. * $2 | round / $2) end"; } # n EXPRESSION 10^DIGITS
 publish() { # URL SECONDS: a publisher in the background for at most so long
-	bench rtmp --url "$1" --seconds "$2" >/dev/null 2>>"$dir/publisher.log" &
+	taskset -c "$LOAD_CORE" target/release/headwater-bench rtmp --url "$1" --seconds "$2" >/dev/null 2>&1 &
 	publisher=$!
 	pids+=("$publisher")
 }
@@ -60,7 +63,7 @@ start_headwater() {
 	taskset -c "$SERVER_CORE" target/release/headwater --config "$dir/headwater.toml" >"$out/headwater.log" 2>&1 &
 	headwater=$!
 	pids+=("$headwater")
-	until_ok "http://127.0.0.1:$HTTP/healthz"
+	until_ok "http://127.0.0.1:$HTTP/readyz"
 }
 stop_headwater() { kill "$headwater"; wait "$headwater" || true; }
 
@@ -111,7 +114,7 @@ start_headwater
 echo "## $(date -u +%F), $(git rev-parse --short HEAD)"
 echo
 echo "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), kernel $(uname -r). Server on one core, generator on another, $MEASURE_S s"
-echo "measured each, 720p30 1.08 Mbit/s H.264 + 96 kbit/s AAC. Ratios within this section hold; absolute figures are this machine's."
+echo "measured each, 720p30 1.08 Mbit/s H.264 + 96 kbit/s AAC. Load average at the start: $(cut -d" " -f1-3 /proc/loadavg). Ratios within this section hold; absolute figures are this machine's."
 
 echo; echo "### Idle"
 echo; echo "| | memory MB | CPU ms/s | threads |"; echo "|---|---|---|---|"

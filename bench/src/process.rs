@@ -3,7 +3,7 @@
 //! [`Probe`] looks at the server before the clients come, while they are there, and takes the difference; it looks at
 //! this process too, because a generator that is itself out of breath measures nothing.
 
-use std::{fs, time::Duration, time::Instant};
+use std::{collections::BTreeMap, fs, time::Duration, time::Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -11,46 +11,51 @@ use serde::Serialize;
 /// How long the server is watched before the first client.
 const BASELINE: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sample {
     at: Instant,
-    cpu: Duration,
+    /// Per thread, because only there the kernel tells nanoseconds; the process as a whole counts in steps of 10 ms.
+    cpu: BTreeMap<u32, Duration>,
     rss_kb: u64,
     pss_kb: u64,
-    threads: u64,
     fds: u64,
 }
 
 impl Sample {
     fn of(pid: u32) -> Result<Self> {
-        let read = |file: &str| {
-            let path = format!("/proc/{pid}/{file}");
-            fs::read_to_string(&path).with_context(|| format!("reading {path}"))
-        };
-        let stat = read("stat")?;
-        // The command may contain blanks; everything behind its closing parenthesis is numbers (proc(5)).
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-        let (user, system) = field(11).zip(field(12)).with_context(|| format!("no CPU times in {stat:?}"))?;
-        let memory = read("smaps_rollup")?;
+        let directory = format!("/proc/{pid}");
+        let memory = fs::read_to_string(format!("{directory}/smaps_rollup"));
+        let memory = memory.with_context(|| format!("process {pid}: no memory figures"))?;
         let kb = |name: &str| {
             let line = memory.lines().find(|line| line.starts_with(name))?;
             line.split_whitespace().nth(1)?.parse().ok()
         };
+        let threads = fs::read_dir(format!("{directory}/task"))?.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            // A thread may end while we look.
+            let on_cpu = fs::read_to_string(path.join("schedstat")).ok()?;
+            let ns = on_cpu.split_whitespace().next()?.parse().ok()?;
+            Some((path.file_name()?.to_str()?.parse().ok()?, Duration::from_nanos(ns)))
+        });
         Ok(Self {
             at: Instant::now(),
-            // USER_HZ is 100 on every Linux that matters.
-            cpu: Duration::from_millis((user + system) * 10),
+            cpu: threads.collect(),
             rss_kb: kb("Rss:").context("no Rss in smaps_rollup")?,
             pss_kb: kb("Pss:").context("no Pss in smaps_rollup")?,
-            threads: field(17).context("no thread count in stat")?,
-            fds: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
+            fds: fs::read_dir(format!("{directory}/fd"))?.count() as u64,
         })
+    }
+
+    /// What threads that began and ended in between spent is not seen.
+    fn cpu_since(&self, before: &Self) -> Duration {
+        let spent =
+            |(thread, now): (&u32, &Duration)| now.saturating_sub(before.cpu.get(thread).copied().unwrap_or_default());
+        self.cpu.iter().map(spent).sum()
     }
 
     fn cpu_ms_per_s_since(&self, before: &Self) -> f64 {
         let elapsed = self.at.duration_since(before.at).as_secs_f64();
-        (self.cpu - before.cpu).as_secs_f64() * 1e3 / elapsed.max(1e-9)
+        self.cpu_since(before).as_secs_f64() * 1e3 / elapsed.max(1e-9)
     }
 }
 
@@ -72,7 +77,7 @@ pub(crate) struct Server {
     pub(crate) pss_kb: u64,
     pub(crate) idle_rss_kb: u64,
     pub(crate) kb_per_client: f64,
-    pub(crate) threads: u64,
+    pub(crate) threads: usize,
     pub(crate) fds: u64,
 }
 
@@ -111,15 +116,15 @@ impl Probe {
     }
 
     pub(crate) fn end(&self, clients: u32) -> Result<Cost> {
-        let (generator_begun, server_begun) = self.begun.context("the measured time never began")?;
+        let (generator_begun, server_begun) = self.begun.as_ref().context("the measured time never began")?;
         let generator = Sample::of(std::process::id())?;
-        let server = match (self.server, self.idle, server_begun) {
+        let server = match (self.server, &self.idle, server_begun) {
             (Some(pid), Some(idle), Some(begun)) => {
                 let now = Sample::of(pid)?;
                 let clients = f64::from(clients.max(1));
-                let cpu_ms_per_s = now.cpu_ms_per_s_since(&begun);
+                let cpu_ms_per_s = now.cpu_ms_per_s_since(begun);
                 let joining_s = begun.at.duration_since(idle.at).as_secs_f64();
-                let join_us = (begun.cpu - idle.cpu).as_secs_f64() * 1e6 - self.idle_cpu_ms_per_s * 1e3 * joining_s;
+                let join_us = begun.cpu_since(idle).as_secs_f64() * 1e6 - self.idle_cpu_ms_per_s * 1e3 * joining_s;
                 Some(Server {
                     cpu_ms_per_s,
                     idle_cpu_ms_per_s: self.idle_cpu_ms_per_s,
@@ -129,7 +134,7 @@ impl Probe {
                     pss_kb: now.pss_kb,
                     idle_rss_kb: idle.rss_kb,
                     kb_per_client: (now.rss_kb as f64 - idle.rss_kb as f64) / clients,
-                    threads: now.threads,
+                    threads: now.cpu.len(),
                     fds: now.fds,
                 })
             }
@@ -137,7 +142,7 @@ impl Probe {
         };
         Ok(Cost {
             seconds: generator.at.duration_since(generator_begun.at).as_secs_f64(),
-            generator_cpu_ms_per_s: generator.cpu_ms_per_s_since(&generator_begun),
+            generator_cpu_ms_per_s: generator.cpu_ms_per_s_since(generator_begun),
             server,
         })
     }
@@ -150,12 +155,9 @@ mod tests {
     #[test]
     fn a_busy_process_is_seen_to_be_busy() {
         let before = Sample::of(std::process::id()).unwrap();
-        let mut spins = 0u64;
-        while Sample::of(std::process::id()).unwrap().cpu - before.cpu < Duration::from_millis(50) {
-            spins += 1;
-        }
+        while Sample::of(std::process::id()).unwrap().cpu_since(&before) < Duration::from_millis(20) {}
         let after = Sample::of(std::process::id()).unwrap();
-        assert!(spins > 0 && after.cpu_ms_per_s_since(&before) > 0.0);
-        assert!(after.rss_kb >= after.pss_kb && after.threads >= 1 && after.fds >= 3);
+        assert!(after.cpu_ms_per_s_since(&before) > 0.0);
+        assert!(after.rss_kb >= after.pss_kb && !after.cpu.is_empty() && after.fds >= 3);
     }
 }

@@ -42,8 +42,8 @@ pub(crate) struct Options {
     file: Option<PathBuf>,
     #[command(flatten)]
     variant: clip::Variant,
-    /// Put the send time into every nth picture
-    #[arg(long, default_value_t = 1)]
+    /// Put the send time into every nth picture; towards viewers each may cost a small packet of its own
+    #[arg(long, default_value_t = 10)]
     stamp_every: usize,
 }
 

@@ -25,6 +25,7 @@ const TICK: Duration = Duration::from_millis(5);
 const WAKER: Token = Token(usize::MAX);
 /// Datagrams taken by one system call, each up to the largest that segmentation offload can hand over.
 const BATCH: usize = 8;
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// In which part of the run we are.
@@ -109,6 +110,8 @@ impl Loop {
 
     fn sit_down(&mut self, viewer: Viewer, socket: std::net::UdpSocket) -> Result<()> {
         let state = UdpSocketState::new((&socket).into())?;
+        // A whole gop may come at once; where the system allows less, it shows as loss that is not the server's.
+        state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER_BYTES)?;
         let mut socket = UdpSocket::from_std(socket);
         let entry = self.seats.vacant_entry();
         self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE)?;

@@ -236,16 +236,5 @@ impl Viewer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lost_is_what_never_came() {
-        let mut sequences = Sequences::default();
-        assert_eq!(sequences.lost(), 0);
-        for sequence in [10, 11, 14, 13] {
-            sequences.push(sequence);
-        }
-        assert_eq!(sequences.lost(), 1);
-    }
-}
+#[path = "viewer_tests.rs"]
+mod tests;

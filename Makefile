@@ -22,10 +22,11 @@ web/node_modules/hls.js/package.json: web/package-lock.json
 	cd web && npm ci --no-audit --no-fund
 	@touch $@
 
-# Unit tests first, then the real binary with real encoders and browsers; the runner's own summary comes last.
+# The fuzz targets over their corpora, then unit tests and the real binary with real encoders and browsers.
 test: setup lint
 	tests/setup.sh
-	cargo test --workspace --exclude headwater-fuzz --locked --lib --bins
+	cargo build --workspace --locked --bins
+	fuzz/run-corpora.sh
 	cargo test --workspace --exclude headwater-fuzz --locked --tests
 
 # Skipped where the toolchain comes without these two.

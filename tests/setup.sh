@@ -12,6 +12,7 @@ declare -A package=(
   [node]=nodejs
   [npm]=npm
   [openssl]=openssl
+  [curl]=curl
 )
 wanted=()
 for command in "${!package[@]}"; do

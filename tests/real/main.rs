@@ -12,4 +12,5 @@ mod publish;
 mod record;
 mod rest;
 mod rtmp_bad;
+mod tls;
 mod webrtc;

@@ -67,6 +67,10 @@ impl Server {
         self.process.wait(limit)
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
     /// After [`Server::kill`] or [`Server::terminate`]: the same ports, the same data.
     pub(crate) fn start_again(&mut self) {
         assert!(!self.process.runs(), "the server still runs");

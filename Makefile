@@ -35,12 +35,14 @@ lint:
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --workspace --all-targets --locked -- -D warnings; \
 	else echo "no clippy: skipped"; fi
 
-# Coverage-guided fuzzing of every parser, a minute each. Needs `cargo install cargo-fuzz`; RUSTC_BOOTSTRAP lets the
-# stable compiler take the sanitiser flags.
+# Coverage-guided fuzzing of every parser, a minute each, from its corpus; what it finds goes to fuzz/found, and what is
+# worth keeping from there into the corpus. Needs `cargo install cargo-fuzz`; RUSTC_BOOTSTRAP lets the stable compiler
+# take the sanitiser flags.
 FUZZ_SECONDS ?= 60
 fuzz: setup
-	cd fuzz && for target in $$(cargo fuzz list); do \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	cd fuzz && for target in $$(cargo fuzz list); do mkdir -p found/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target found/$$target corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 bench: setup
 	bench/run.sh

@@ -75,3 +75,21 @@ fn a_broadcast_ends_when_its_publisher_does() {
         });
     });
 }
+
+/// A laptop that was closed: TCP knows nothing of it.
+#[test]
+fn a_publisher_that_fell_silent_is_noticed_within_seconds() {
+    light(s(90), || {
+        let server = Server::start();
+        let publisher = Clock::default().publish(&server.rtmp_url("live/asleep"));
+        server.until_playable("asleep");
+        publisher.freeze();
+        until("REST to say that the publisher is away", s(6), || {
+            (server.broadcast("live", "asleep")?["publisherConnected"] == false).then_some(())
+        });
+        // Its connection is given up after ten seconds, the broadcast waits ten more for it to come back.
+        until("the broadcast to end", s(30), || {
+            (server.broadcast("live", "asleep")?["status"] == "terminated_unexpectedly").then_some(())
+        });
+    });
+}

@@ -207,8 +207,8 @@ impl Broadcast {
         Writer { broadcast: self.clone(), epoch, finished: false }
     }
 
-    /// For the hub: who would have to give way to a new publisher.
-    pub(super) fn silent_for_us(&self, now_us: i64) -> Option<i64> {
+    /// How long the publisher that holds it has written nothing; `None` when nobody holds it.
+    pub fn silent_for_us(&self, now_us: i64) -> Option<i64> {
         let state = self.lock();
         (state.status == Status::Live).then_some((now_us - state.last_write_us).max(0))
     }

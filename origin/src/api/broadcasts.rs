@@ -11,7 +11,7 @@ use headwater_common::{
     audience::Viewers,
     clock,
     http::NO_STORE,
-    live::{Broadcast, BroadcastId, Status, Track},
+    live::{Broadcast, BroadcastId, SILENT_US, Status, Track},
     media::{Delivery, Kind, Shape},
     registry::{BroadcastRow, BroadcastStatus},
 };
@@ -183,7 +183,7 @@ fn describe_live(api: &Api, broadcast: &Broadcast, row: Option<BroadcastRow>) ->
     let mut json = describe_row(row.unwrap_or_default());
     json.stream_id = broadcast.id().stream().to_owned();
     json.app = broadcast.id().app().to_owned();
-    json.publisher_connected = broadcast.status() == Status::Live;
+    json.publisher_connected = broadcast.silent_for_us(now_us).is_some_and(|silent_us| silent_us < SILENT_US);
     if broadcast.status() != Status::Ended {
         json.status = BroadcastStatus::Broadcasting;
         json.update_time = now_us / 1000;

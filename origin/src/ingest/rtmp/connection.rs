@@ -22,9 +22,9 @@ use crate::announce::{self, Desk};
 /// From the first byte to the accepted publish request: encoders need well below a second.
 const BEGIN_MAX: Duration = Duration::from_secs(10);
 /// A publisher that says nothing is asked whether it is still there, this often.
-const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(2);
 /// Silent through so many pings, it is gone.
-const PINGS_MAX: u32 = 3;
+const PINGS_MAX: u32 = 4;
 /// A peer that does not take a few hundred bytes in this time is gone.
 const SEND_MAX: Duration = Duration::from_secs(10);
 

@@ -82,6 +82,10 @@ impl Config {
     pub fn parse(record: &[u8]) -> Result<Self, ConfigError> {
         let (&[profile, level, depth, ..], _) =
             record.split_first_chunk::<8>().ok_or(ConfigError::Malformed("vpcC"))?;
+        // Anything else is not a record, or one whose version and flags were not taken off.
+        if !matches!(depth >> 4, 8 | 10 | 12) {
+            return Err(ConfigError::Malformed("vpcC"));
+        }
         Ok(Self { profile, level, bit_depth: depth >> 4, chroma_subsampling: depth >> 1 & 7 })
     }
 }

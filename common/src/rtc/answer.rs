@@ -16,7 +16,7 @@ use str0m::{
 
 use super::{
     roster::Ice,
-    sdp::{Offer, SdpError, ufrag_of},
+    sdp::{Offer, SdpError, in_one_stream, ufrag_of},
     session::{AUDIO, Answered, VIDEO},
 };
 use crate::media::{Info, Kind};
@@ -59,6 +59,7 @@ pub(super) fn answer(
     let refused = |err: &dyn std::fmt::Display| SdpError::Refused(err.to_string());
     let accepted = SdpOffer::from_sdp_string(&text).map_err(|err| refused(&err))?;
     let sdp = rtc.sdp_api().accept_offer(accepted).map_err(|err| refused(&err))?.to_sdp_string();
+    let sdp = in_one_stream(&sdp);
 
     let mut sections = [None, None];
     for (index, kind, label, needed) in

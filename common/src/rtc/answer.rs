@@ -23,8 +23,8 @@ use crate::media::{Info, Kind};
 
 /// How often counters of a session are refreshed.
 const STATS_EVERY: Duration = Duration::from_secs(3);
-/// Sender reports of both tracks: what lip sync is made from.
-const REPORTS_EVERY: Duration = Duration::from_secs(1);
+/// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
+const REPORTS_EVERY: Duration = Duration::from_millis(500);
 
 /// What there is to send. The inner value is what a track carries, if that is known yet.
 pub(super) type Available<'a> = [Option<Option<&'a Info>>; 2];

@@ -284,6 +284,41 @@ fn a_lost_packet_is_retransmitted() {
 }
 
 #[test]
+fn sender_reports_put_picture_and_sound_on_one_clock() {
+    let mut stage = Stage::new(1);
+    stage.write(true, 2_000);
+    let mut client = Client::join(&stage);
+    client.until("it is connected", |client| client.connected);
+    let began = Instant::now();
+    let both = loop {
+        assert!(began.elapsed() < PATIENCE, "no report");
+        // In step with the wall clock, as a publisher does.
+        while stage.broadcast().born_us() + stage.pts_us <= unix_us() {
+            stage.write(false, 500);
+        }
+        client.turn();
+        let newest = [&client.video, &client.audio].map(|packets| packets.last());
+        if let [Some(video), Some(audio)] = newest
+            && let (Some(_), Some(_)) = (video.last_sender_info, audio.last_sender_info)
+        {
+            break [video, audio];
+        }
+    };
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1_200), "browsers need two of them to begin: {took:?}");
+    let [video, audio] = both.map(|packet| {
+        let report = packet.last_sender_info.unwrap();
+        let rate = i64::from(report.rtp_time.frequency().get());
+        let behind = i64::from((report.rtp_time.numer() as u32).wrapping_sub(packet.header.timestamp) as i32);
+        let ntp_us = report.ntp_time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+        ntp_us - behind * 1_000_000 / rate
+    });
+    // The newest of each may be one picture apart, and sound is smoothed by up to 15 ms.
+    assert!((video - audio).abs() < 50_000, "{} us apart", video - audio);
+    assert!((unix_us() - video).abs() < 200_000, "{} us from now", unix_us() - video);
+}
+
+#[test]
 fn sessions_end_when_asked_to_and_when_the_broadcast_is_gone() {
     let mut stage = Stage::new(2);
     stage.gop(2);

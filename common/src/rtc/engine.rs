@@ -262,6 +262,19 @@ impl Engine {
         self.0.shared.roster.expire(now);
     }
 
+    /// Of a session that no check has arrived for yet.
+    #[cfg(test)]
+    pub(super) fn panic_for_test(&self, id: &SessionId) {
+        let roster = &self.0.shared.roster;
+        let ufrag = roster.card(id).map(|card| card.ice().local_ufrag).unwrap_or_default();
+        roster.with_pending(&ufrag, |session| session.panics_at_frame = true);
+    }
+
+    #[cfg(test)]
+    pub(super) fn panics_for_test(&self) -> u64 {
+        self.0.shared.meters.panics.get()
+    }
+
     /// All sessions, and how many of them nothing was heard of yet.
     pub fn counts(&self) -> (usize, usize) {
         self.0.shared.roster.counts()

@@ -205,6 +205,24 @@ pub(super) fn ufrag_of(sdp: &str) -> Option<&str> {
     sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).map(str::trim)
 }
 
+/// The answer with all its tracks in one media stream (RFC 8830): browsers keep in step what shares a stream, and the
+/// WebRTC stack gives each track its own.
+pub(super) fn in_one_stream(answer: &str) -> String {
+    let stream = |line: &str| Some(line.split_once("msid:")?.1.split_once(' ')?.0.to_owned());
+    let Some(shared) = answer.lines().filter(|line| line.starts_with("a=msid:")).find_map(stream) else {
+        return answer.to_owned();
+    };
+    let mut out = String::with_capacity(answer.len());
+    for line in answer.lines() {
+        let _ = match line.split_once("msid:").and_then(|(before, ids)| Some((before, ids.split_once(' ')?.1))) {
+            Some((before, track)) => write!(out, "{before}msid:{shared} {track}\r\n"),
+            None if line.starts_with("a=msid-semantic:") => write!(out, "a=msid-semantic: WMS {shared}\r\n"),
+            None => write!(out, "{line}\r\n"),
+        };
+    }
+    out
+}
+
 /// Of an answer, what a client needs after an ICE restart (RFC 9725 section 4.3.3).
 pub(super) fn fragment_of(answer: &str) -> String {
     let mut out = String::new();
@@ -261,6 +279,15 @@ mod tests {
         assert_eq!(Offer::parse(&OFFER.replace("a=mid:1", "a=x")).unwrap_err(), SdpError::NoMid(1));
         let many = format!("{OFFER}{}", "m=audio 9 x 0\r\na=mid:9\r\n".repeat(20));
         assert_eq!(Offer::parse(&many).unwrap_err(), SdpError::TooManySections(23));
+    }
+
+    #[test]
+    fn tracks_of_an_answer_share_a_stream() {
+        let answer = "v=0\r\na=msid-semantic: WMS one two\r\nm=audio 9 x 1\r\na=msid:one a\r\na=ssrc:1 cname:c\r\n\
+            a=ssrc:1 msid:one a\r\nm=video 9 x 2\r\na=msid:two b\r\na=ssrc:2 msid:two b\r\n";
+        let expected = answer.replace("WMS one two", "WMS one").replace("msid:two", "msid:one");
+        assert_eq!(in_one_stream(answer), expected);
+        assert_eq!(in_one_stream("v=0\r\n"), "v=0\r\n");
     }
 
     #[test]

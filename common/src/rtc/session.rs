@@ -121,7 +121,8 @@ pub(super) struct Session {
     tcp: Vec<(std::net::SocketAddr, TcpOut)>,
     pub(super) dropped: u64,
     packets: u64,
-    bytes: u64,
+    #[cfg(test)]
+    pub(super) panics_at_frame: bool,
 }
 
 pub(super) const VIDEO: usize = 0;
@@ -175,7 +176,8 @@ impl Session {
             tcp: Vec::new(),
             dropped: 0,
             packets: 0,
-            bytes: 0,
+            #[cfg(test)]
+            panics_at_frame: false,
         }
     }
 
@@ -198,6 +200,8 @@ impl Session {
         if !self.connected {
             return None;
         }
+        #[cfg(test)]
+        assert!(!self.panics_at_frame, "as a test asked for");
         let mut left = None;
         if out.next_feed == Some(feed) && frame.keyframe {
             left = out.feed.replace(feed);
@@ -306,7 +310,6 @@ impl Session {
             }
             stream.write_rtp(rtp);
             self.packets += 1;
-            self.bytes += packet.payload.len() as u64;
         }
         packets.len()
     }

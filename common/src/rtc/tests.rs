@@ -11,7 +11,8 @@ use bytes::Bytes;
 use str0m::{
     Candidate, Event, Input, Output, Rtc, RtcConfig,
     change::SdpAnswer,
-    media::{Direction, KeyframeRequestKind, MediaKind, Mid},
+    format::{self, PayloadParams},
+    media::{Direction, KeyframeRequestKind, MediaKind},
     net::{Protocol, Receive},
     rtp::RtpPacket,
 };
@@ -53,8 +54,12 @@ fn picture(keyframe: bool, bytes: usize) -> Bytes {
 
 impl Stage {
     fn new(shards: usize) -> Self {
-        let settings =
-            Settings { listen: "127.0.0.1:0".parse().unwrap(), public_ips: Vec::new(), shards, sessions_max: 100 };
+        Self::listening("127.0.0.1:0", shards)
+    }
+
+    fn listening(listen: &str, shards: usize) -> Self {
+        let listen = listen.parse().unwrap();
+        let settings = Settings { listen, public_ips: Vec::new(), shards, sessions_max: 100 };
         let engine = Engine::start(settings, &Telemetry::new()).unwrap();
         let id = BroadcastId::new("live", "x").unwrap();
         let mut stage = Self { hub: Hub::new(), id, engine, writer: None, epoch: 0, pts_us: 0 };
@@ -104,41 +109,72 @@ struct Client {
     session: SessionId,
     etag: String,
     answer: String,
-    mids: [Mid; 2],
     video: Vec<RtpPacket>,
     audio: Vec<RtpPacket>,
     /// Counts down with each media datagram; the one at zero is lost.
     lose: Option<usize>,
+    /// Datagrams that get lost each way.
+    loss_percent: u32,
+    dice: u32,
     connected: bool,
 }
 
 impl Client {
     fn join(stage: &Stage) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind((stage.engine.address().ip(), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
         let mut rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
         rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
         let mut api = rtc.sdp_api();
-        let mids =
-            [MediaKind::Video, MediaKind::Audio].map(|kind| api.add_media(kind, Direction::RecvOnly, None, None, None));
+        for kind in [MediaKind::Video, MediaKind::Audio] {
+            api.add_media(kind, Direction::RecvOnly, None, None, None);
+        }
         let (offer, pending) = api.apply().unwrap();
         let answer = stage.engine.view(&stage.broadcast(), &offer.to_sdp_string()).unwrap();
         let accepted = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
         rtc.sdp_api().accept_answer(pending, accepted).unwrap();
         let (session, etag) = (answer.session, answer.etag);
         let (video, audio) = (Vec::new(), Vec::new());
-        Self { rtc, socket, session, etag, answer: answer.sdp, mids, video, audio, lose: None, connected: false }
+        Self {
+            rtc,
+            socket,
+            session,
+            etag,
+            answer: answer.sdp,
+            video,
+            audio,
+            lose: None,
+            loss_percent: 0,
+            dice: 1,
+            connected: false,
+        }
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.dice >> 16) % 100 < self.loss_percent
+    }
+
+    fn send(&mut self) {
+        for transmit in self.drain() {
+            if transmit.proto == Protocol::Udp && !self.is_lost() {
+                self.socket.send_to(&transmit.contents, transmit.destination).unwrap();
+            }
+        }
     }
 
     fn drain(&mut self) -> Vec<str0m::net::Transmit> {
         let mut sent = Vec::new();
+        let is_opus = |params: &&PayloadParams| params.spec().codec == format::Codec::Opus;
+        let opus = self.rtc.codec_config().params().iter().find(is_opus).map(|params| params.pt());
         loop {
             match self.rtc.poll_output().unwrap() {
                 Output::Timeout(_) => return sent,
                 Output::Transmit(transmit) => sent.push(transmit),
                 Output::Event(Event::RtpPacket(packet)) => {
-                    let payload_kind = if packet.header.ext_vals.mid == Some(self.mids[1]) { 1 } else { 0 };
-                    let packets = if payload_kind == 1 { &mut self.audio } else { &mut self.video };
+                    // The section is named until the first receiver report only, the payload type always.
+                    let is_opus = Some(packet.header.payload_type) == opus;
+                    let packets = if is_opus { &mut self.audio } else { &mut self.video };
                     packets.push(packet);
                 }
                 Output::Event(Event::Connected) => self.connected = true,
@@ -150,12 +186,11 @@ impl Client {
     fn turn(&mut self) {
         let mut buffer = [0; 2_000];
         self.rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
-        for transmit in self.drain() {
-            if transmit.proto == Protocol::Udp {
-                self.socket.send_to(&transmit.contents, transmit.destination).unwrap();
-            }
-        }
+        self.send();
         let Ok((length, source)) = self.socket.recv_from(&mut buffer) else { return };
+        if self.is_lost() {
+            return;
+        }
         if buffer[0] >= 128 && !(192..=223).contains(&buffer[1]) {
             self.lose = self.lose.map(|left| left.wrapping_sub(1));
             if self.lose == Some(usize::MAX) {
@@ -166,11 +201,7 @@ impl Client {
         let local = self.socket.local_addr().unwrap();
         let receive = Receive::new(Protocol::Udp, source, local, &buffer[..length]).unwrap();
         self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
-        for transmit in self.drain() {
-            if transmit.proto == Protocol::Udp {
-                self.socket.send_to(&transmit.contents, transmit.destination).unwrap();
-            }
-        }
+        self.send();
     }
 
     /// Runs until it is so.
@@ -284,6 +315,41 @@ fn a_lost_packet_is_retransmitted() {
 }
 
 #[test]
+fn sender_reports_put_picture_and_sound_on_one_clock() {
+    let mut stage = Stage::new(1);
+    stage.write(true, 2_000);
+    let mut client = Client::join(&stage);
+    client.until("it is connected", |client| client.connected);
+    let began = Instant::now();
+    let both = loop {
+        assert!(began.elapsed() < PATIENCE, "no report");
+        // In step with the wall clock, as a publisher does.
+        while stage.broadcast().born_us() + stage.pts_us <= unix_us() {
+            stage.write(false, 500);
+        }
+        client.turn();
+        let newest = [&client.video, &client.audio].map(|packets| packets.last());
+        if let [Some(video), Some(audio)] = newest
+            && let (Some(_), Some(_)) = (video.last_sender_info, audio.last_sender_info)
+        {
+            break [video, audio];
+        }
+    };
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1_200), "browsers need two of them to begin: {took:?}");
+    let [video, audio] = both.map(|packet| {
+        let report = packet.last_sender_info.unwrap();
+        let rate = i64::from(report.rtp_time.frequency().get());
+        let behind = i64::from((report.rtp_time.numer() as u32).wrapping_sub(packet.header.timestamp) as i32);
+        let ntp_us = report.ntp_time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+        ntp_us - behind * 1_000_000 / rate
+    });
+    // The newest of each may be one picture apart, and sound is smoothed by up to 15 ms.
+    assert!((video - audio).abs() < 50_000, "{} us apart", video - audio);
+    assert!((unix_us() - video).abs() < 200_000, "{} us from now", unix_us() - video);
+}
+
+#[test]
 fn sessions_end_when_asked_to_and_when_the_broadcast_is_gone() {
     let mut stage = Stage::new(2);
     stage.gop(2);
@@ -383,6 +449,110 @@ fn what_never_connects_is_forgotten() {
     stage.engine.expire_for_test(Instant::now() + Duration::from_secs(11));
     assert_eq!(stage.engine.counts(), (0, 0));
     assert!(stage.engine.ice(&client.session).is_none());
+}
+
+#[test]
+fn a_peer_that_vanishes_is_gone_once_its_consent_has_expired() {
+    let mut stage = Stage::new(1);
+    stage.gop(1);
+    let mut vanishes = Client::join(&stage);
+    let mut stays = Client::join(&stage);
+    vanishes.until("it is connected", |client| client.connected);
+    let silent_since = Instant::now();
+    stays.until("it is connected", |client| client.connected);
+    // RFC 7675 gives it 30 seconds at most.
+    while stage.engine.viewers(&stage.id) > 1 {
+        assert!(silent_since.elapsed() < Duration::from_secs(35), "still there");
+        stays.turn();
+    }
+    assert!(silent_since.elapsed() > Duration::from_secs(5), "a short outage is no end");
+    assert!(stage.engine.ice(&vanishes.session).is_none());
+    assert!(stays.rtc.is_alive() && stage.engine.ice(&stays.session).is_some());
+}
+
+#[test]
+fn a_panic_ends_one_session_and_is_counted() {
+    let mut stage = Stage::new(1);
+    stage.gop(1);
+    let mut unlucky = Client::join(&stage);
+    stage.engine.panic_for_test(&unlucky.session);
+    let mut other = Client::join(&stage);
+    unlucky.until("it plays", |client| client.pictures() == 1);
+    other.until("it plays", |client| client.pictures() == 1);
+    stage.write(false, 500);
+    other.until("it goes on", |client| client.pictures() == 2);
+    assert_eq!(stage.engine.panics_for_test(), 1);
+    assert!(stage.engine.ice(&unlucky.session).is_none());
+    assert_eq!(stage.engine.viewers(&stage.id), 1);
+    stage.write(true, 500);
+    other.until("it goes on and on", |client| client.pictures() == 3);
+    other.assert_seamless();
+}
+
+#[test]
+fn packets_are_numbered_across_tracks_and_feedback_tells_how_they_fare() {
+    let mut stage = Stage::new(1);
+    stage.gop(30);
+    let mut client = Client::join(&stage);
+    assert_eq!(client.answer.matches("transport-wide-cc-extensions-01").count(), 2);
+    client.until("the gop is there", |client| client.pictures() == 30);
+    stage.gop(5);
+    client.until("sound is there", |client| client.pictures() == 35 && client.audio.len() >= 5);
+    let packets = client.video.iter().chain(&client.audio);
+    let mut numbers: Vec<u16> = packets.filter_map(|packet| packet.header.ext_vals.transport_cc).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers.len(), client.video.len() + client.audio.len());
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    let began = Instant::now();
+    let fares = || stage.engine.sessions(&stage.id).first().is_some_and(|stats| stats.rtt_ms.is_some());
+    while !fares() {
+        assert!(began.elapsed() < PATIENCE, "no feedback");
+        client.turn();
+    }
+}
+
+#[test]
+fn viewers_join_over_ipv6() {
+    let mut stage = Stage::listening("[::1]:0", 2);
+    stage.gop(3);
+    let mut client = Client::join(&stage);
+    assert!(client.answer.contains(" ::1 "), "{}", client.answer);
+    client.until("it plays", |client| client.pictures() == 3);
+    let stats = &stage.engine.sessions(&stage.id)[0];
+    assert!(stats.connected);
+}
+
+#[test]
+fn every_picture_survives_five_percent_loss_each_way() {
+    let mut stage = Stage::new(1);
+    stage.gop(1);
+    let mut client = Client::join(&stage);
+    client.loss_percent = 5;
+    client.until("it plays", |client| client.pictures() > 0);
+    let (began, first_us) = (Instant::now(), stage.pts_us);
+    let mut written = 0;
+    while written < 200 {
+        if began.elapsed().as_micros() as i64 >= stage.pts_us - first_us {
+            stage.write(written % 60 == 0, 4_000);
+            written += 1;
+        }
+        client.turn();
+    }
+    // What is lost at the very end is noticed by what comes after it.
+    let last = stage.pts_us;
+    client.until("all of it is there", |client| {
+        if began.elapsed().as_micros() as i64 >= stage.pts_us - first_us {
+            stage.write(false, 100);
+        }
+        let mut seqs: Vec<u64> = client.video.iter().map(|packet| *packet.seq_no).collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        let settled = seqs.len().saturating_sub(30);
+        stage.pts_us > last + 1_500_000 && seqs[..settled].windows(2).all(|pair| pair[1] == pair[0] + 1)
+    });
+    assert!(client.pictures() > 200, "{}", client.pictures());
+    let asked_again = client.keyframes();
+    assert!(asked_again <= 6, "{asked_again} keyframes: nothing was given up");
 }
 
 /// A connectivity check as the client would send it.

@@ -39,23 +39,36 @@ struct Stage {
     writer: Option<Writer>,
 }
 
-fn stage(video: bool) -> Stage {
+fn video() -> Info {
+    let shape = Shape::Video { width: 640, height: 360, reorders: false };
+    Info { codec: Codec::H264, config: Bytes::from_static(&[1, 0x42, 0xc0, 0x1f]), shape }
+}
+
+fn audio() -> Info {
+    Info { codec: Codec::Opus, config: Bytes::new(), shape: Shape::Audio { sample_rate: 48_000, channels: 2 } }
+}
+
+/// A broadcast that has been going on for long.
+fn stage(has_video: bool) -> Stage {
+    let mut stage = claimed(0, 100);
+    let writer = stage.writer.as_mut().unwrap();
+    if has_video {
+        writer.announce(video()).unwrap();
+    }
+    writer.announce(audio()).unwrap();
+    stage
+}
+
+/// A broadcast that was claimed, and nothing more.
+fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings = headwater_common::rtc::Settings { listen, public_ips: Vec::new(), shards: 1, sessions_max: 100 };
+    let settings = headwater_common::rtc::Settings { listen, public_ips: Vec::new(), shards: 1, sessions_max };
     let engine = Engine::start(settings, &Telemetry::new()).unwrap();
     let hub = Hub::new();
     let id = BroadcastId::new("live", "x").unwrap();
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
-    let mut writer = hub.claim(&id, claim, Takeover::Replace, 0).unwrap();
-    if video {
-        let shape = Shape::Video { width: 640, height: 360, reorders: false };
-        writer
-            .announce(Info { codec: Codec::H264, config: Bytes::from_static(&[1, 0x42, 0xc0, 0x1f]), shape })
-            .unwrap();
-    }
-    let shape = Shape::Audio { sample_rate: 48_000, channels: 2 };
-    writer.announce(Info { codec: Codec::Opus, config: Bytes::new(), shape }).unwrap();
+    let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
     let url = "stun:stun.example.org:3478".to_owned();
     let stun = IceServer { url, username: String::new(), credential: String::new() };
     let app = router(engine, Arc::clone(&hub), &[stun]).layer(axum::middleware::from_fn(cross_origin));
@@ -159,6 +172,76 @@ async fn a_missing_track_is_inactive_in_the_answer() {
     assert_eq!(answer.matches("a=inactive").count(), 1);
     let video_only = OFFER.replacen("a=recvonly", "a=inactive", 1);
     assert_eq!(stage.post(&video_only).await.0, 406, "it asks for what is not there only");
+}
+
+#[tokio::test]
+async fn an_offer_without_any_codec_of_ours_is_told_so() {
+    let stage = stage(true);
+    let lines = ["H264/90000", "VP9/90000", "opus/48000/2", "PCMU/8000"];
+    let offer = OFFER.replace(lines[0], lines[1]).replace(lines[2], lines[3]);
+    let (status, _, text) = stage.post(&offer).await;
+    assert_eq!(status, 406, "{text}");
+    assert!(text.contains("VP8, VP9"), "{text}");
+    // As the payload types stand in the profile, without an rtpmap of their own.
+    let offer = OFFER.replace(" 96 102 103", " 96").replace("SAVPF 111", "SAVPF 0");
+    let offer: String = offer
+        .lines()
+        .filter(|line| ["111", "102", "103"].iter().all(|pt| !line.contains(&format!(":{pt} "))))
+        .map(|line| format!("{line}\r\n"))
+        .collect();
+    let (status, _, text) = stage.post(&offer).await;
+    assert_eq!(status, 406, "{text}");
+}
+
+fn now_us() -> i64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as i64
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_before_the_tracks_gets_both_of_them() {
+    let mut stage = claimed(now_us(), 100);
+    let mut writer = stage.writer.take().unwrap();
+    let announces = async {
+        tokio::time::sleep(std::time::Duration::from_millis(1_000)).await;
+        writer.announce(video()).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        writer.announce(audio()).unwrap();
+    };
+    let ((status, _, answer), ()) = tokio::join!(stage.post(OFFER), announces);
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    assert_eq!(answer.matches("a=sendonly").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_says_nothing_is_not_there_yet() {
+    let stage = claimed(now_us(), 100);
+    let began = tokio::time::Instant::now();
+    let (status, headers, text) = stage.post(OFFER).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{text}");
+    assert!(headers.contains_key("retry-after"));
+    assert!((2_900..3_500).contains(&began.elapsed().as_millis()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_without_sound_costs_a_moment_at_its_start_and_nothing_later() {
+    for (at_us, waits_ms) in [(now_us(), 290..400), (0, 0..10)] {
+        let mut stage = claimed(at_us, 100);
+        stage.writer.as_mut().unwrap().announce(video()).unwrap();
+        let began = tokio::time::Instant::now();
+        let (status, _, answer) = stage.post(OFFER).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        assert!(waits_ms.contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_full_node_says_when_to_come_again() {
+    let mut stage = claimed(0, 1);
+    stage.writer.as_mut().unwrap().announce(video()).unwrap();
+    assert_eq!(stage.post(OFFER).await.0, StatusCode::CREATED);
+    let (status, headers, text) = stage.post(OFFER).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    assert_eq!(headers["retry-after"], "2");
 }
 
 #[tokio::test]

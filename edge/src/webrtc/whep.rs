@@ -7,11 +7,13 @@
 //! | `PATCH /{app}/whep/{id}/{session}` (fragment) | 204 for candidates, 200 with a fragment for an ICE restart |
 //! | `DELETE /{app}/whep/{id}/{session}` | 200 |
 //!
-//! Players take 400 as "make me an offer" and 406 as "drop a track", so a missing stream is always 404.
+//! Players take 400 as "make me an offer" and 406 as "drop a track", so a missing stream is always 404, and so is one
+//! whose publisher has not said yet what it sends: players take that as "try again".
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -28,8 +30,10 @@ use axum::{
 use headwater_common::{
     config::IceServer,
     live::{Broadcast, BroadcastId, Hub, Status},
+    media::{Delivery, Kind},
     rtc::{Engine, Fragment, RestartError, SDP_BYTES_MAX, SdpError, SessionId, ViewError},
 };
+use tokio::time::{Instant, timeout_at};
 
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -37,6 +41,10 @@ const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// Sessions being set up make room within seconds: unheard-of ones are forgotten after ten.
 const RETRY_AFTER_S: &str = "2";
+/// A publisher says what it sends within this after it was let in.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+/// The headers of picture and sound, and the conversion of the sound, come one after the other.
+const SECOND_PATIENCE: Duration = Duration::from_millis(300);
 
 struct Whep {
     engine: Engine,
@@ -95,14 +103,16 @@ async fn view(
         Ok(offer) => offer,
         Err(response) => return *response,
     };
+    settle(&broadcast).await;
+    if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() {
+        return retry_later(StatusCode::NOT_FOUND, format!("{} sends no picture and no sound yet.", broadcast.id()));
+    }
     // The parser sees whatever the Internet sends: a bug in it costs this request.
     let answered = catch_unwind(AssertUnwindSafe(|| whep.engine.view(&broadcast, &offer)));
     let answer = match answered {
         Ok(Ok(answer)) => answer,
         Ok(Err(full @ (ViewError::Busy | ViewError::Full { .. }))) => {
-            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string());
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
-            return response;
+            return retry_later(StatusCode::SERVICE_UNAVAILABLE, full.to_string());
         }
         Ok(Err(ViewError::Sdp(err))) => return refuse(status_of(&err), err.to_string()),
         Err(_) => return refuse(StatusCode::BAD_REQUEST, "the offer can't be understood".to_owned()),
@@ -172,6 +182,35 @@ async fn end(State(whep): State<Arc<Whep>>, Path((app, id, session)): Path<(Stri
     }
 }
 
+/// Waits, for a moment, until a broadcast that has just begun has the tracks it is going to have: a player that came in
+/// between would be answered without sound, or be told that WebRTC is not for it.
+async fn settle(broadcast: &Broadcast) {
+    let mut news = broadcast.watch();
+    let limit = Instant::now() + START_PATIENCE;
+    let mut second = None;
+    loop {
+        let chosen = [Kind::Video, Kind::Audio].map(|kind| broadcast.choose(kind, Delivery::WebRtc).is_some());
+        // What an older broadcast has not got, it will not get.
+        let older = !broadcast.tracks().is_empty() && age_us(broadcast) > START_PATIENCE.as_micros() as i64;
+        if older || chosen == [true; 2] || broadcast.status() == Status::Ended {
+            return;
+        }
+        if chosen != [false; 2] {
+            second.get_or_insert_with(|| Instant::now() + SECOND_PATIENCE);
+        }
+        let until = second.map_or(limit, |second| limit.min(second));
+        if !matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// How long ago the present publisher took it.
+fn age_us(broadcast: &Broadcast) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as i64 - broadcast.epoch_began_us()
+}
+
 impl Whep {
     fn broadcast(&self, app: &str, id: &str) -> Result<Arc<Broadcast>, Box<Response>> {
         let absent = |text: String| Box::new(refuse(StatusCode::NOT_FOUND, text));
@@ -215,6 +254,12 @@ fn quoted(etag: &str) -> String {
 
 fn no_session() -> Response {
     refuse(StatusCode::NOT_FOUND, "There is no such session.".to_owned())
+}
+
+fn retry_later(status: StatusCode, text: String) -> Response {
+    let mut response = refuse(status, text);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+    response
 }
 
 fn refuse(status: StatusCode, text: String) -> Response {

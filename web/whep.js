@@ -40,7 +40,9 @@ export class Whep {
     pc.addTransceiver("audio", { direction: "recvonly" });
 
     const deadline = AbortSignal.timeout(CONNECT_MS_MAX);
-    await pc.setLocalDescription();
+    const offer = await pc.createOffer();
+    // A browser that takes no changed offer plays mono.
+    await pc.setLocalDescription({ type: "offer", sdp: inStereo(offer.sdp) }).catch(() => pc.setLocalDescription(offer));
     await gathered(pc, GATHER_MS_MAX);
     const answer = await this.#post(pc.localDescription.sdp, deadline);
     if (this.#stopped) {
@@ -148,6 +150,12 @@ export class Whep {
     }
     return report;
   }
+}
+
+// Chromium mixes Opus down to one channel unless the offer asks for two (RFC 7587 section 6.1).
+export function inStereo(sdp) {
+  const payload = /^a=rtpmap:(\d+) opus\/48000\/2/im.exec(sdp)?.[1];
+  return sdp.replace(new RegExp(`^a=fmtp:${payload} (?!(?:.*;)?\\s*stereo=)[^\\r\\n]*`, "m"), "$&;stereo=1");
 }
 
 function gathered(pc, ms) {

@@ -38,8 +38,7 @@ fn the_player_prefers_webrtc_and_switches_to_hls_and_back() {
         server.until_status("page", "broadcasting");
         let mut viewer = Player::page(&server, "live", "page", "&mute=false");
         viewer.until_playing();
-        let seen = viewer.measure(3.0);
-        seen.assert_smooth();
+        let seen = viewer.settle(3.0);
         seen.assert_sound();
         assert_eq!((seen.text("page.state"), seen.text("page.way")), ("playing", "webrtc"));
         assert!(seen.text("page.path").contains("passthrough"), "{:#}", seen.0);
@@ -49,8 +48,7 @@ fn the_player_prefers_webrtc_and_switches_to_hls_and_back() {
         viewer.until("HLS to play", s(30), |report| {
             report.text("page.way") == "hls" && report.text("page.state") == "playing"
         });
-        let seen = viewer.measure(4.0);
-        seen.assert_smooth();
+        let seen = viewer.settle(4.0);
         assert_eq!(seen.text("page.protocol"), "LL-HLS", "{:#}", seen.0);
 
         viewer.press("webrtc");
@@ -74,7 +72,7 @@ fn the_player_falls_back_to_hls_where_webrtc_does_not_get_through() {
             report.text("page.way") == "hls" && report.text("page.state") == "playing"
         });
         assert!(seen.number("media_time") > 0.0, "{:#}", seen.0);
-        viewer.measure(3.0).assert_smooth();
+        viewer.settle(3.0);
     });
 }
 

@@ -14,8 +14,7 @@ fn the_newer_publisher_replaces_the_older_and_viewers_stay() {
         viewer.until("the second publisher's picture", s(20), |report| report.number("ids.2") > 15.0);
         let status = first.wait(s(10));
         assert!(!status.success(), "the first publisher is told that it is over: {}", first.text());
-        let seen = viewer.measure(3.0);
-        seen.assert_smooth();
+        let seen = viewer.settle(3.0);
         assert_eq!(seen.number("rtc.connections"), 1.0, "the same connection");
         assert!(seen.at("ids.1").is_null(), "nothing of the first publisher is left: {:#}", seen.0);
     });

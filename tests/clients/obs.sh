@@ -11,7 +11,8 @@ obs_pid= x_pid=
 
 finish() {
   [ -n "$obs_pid" ] && kill -9 "$obs_pid" 2>/dev/null
-  [ -n "$x_pid" ] && kill "$x_pid" 2>/dev/null
+  # Xvfb may wait for a client that was killed.
+  [ -n "$x_pid" ] && kill -9 "$x_pid" 2>/dev/null
   wait 2>/dev/null
   rm -rf "$home"
 }
@@ -132,7 +133,8 @@ if [ $connected = true ]; then
   end=$((SECONDS + seconds))
   while [ $SECONDS -lt $end ] && kill -0 "$obs_pid" 2>/dev/null; do sleep 0.2; done
   kill -INT "$obs_pid" 2>/dev/null
-  for _ in $(seq 50); do kill -0 "$obs_pid" 2>/dev/null || break; sleep 0.1; done
+  # OBS says goodbye to the server at once, and hangs every now and then while it quits.
+  for _ in $(seq 100); do kill -0 "$obs_pid" 2>/dev/null || break; sleep 0.1; done
 else
   log | tail -40 >&2
   tail -20 "$home/obs.out" >&2

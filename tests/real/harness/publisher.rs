@@ -141,7 +141,7 @@ impl Publisher {
     /// As the user's stop button does it: the stream is deleted, the connection closed.
     pub(crate) fn stop(mut self) {
         self.process.interrupt();
-        self.process.wait(s(15));
+        self.process.wait(s(30));
     }
 
     /// The network or the machine is gone.

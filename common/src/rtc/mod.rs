@@ -6,7 +6,7 @@
 //! (`media::Frame::rtp`); per viewer remains a header, encryption, and its share of a system call.
 //!
 //! Deliberately absent: signalling (WHEP and others are doors of their own), TURN (ICE over TCP on the same port
-//! serves viewers without UDP), an estimate of the path's bandwidth (see `answer::config`), and codecs.
+//! serves viewers without UDP), transport-wide congestion feedback (see `answer`), and codecs.
 
 mod answer;
 mod engine;

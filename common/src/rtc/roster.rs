@@ -57,7 +57,7 @@ pub struct SessionStats {
     pub plis: u64,
     pub lost_percent: Option<f32>,
     pub rtt_ms: Option<f32>,
-    /// What the viewer's side believes the path can carry. Peers that send transport-wide feedback don't say.
+    /// What the viewer's side believes the path can carry.
     pub estimate_bps: Option<u64>,
     pub protocol: &'static str,
     pub local: String,

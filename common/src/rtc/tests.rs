@@ -490,28 +490,6 @@ fn a_panic_ends_one_session_and_is_counted() {
 }
 
 #[test]
-fn packets_are_numbered_across_tracks_and_feedback_tells_how_they_fare() {
-    let mut stage = Stage::new(1);
-    stage.gop(30);
-    let mut client = Client::join(&stage);
-    assert_eq!(client.answer.matches("transport-wide-cc-extensions-01").count(), 2);
-    client.until("the gop is there", |client| client.pictures() == 30);
-    stage.gop(5);
-    client.until("sound is there", |client| client.pictures() == 35 && client.audio.len() >= 5);
-    let packets = client.video.iter().chain(&client.audio);
-    let mut numbers: Vec<u16> = packets.filter_map(|packet| packet.header.ext_vals.transport_cc).collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers.len(), client.video.len() + client.audio.len());
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
-    let began = Instant::now();
-    let fares = || stage.engine.sessions(&stage.id).first().is_some_and(|stats| stats.rtt_ms.is_some());
-    while !fares() {
-        assert!(began.elapsed() < PATIENCE, "no feedback");
-        client.turn();
-    }
-}
-
-#[test]
 fn viewers_join_over_ipv6() {
     let mut stage = Stage::listening("[::1]:0", 2);
     stage.gop(3);

@@ -136,10 +136,10 @@ impl Report {
         assert!(self.number("unreadable") <= 0.02 * self.number("frames") + 1.0, "damaged pictures: {:#}", self.0);
     }
 
-    /// At the publisher's rate, and every frame that was published is seen. One in ten may be missing: the page of a
+    /// At the publisher's rate, and nearly every frame that was published is seen. One in four may be missing: the page of a
     /// busy machine is not called for each picture that is shown.
     fn is_smooth(&self) -> bool {
-        self.number("decoded_fps") >= FPS_MIN && self.number("missing") <= 0.1 * self.number("frames") + 3.0
+        self.number("decoded_fps") >= FPS_MIN && self.number("missing") <= 0.25 * self.number("frames") + 3.0
     }
 
     #[track_caller]

@@ -21,7 +21,7 @@ use super::{
     sdp::{Fragment, SdpError},
     session::Session,
     shard::Shard,
-    tcp, unix_us,
+    tcp,
 };
 use crate::{
     live::{Broadcast, BroadcastId},
@@ -204,7 +204,7 @@ impl Engine {
         let available: Available<'_> = [video.as_ref().map(Option::as_deref), audio.as_ref().map(Option::as_deref)];
         let answered = answer(offer, available, &shared.candidates, Some(&shared.cert), now)?;
         let (sdp, ice) = (answered.sdp.clone(), answered.ice.clone());
-        let card = Card::new(broadcast.id().clone(), ice.clone(), now, unix_us());
+        let card = Card::new(broadcast.id().clone(), ice.clone(), now, crate::clock::now_us());
         let session = card.id.clone();
         let waiting = Box::new(Session::new(answered, card, broadcast.clone(), now));
         if !shared.roster.await_check(waiting) {

@@ -36,10 +36,5 @@ pub struct Restarted {
     pub fragment: String,
 }
 
-fn unix_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as i64)
-}
-
 #[cfg(test)]
 mod tests;

@@ -140,7 +140,7 @@ impl Shard {
     }
 
     fn clock(&self) -> Clock {
-        Clock { now: Instant::now(), unix_us: crate::rtc::unix_us() }
+        Clock { now: Instant::now(), unix_us: crate::clock::now_us() }
     }
 
     // What the hall brings.

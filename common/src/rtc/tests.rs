@@ -72,7 +72,7 @@ impl Stage {
         self.epoch += 1;
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
         let claim = Claim { epoch: self.epoch, next_gop: 0, discontinuity: 0, publisher };
-        let mut writer = self.hub.claim(&self.id, claim, Takeover::Replace, unix_us()).unwrap();
+        let mut writer = self.hub.claim(&self.id, claim, Takeover::Replace, crate::clock::now_us()).unwrap();
         writer.announce(video_info(false)).unwrap();
         let shape = Shape::Audio { sample_rate: 48_000, channels: 2 };
         writer.announce(Info { codec: Codec::Opus, config: Bytes::new(), shape }).unwrap();
@@ -93,9 +93,9 @@ impl Stage {
         self.pts_us += 33_333;
         let sample = |payload, keyframe| Sample { dts_us: pts_us, pts_us, keyframe, payload };
         let picture = sample(picture(keyframe, bytes), keyframe);
-        self.writer().write(Kind::Video, picture, unix_us()).unwrap();
+        self.writer().write(Kind::Video, picture, crate::clock::now_us()).unwrap();
         let sound = sample(Bytes::from_static(&[0xfc, 0xff, 0xfe]), true);
-        self.writer().write(Kind::Audio, sound, unix_us()).unwrap();
+        self.writer().write(Kind::Audio, sound, crate::clock::now_us()).unwrap();
     }
 
     fn gop(&mut self, frames: usize) {
@@ -266,7 +266,7 @@ fn a_viewer_survives_a_publisher_that_comes_back() {
     stage.gop(10);
     let mut client = Client::join(&stage);
     client.until("the first gop is there", |client| client.pictures() == 10);
-    stage.writer.take().unwrap().finish(unix_us());
+    stage.writer.take().unwrap().finish(crate::clock::now_us());
     stage.publish();
     stage.pts_us = 77_000_000;
     stage.gop(10);
@@ -324,7 +324,7 @@ fn sender_reports_put_picture_and_sound_on_one_clock() {
     let both = loop {
         assert!(began.elapsed() < PATIENCE, "no report");
         // In step with the wall clock, as a publisher does.
-        while stage.broadcast().born_us() + stage.pts_us <= unix_us() {
+        while stage.broadcast().born_us() + stage.pts_us <= crate::clock::now_us() {
             stage.write(false, 500);
         }
         client.turn();
@@ -346,7 +346,7 @@ fn sender_reports_put_picture_and_sound_on_one_clock() {
     });
     // The newest of each may be one picture apart, and sound is smoothed by up to 15 ms.
     assert!((video - audio).abs() < 50_000, "{} us apart", video - audio);
-    assert!((unix_us() - video).abs() < 200_000, "{} us from now", unix_us() - video);
+    assert!((crate::clock::now_us() - video).abs() < 200_000, "{} us from now", crate::clock::now_us() - video);
 }
 
 #[test]
@@ -362,8 +362,8 @@ fn sessions_end_when_asked_to_and_when_the_broadcast_is_gone() {
     asked.until("it is told", |client| !client.rtc.is_alive());
     assert!(!stage.engine.close(&asked.session));
     assert_eq!(stage.engine.viewers(&stage.id), 1);
-    stage.writer.take().unwrap().finish(unix_us());
-    stage.hub.sweep(unix_us() + LINGER_US + 1_000_000);
+    stage.writer.take().unwrap().finish(crate::clock::now_us());
+    stage.hub.sweep(crate::clock::now_us() + LINGER_US + 1_000_000);
     stays.until("it is told", |client| !client.rtc.is_alive());
     assert_eq!(stage.engine.viewers(&stage.id), 0);
     assert_eq!(stage.engine.counts(), (0, 0));

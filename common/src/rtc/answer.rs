@@ -1,33 +1,58 @@
-//! From an offer to a WebRTC stack that has answered it.
+//! What is agreed on with a viewer.
 //!
-//! In: an offer and what there is to send. Out: the stack, the answer, and which section and payload type carries
-//! what. Deliberately absent: sockets and sessions.
+//! In: an offer, or that the viewer wants to be made one, and what there is to send. Out: a WebRTC stack, its SDP, and
+//! which section and payload type carries what. Deliberately absent: sockets and sessions.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use str0m::{
     Candidate, Rtc, RtcConfig,
     change::SdpOffer,
     config::DtlsCert,
     format::{Codec, CodecConfig, PayloadParams},
-    media::{Mid, Pt},
+    media::{Direction, MediaKind, Mid, Pt},
     rtp::{Extension, ExtensionMap},
 };
 
 use super::{
     roster::Ice,
-    sdp::{Offer, SdpError, in_one_stream, ufrag_of},
-    session::{AUDIO, Answered, VIDEO},
+    sdp::{Offer, SdpError, guarded, in_one_stream, ufrag_of},
+    session::{Agreed, Peer, Sections},
+    viewing::{AUDIO, VIDEO},
 };
-use crate::media::{Info, Kind};
+use crate::{
+    live::Broadcast,
+    media::{Delivery, Info, Kind},
+};
 
 /// How often counters of a session are refreshed.
-const STATS_EVERY: Duration = Duration::from_secs(3);
+pub(super) const STATS_EVERY: Duration = Duration::from_secs(3);
 /// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
 const REPORTS_EVERY: Duration = Duration::from_millis(500);
 
+/// Video, audio.
+pub(super) type Mids = [Option<Mid>; 2];
+
 /// What there is to send. The inner value is what a track carries, if that is known yet.
 pub(super) type Available<'a> = [Option<Option<&'a Info>>; 2];
+
+/// What a broadcast's viewers would be sent now.
+pub(super) struct Chosen([Option<Option<Arc<Info>>>; 2]);
+
+impl Chosen {
+    pub(super) fn of(broadcast: &Broadcast) -> Self {
+        let info = |kind| broadcast.choose(kind, Delivery::WebRtc).map(|choice| choice.track.info());
+        Self([info(Kind::Video), info(Kind::Audio)])
+    }
+
+    pub(super) fn available(&self) -> Available<'_> {
+        let [video, audio] = &self.0;
+        [video.as_ref().map(Option::as_deref), audio.as_ref().map(Option::as_deref)]
+    }
+}
 
 pub(super) fn answer(
     text: &str,
@@ -35,9 +60,9 @@ pub(super) fn answer(
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
-) -> Result<Answered, SdpError> {
+) -> Result<(Agreed, Sections), SdpError> {
     let offer = Offer::parse(text)?;
-    let wanted = [Kind::Video, Kind::Audio].map(|kind| offer.wanted(kind));
+    let wanted = [Kind::Video, Kind::Audio].map(|kind| offer.receiving(kind));
     let carried = [VIDEO, AUDIO].map(|index| wanted[index].filter(|_| available[index].is_some()));
     if carried.iter().all(Option::is_none) {
         let named = |there: [bool; 2]| match there {
@@ -49,32 +74,59 @@ pub(super) fn answer(
         let (asked, has) = (named(wanted.map(|section| section.is_some())), named(available.map(|a| a.is_some())));
         return Err(SdpError::Nothing { asked: asked.to_owned(), has: has.to_owned() });
     }
-    let mids: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
-    let text = offer.asking_for(&mids);
+    let active: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
+    let text = offer.with_active(&active, "a=recvonly");
 
     let mut rtc = config(cert).build(now);
     for candidate in candidates {
         rtc.add_local_candidate(candidate.clone());
     }
-    let refused = |err: &dyn std::fmt::Display| SdpError::Refused(err.to_string());
-    let accepted = SdpOffer::from_sdp_string(&text).map_err(|err| refused(&err))?;
-    let sdp = rtc.sdp_api().accept_offer(accepted).map_err(|err| refused(&err))?.to_sdp_string();
+    let accepted = guarded(|| SdpOffer::from_sdp_string(&text))?;
+    let sdp = guarded(|| rtc.sdp_api().accept_offer(accepted))?.to_sdp_string();
     let sdp = in_one_stream(&sdp);
 
-    let mut sections = [None, None];
-    for (index, kind, label, needed) in
-        [(VIDEO, Kind::Video, "video", "H264 with packetization-mode=1"), (AUDIO, Kind::Audio, "audio", "opus")]
-    {
-        let Some(section) = carried[index] else { continue };
-        let mid = section.mid.into();
-        let Some((pt, delay)) = payload_type(&rtc, mid, kind, available[index].flatten()) else {
-            return Err(SdpError::Codec { kind: label, offered: section.codecs(), needed });
-        };
-        sections[index] = Some((mid, pt, delay));
+    let mids = carried.map(|section| section.map(|section| Mid::from(section.mid)));
+    let sections = sections(&rtc, mids, available);
+    for (index, kind, needed) in [(VIDEO, "video", "H264 with packetization-mode=1"), (AUDIO, "audio", "opus")] {
+        if let (Some(section), None) = (carried[index], &sections[index]) {
+            return Err(SdpError::Codec { kind, offered: section.codecs(), needed });
+        }
     }
-    let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
     let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
-    Ok(Answered { rtc, sdp, offer: text.into(), ice: Ice { local_ufrag, remote_ufrag }, sections })
+    let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
+    Ok((Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice }, sections))
+}
+
+/// An offer to somebody who wants to watch and lets the server begin. Everything there is goes into it.
+pub(super) fn invite(
+    stream: &str,
+    available: Available<'_>,
+    candidates: &[Candidate],
+    cert: Option<&DtlsCert>,
+    now: Instant,
+) -> Result<Agreed, SdpError> {
+    let mut rtc = config(cert).build(now);
+    for candidate in candidates {
+        rtc.add_local_candidate(candidate.clone());
+    }
+    let mut api = rtc.sdp_api();
+    let mids = [(VIDEO, MediaKind::Video), (AUDIO, MediaKind::Audio)].map(|(index, kind)| {
+        // One stream for both: browsers keep in step what shares a stream.
+        let add = || api.add_media(kind, Direction::SendOnly, Some(stream.to_owned()), None, None);
+        available[index].is_some().then(add)
+    });
+    let (offer, pending) = api.apply().ok_or(SdpError::NothingToSend)?;
+    let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag: String::new() };
+    Ok(Agreed { rtc, sdp: offer.to_sdp_string(), peer: Peer::Invited { pending, mids }, ice })
+}
+
+/// What carries what, of the sections that were agreed on.
+pub(super) fn sections(rtc: &Rtc, mids: Mids, available: Available<'_>) -> Sections {
+    [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)].map(|(index, kind)| {
+        let (mid, info) = (mids[index]?, available[index]?);
+        let (pt, delay) = payload_type(rtc, mid, kind, info)?;
+        Some((mid, pt, delay))
+    })
 }
 
 /// The payload type that suits best what is sent, and whether the peer takes the playout-delay extension.

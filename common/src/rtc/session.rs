@@ -87,6 +87,7 @@ pub(super) struct Session {
 }
 
 /// What a peer is here for.
+#[expect(clippy::large_enum_variant, reason = "a session lies in a box already, and nearly all are viewers'")]
 pub(super) enum Part {
     Viewer(Viewing),
     Publisher(Box<Publishing>),

@@ -209,6 +209,8 @@ pub struct Obu {
     pub kind: u8,
     /// With header and size.
     pub whole: Range<usize>,
+    /// Where the header's second byte is, if it has one.
+    pub extension: Option<usize>,
     pub payload: Range<usize>,
 }
 
@@ -242,7 +244,8 @@ impl Obus<'_> {
         if header & 0x80 != 0 {
             return None;
         }
-        let mut start = offset + if header & HAS_EXTENSION != 0 { 2 } else { 1 };
+        let extension = (header & HAS_EXTENSION != 0).then_some(offset + 1);
+        let mut start = extension.unwrap_or(offset) + 1;
         let mut end = self.unit.len();
         if header & HAS_SIZE != 0 {
             let (size, used) = leb128(self.unit.get(start..)?)?;
@@ -253,7 +256,7 @@ impl Obus<'_> {
             return None;
         }
         self.at = end;
-        Some(Obu { kind: header >> 3 & 0xf, whole: offset..end, payload: start..end })
+        Some(Obu { kind: header >> 3 & 0xf, whole: offset..end, extension, payload: start..end })
     }
 }
 
@@ -292,7 +295,7 @@ pub(super) fn inspect(unit: &[u8], known: Option<&SequenceHeader>) -> Result<Tem
     Ok(found)
 }
 
-const SEQUENCE_HEADER: u8 = 1;
+pub(super) const SEQUENCE_HEADER: u8 = 1;
 const TEMPORAL_DELIMITER: u8 = 2;
 const FRAME_HEADER: u8 = 3;
 const FRAME: u8 = 6;
@@ -300,7 +303,7 @@ const TILE_LIST: u8 = 8;
 const PADDING: u8 = 15;
 
 const HAS_EXTENSION: u8 = 0x04;
-const HAS_SIZE: u8 = 0x02;
+pub(super) const HAS_SIZE: u8 = 0x02;
 
 /// show_existing_frame 0, frame_type 00, show_frame 1 (5.9.2).
 const SHOWN_KEYFRAME: u8 = 0b0001;

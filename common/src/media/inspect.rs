@@ -17,7 +17,7 @@ use super::av1::{self, SequenceHeader};
 use super::config::ConfigError;
 use super::h264::{self, Reordering, SliceKind};
 use super::nal::{self, Framing, ParameterSets};
-use super::{Codec, Info, Sample, Shape, h265, vp8, vp9};
+use super::{Codec, Info, Sample, Shape, h265, opus, vp8, vp9};
 
 /// One per source track.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ pub enum FrameError {
 }
 
 impl Inspector {
-    /// For a track whose access units bring what is needed (Annex-B, VP8, VP9, AV1), or until
-    /// [`configure`](Self::configure) is called.
+    /// For a track whose access units bring what is needed (Annex-B, VP8, VP9, AV1, Opus), or until
+    /// [`configure`](Self::configure) is called. What the framing is matters to H.264 and H.265 only.
     pub fn new(codec: Codec, framing: Framing) -> Self {
         Self {
             codec,
@@ -124,7 +124,8 @@ impl Inspector {
             Codec::H264 | Codec::H265 => self.push_nals(sample),
             Codec::Av1 => self.push_av1(sample),
             Codec::Vp8 | Codec::Vp9 => self.push_vpx(sample),
-            Codec::Aac | Codec::Opus => self.finish(Sample { keyframe: true, ..sample }, None),
+            Codec::Opus => self.push_opus(sample),
+            Codec::Aac => self.finish(Sample { keyframe: true, ..sample }, None),
         }
     }
 
@@ -187,10 +188,10 @@ impl Inspector {
             new_info = self.adopt(info);
         }
         let adjoining = unit.kept.windows(2).all(|pair| pair[0].end == pair[1].start);
-        let payload = match (&unit.kept[..], adjoining) {
+        let payload = match (unit.kept.first(), unit.kept.last()) {
             _ if !unit.has_frame => Bytes::new(),
-            ([first, .., last], true) => payload.slice(first.start..last.end),
-            (kept, _) => kept.iter().flat_map(|obu| &payload[obu.clone()]).copied().collect(),
+            (Some(first), Some(last)) if adjoining => payload.slice(first.start..last.end),
+            _ => unit.kept.iter().flat_map(|obu| &payload[obu.clone()]).copied().collect(),
         };
         self.finish(Sample { keyframe: unit.keyframe, payload, ..sample }, new_info)
     }
@@ -213,6 +214,24 @@ impl Inspector {
             self.adopt(Info { codec: self.codec, config: vp9::build_record(&shown), shape })
         });
         self.finish(Sample { keyframe: keyframe.is_some(), ..sample }, new_info)
+    }
+
+    /// RTP says nothing about channels: offers say two whatever is sent (RFC 7587 section 7). So packets do, and mono
+    /// ones between stereo ones, which encoders send when nothing is to be heard, take nothing back.
+    fn push_opus(&mut self, sample: Sample) -> Result<Inspected, FrameError> {
+        let known = match &self.info {
+            None => 0,
+            // A record that says more than that is to be believed.
+            Some(info) if info.config == opus::Config::plain(1).dops() => 1,
+            Some(_) => u8::MAX,
+        };
+        let new_info =
+            opus::packet_channels(&sample.payload).filter(|channels| *channels > known).and_then(|channels| {
+                let config = opus::Config::plain(channels).dops();
+                let shape = Shape::Audio { sample_rate: opus::SAMPLE_RATE, channels };
+                self.adopt(Info { codec: Codec::Opus, config, shape })
+            });
+        self.finish(Sample { keyframe: true, ..sample }, new_info)
     }
 
     fn finish(&self, sample: Sample, new_info: Option<Info>) -> Result<Inspected, FrameError> {

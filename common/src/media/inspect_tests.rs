@@ -150,6 +150,76 @@ fn vp8_learns_from_its_keyframes() {
 }
 
 #[test]
+fn vp9_learns_from_its_keyframes() {
+    let mut inspector = Inspector::new(Codec::Vp9, Framing::AnnexB);
+    let inter = sample(Bytes::from_static(&[0x86, 0, 0x40]));
+    assert_eq!(inspector.push(inter.clone()), Err(FrameError::Unconfigured));
+    let frame = sample(Bytes::from_static(&[0x82, 0x49, 0x83, 0x42, 0x20, 0x27, 0xf0, 0x16, 0x70, 0]));
+    let first = inspector.push(frame.clone()).unwrap();
+    let info = first.new_info.unwrap();
+    assert_eq!(info.shape, Shape::Video { width: 640, height: 360, reorders: false });
+    assert_eq!((&*info.config, &*info.rfc6381()), (&[0, 21, 0x82, 5, 6, 5, 0, 0][..], "vp09.00.21.08"));
+    for (next, keyframe) in [(inter, false), (frame, true)] {
+        let inspected = inspector.push(next).unwrap();
+        assert_eq!((inspected.new_info, inspected.sample.unwrap().keyframe), (None, keyframe));
+    }
+}
+
+/// Temporal units as RTP receivers hand them on: every OBU with a size, delimiters left out.
+#[test]
+fn av1_learns_from_its_sequence_headers() {
+    const HEADER: &[u8] = &[0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x3c, 0xff, 0xbc, 0x02, 0xf8, 0x00, 0x40];
+    let mut inspector = Inspector::new(Codec::Av1, Framing::AnnexB);
+    let inter = sample(Bytes::from_static(&[0x32, 3, 0x30, 1, 2]));
+    assert_eq!(inspector.push(inter.clone()), Err(FrameError::Unconfigured));
+    let key = sample([HEADER, &[0x32, 3, 0x10, 1, 2]].concat().into());
+    let first = inspector.push(key.clone()).unwrap();
+    let info = first.new_info.unwrap();
+    assert_eq!(info.shape, Shape::Video { width: 320, height: 240, reorders: false });
+    assert_eq!(&info.config[4..], HEADER, "av1C");
+    assert_eq!(first.sample.unwrap().payload, key.payload, "headers stay where they are");
+    for (next, keyframe) in [(inter, false), (key, true)] {
+        let inspected = inspector.push(next.clone()).unwrap();
+        let kept = inspected.sample.unwrap();
+        assert_eq!((inspected.new_info, kept.keyframe, kept.payload.as_ptr()), (None, keyframe, next.payload.as_ptr()));
+    }
+}
+
+#[test]
+fn opus_packets_tell_their_channels() {
+    let mut inspector = Inspector::new(Codec::Opus, Framing::AnnexB);
+    let (mono, stereo) = ([0xf8, 1], [0xfc, 1]);
+    assert_eq!(inspector.push(sample(Bytes::from_static(&[0xff, 63]))), Err(FrameError::Unconfigured));
+    let expected = [(mono, Some(1)), (mono, None), (stereo, Some(2)), (stereo, None), (mono, None)];
+    for (packet, channels) in expected {
+        let inspected = inspector.push(sample(Bytes::copy_from_slice(&packet))).unwrap();
+        assert!(inspected.sample.unwrap().keyframe);
+        assert_eq!(
+            inspected.new_info.as_ref().map(|info| info.config.clone()),
+            channels.map(|n| opus::Config::plain(n).dops())
+        );
+        let told = inspected.new_info.map(|info| info.shape);
+        assert_eq!(told, channels.map(|channels| Shape::Audio { sample_rate: 48_000, channels }));
+    }
+    let mono_record = opus::Config { pre_skip: 312, ..opus::Config::plain(1) };
+    let mut told = Inspector::with_config(Codec::Opus, mono_record.dops()).unwrap();
+    assert_eq!(told.push(sample(Bytes::copy_from_slice(&stereo))).unwrap().new_info, None, "the record counts");
+}
+
+#[test]
+fn h265_in_band_is_learnt_once() {
+    let sets = h265::parse_record(&Bytes::from_static(HVCC)).unwrap().sets;
+    let sets: Vec<Bytes> = sets.into_iter().collect();
+    let idr: &[u8] = &[0x26, 0x01, 0xac];
+    let unit = annex_b(&[&sets[0], &sets[1], &sets[2], idr]);
+    let mut inspector = Inspector::new(Codec::H265, Framing::AnnexB);
+    let first = inspector.push(sample(unit.clone())).unwrap();
+    assert_eq!(first.new_info.unwrap().rfc6381(), "hvc1.1.6.L60.90");
+    let second = inspector.push(sample(unit)).unwrap();
+    assert_eq!((second.new_info, second.sample.unwrap().payload), (None, lengths(&[idr], 4)));
+}
+
+#[test]
 fn sound_is_configured_and_passes() {
     let mut inspector = Inspector::with_config(Codec::Aac, Bytes::from_static(&[0x11, 0x90])).unwrap();
     let info = inspector.info().unwrap();

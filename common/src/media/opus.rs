@@ -117,6 +117,12 @@ pub fn packet_samples(packet: &[u8]) -> Option<u32> {
     Some(per_frame * frames).filter(|&samples| samples > 0 && samples <= 5760)
 }
 
+/// 1 or 2, as the packet was coded (RFC 6716 3.1); `None` for what is no packet.
+pub fn packet_channels(packet: &[u8]) -> Option<u8> {
+    packet_samples(packet)?;
+    packet.first().map(|toc| 1 + (toc >> 2 & 1))
+}
+
 const MAGIC: &[u8] = b"OpusHead";
 
 #[cfg(test)]
@@ -146,6 +152,10 @@ mod tests {
         assert_eq!(packet_samples(&[0x08]), Some(960), "SILK 20 ms");
         assert_eq!(packet_samples(&[0x19]), Some(5760), "SILK 60 ms, twice");
         assert_eq!(packet_samples(&[0xe3, 0x04]), Some(480), "CELT 2.5 ms, four times");
+        assert_eq!(
+            (packet_channels(&[0xf8]), packet_channels(&[0xfc]), packet_channels(&[0xff, 63])),
+            (Some(1), Some(2), None)
+        );
         assert_eq!((packet_samples(&[]), packet_samples(&[0xfb]), packet_samples(&[0xff, 63])), (None, None, None));
     }
 }

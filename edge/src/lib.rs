@@ -17,6 +17,7 @@ use axum::Router;
 use headwater_common::{
     audience::{CountViewers, Viewers},
     config::{self, Config},
+    ice_servers::IceServers,
     live::Hub,
     rtc,
     telemetry::Telemetry,
@@ -28,20 +29,21 @@ pub struct Edge {
     hub: Arc<Hub>,
     engine: rtc::Engine,
     hls: Arc<Hls>,
-    ice_servers: Vec<config::IceServer>,
+    ice_servers: Arc<IceServers>,
 }
 
 impl Edge {
     pub fn start(config: &Config, hub: Arc<Hub>, telemetry: &Telemetry) -> anyhow::Result<Self> {
-        let config::Rtc { listen, public_ips, shards, sessions_max, ice_servers } = config.rtc.clone();
+        let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.rtc.clone();
         let engine = rtc::Engine::start(rtc::Settings { listen, public_ips, shards, sessions_max }, telemetry)?;
         let hls = Hls::new(hub.clone(), telemetry);
-        Ok(Self { hub, engine, hls, ice_servers })
+        Ok(Self { hub, engine, hls, ice_servers: Arc::new(IceServers::new(config)) })
     }
 
     /// WHEP and HLS.
     pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.hub.clone(), &self.ice_servers).merge(hls::router(self.hls.clone()))
+        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone())
+            .merge(hls::router(self.hls.clone()))
     }
 
     pub fn count_viewers(&self) -> CountViewers {

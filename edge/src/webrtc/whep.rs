@@ -28,7 +28,8 @@ use axum::{
     routing::{any, patch, post},
 };
 use headwater_common::{
-    config::IceServer,
+    clock,
+    ice_servers::IceServers,
     live::{Broadcast, BroadcastId, Hub, Status},
     media::{Delivery, Kind},
     rtc::{Engine, Fragment, RestartError, SDP_BYTES_MAX, SdpError, SessionId, ViewError},
@@ -49,27 +50,17 @@ const SECOND_PATIENCE: Duration = Duration::from_millis(300);
 struct Whep {
     engine: Engine,
     hub: Arc<Hub>,
-    links: Vec<HeaderValue>,
+    ice_servers: Arc<IceServers>,
 }
 
 /// `ice_servers` are what players are told of.
-pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: &[IceServer]) -> Router {
-    let whep = Whep { engine, hub, links: ice_servers.iter().flat_map(link).collect() };
+pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: Arc<IceServers>) -> Router {
+    let whep = Whep { engine, hub, ice_servers };
     Router::new()
         .route("/{app}/whep/{id}", post(view).options(options).fallback(any(not_on_endpoint)))
         .route("/{app}/whep/{id}/{session}", patch(change).delete(end).options(options).fallback(any(not_on_session)))
         .layer(DefaultBodyLimit::max(SDP_BYTES_MAX))
         .with_state(Arc::new(whep))
-}
-
-/// RFC 9725 section 4.6. A value that can't stand in a header is left out, and was refused with the settings.
-fn link(server: &IceServer) -> Option<HeaderValue> {
-    let IceServer { url, username, credential } = server;
-    let mut link = format!("<{url}>; rel=\"ice-server\"");
-    if !username.is_empty() {
-        link += &format!("; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
-    }
-    HeaderValue::from_str(&link).ok()
 }
 
 /// Tells what an endpoint takes (RFC 9725 section 4.2).
@@ -126,8 +117,8 @@ async fn view(
         answer.sdp,
     )
         .into_response();
-    for link in &whep.links {
-        response.headers_mut().append(LINK, link.clone());
+    for link in whep.ice_servers.links(clock::now_us()) {
+        response.headers_mut().append(LINK, link);
     }
     response
 }

@@ -6,6 +6,7 @@
 mod flags;
 mod health;
 mod pages;
+mod turn;
 
 use std::sync::Arc;
 
@@ -63,6 +64,7 @@ async fn main() -> anyhow::Result<()> {
         .merge(origin.serve_recordings(edge.router()))
         .merge(origin.router())
         .merge(pages::router())
+        .merge(turn::router(config.clone()))
         .merge(health::router(node.clone(), telemetry.clone()))
         .layer(middleware::from_fn(http::cross_origin));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);

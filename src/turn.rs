@@ -5,7 +5,7 @@
 //! | `GET /{app}/turn-credentials` | 200 with `{"iceServers":[…]}`, the settings of an `RTCPeerConnection` |
 //! | more often than one client needs | 429 with `Retry-After` |
 //!
-//! Deliberately absent: who may ask. Whoever may watch gets the same from WHEP.
+//! Deliberately absent: who may ask. Whoever may watch or publish gets the same from WHEP or WHIP.
 
 use std::{
     net::SocketAddr,

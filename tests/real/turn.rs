@@ -12,6 +12,13 @@ use crate::harness::{Clock, Player, Process, Server, heavy, light, s, scratch, s
 
 const SECRET: &str = "rosebud-57349";
 
+/// A publisher's, with sound only.
+const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=sendonly\r\n\
+    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
+    a=rtpmap:111 opus/48000/2\r\n";
+
 struct Coturn {
     process: Process,
     address: SocketAddr,
@@ -110,6 +117,24 @@ fn coturn_takes_our_credentials_until_they_expire() {
         let stretched = format!("{}:{name}", expires_s + 600);
         assert!(!coturn.relays(&stretched, credential), "with a later expiry written into it");
         assert!(coturn.relays(&stretched, &sign(&stretched)), "nothing but the signature was wrong");
+    });
+}
+
+#[test]
+fn publishers_are_told_of_turn_with_the_answer() {
+    light(s(30), || {
+        let server = Server::with(&settings(&["turn:turn.example.org".to_owned()]));
+        let request = server.request("POST", "/live/whip/told").header("content-type", "application/sdp").body(OFFER);
+        let response = server::send(request);
+        assert_eq!(response.status(), 201);
+        let link = response.headers()["link"].to_str().expect("ASCII");
+        let parts: Vec<_> = link.split('"').collect();
+        let ["<turn:turn.example.org>; rel=", "ice-server", "; username=", username, "; credential=", credential, ..] =
+            parts[..]
+        else {
+            panic!("{link}")
+        };
+        assert_eq!(credential, sign(username));
     });
 }
 

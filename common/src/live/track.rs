@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::media::{Conversion, Delivery, Frame, Info, Kind};
+use crate::media::{Conversion, Frame, Info, Kind};
 
 /// Whole gops stay while they are within this of the newest frame: enough for a full playlist when the first HLS
 /// player arrives, and for the newest gop of an encoder with OBS's default of 8.3 seconds between keyframes.
@@ -29,8 +29,8 @@ const BYTES_MAX: usize = 32 << 20;
 pub enum Origin {
     /// The publisher.
     Source,
-    /// Made from the source for one family of outputs, for a reason.
-    Derived { delivery: Delivery, conversion: Conversion },
+    /// Made from the source, whoever needs it.
+    Derived { conversion: Conversion },
 }
 
 /// Where a new reader begins.
@@ -389,7 +389,7 @@ mod tests {
     use crate::media::{Codec, Gop, Shape};
 
     fn track_with(frames: &[(i64, bool)]) -> TrackWriter {
-        let origin = Origin::Derived { delivery: Delivery::WebRtc, conversion: Conversion::BFrames };
+        let origin = Origin::Derived { conversion: Conversion::BFrames };
         let mut writer = TrackWriter { track: Track::new("test".to_owned(), Kind::Video, origin) };
         let shape = Shape::Video { width: 16, height: 16, reorders: false };
         let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     live::{Broadcast, BroadcastId},
-    media::{Codec, Delivery, Info, Kind, Shape},
+    media::{Accepts, Codec, Delivery, Info, Kind, Shape},
     telemetry::{Door, Telemetry},
 };
 
@@ -200,7 +200,7 @@ impl Engine {
         }
         let now = Instant::now();
         let [video, audio] = [Kind::Video, Kind::Audio]
-            .map(|kind| broadcast.choose(kind, Delivery::WebRtc).map(|choice| choice.track.info()));
+            .map(|kind| broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)).map(|choice| choice.track.info()));
         let available: Available<'_> = [video.as_ref().map(Option::as_deref), audio.as_ref().map(Option::as_deref)];
         let answered = answer(offer, available, &shared.candidates, Some(&shared.cert), now)?;
         let (sdp, ice) = (answered.sdp.clone(), answered.ice.clone());

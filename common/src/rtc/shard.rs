@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     live::{Broadcast, Track},
-    media::{Delivery, Frame, Kind},
+    media::{Accepts, Delivery, Frame, Kind},
 };
 
 /// System calls for datagrams in one turn; the rest waits for the next, after frames and timers had theirs.
@@ -187,7 +187,7 @@ impl Shard {
         }
         let (broadcast, keys) = (audience.broadcast.clone(), audience.sessions.clone());
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            let Some(choice) = broadcast.choose(kind, Delivery::WebRtc) else { continue };
+            let Some(choice) = broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)) else { continue };
             for &key in &keys {
                 self.follow(key, index, &choice.track);
             }
@@ -374,7 +374,7 @@ impl Shard {
             audience.sessions.push(key);
         }
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            if let Some(choice) = broadcast.choose(kind, Delivery::WebRtc) {
+            if let Some(choice) = broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)) {
                 self.follow(key, index, &choice.track);
             }
         }

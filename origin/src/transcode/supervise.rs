@@ -7,8 +7,8 @@
 use std::sync::{Arc, Weak, atomic::AtomicI64};
 
 use headwater_common::{
-    live::{Broadcast, Hub},
-    media::{Delivery, Kind},
+    live::{Broadcast, Hub, Track},
+    media::{Accepts, Conversion, Delivery, Kind},
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::{
@@ -17,10 +17,7 @@ use prometheus_client::{
 };
 use tokio::task::JoinSet;
 
-use super::{
-    job::{Job, Task},
-    libav,
-};
+use super::{job::Job, libav};
 
 /// Which conversions an operator wants. Without them tracks are handed out as they are, where an output can take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,24 +102,24 @@ pub async fn run(hub: Arc<Hub>, telemetry: Telemetry, settings: Settings) {
 /// One broadcast, as long as it is in the hub.
 async fn attend(hub: Arc<Hub>, broadcast: Arc<Broadcast>, gauges: Gauges, settings: Settings) {
     let mut watch = broadcast.watch();
-    let mut declared: Vec<Task> = Vec::new();
+    let mut declared: Vec<Conversion> = Vec::new();
     let mut jobs = JoinSet::new();
     loop {
         watch.mark_unchanged();
         if !hub.get(broadcast.id()).is_some_and(|current| Arc::ptr_eq(&current, &broadcast)) {
             return;
         }
-        for task in needed(&broadcast, settings) {
-            if declared.contains(&task) {
+        for conversion in needed(&broadcast, settings) {
+            if declared.contains(&conversion) {
                 continue;
             }
-            declared.push(task);
-            let Some(source) = broadcast.source(task.kind) else { continue };
-            if let Some(missing) = missing(&broadcast, task) {
-                tracing::warn!(broadcast = %broadcast.id(), conversion = %task.conversion, %missing, "can't be transcoded");
+            declared.push(conversion);
+            let Some(source) = broadcast.source(conversion.target().kind()) else { continue };
+            if let Some(missing) = missing(&source, conversion) {
+                tracing::warn!(broadcast = %broadcast.id(), %conversion, %missing, "can't be transcoded");
                 continue;
             }
-            jobs.spawn(Job::new(broadcast.clone(), source, task, gauges.clone()).run());
+            jobs.spawn(Job::new(broadcast.clone(), source, conversion, gauges.clone()).run());
         }
         if watch.changed().await.is_err() {
             return;
@@ -130,21 +127,20 @@ async fn attend(hub: Arc<Hub>, broadcast: Arc<Broadcast>, gauges: Gauges, settin
     }
 }
 
-fn needed(broadcast: &Broadcast, settings: Settings) -> Vec<Task> {
-    let mut tasks = Vec::new();
+/// For peers that take only what all take: nobody knows who comes, and a track that is not read costs nothing.
+fn needed(broadcast: &Broadcast, settings: Settings) -> Vec<Conversion> {
+    let mut conversions = Vec::new();
     for (kind, wanted) in [(Kind::Video, settings.video), (Kind::Audio, settings.audio)] {
         let info = broadcast.source(kind).filter(|_| wanted).and_then(|source| source.info());
-        for delivery in [Delivery::WebRtc, Delivery::Mp4] {
-            if let Some(conversion) = info.as_ref().and_then(|info| info.obstacle(delivery)) {
-                tasks.push(Task { kind, delivery, conversion });
-            }
+        for delivery in [Delivery::WebRtc(Accepts::EVERYWHERE), Delivery::Mp4] {
+            conversions.extend(info.as_ref().and_then(|info| info.obstacle(delivery)));
         }
     }
-    tasks
+    conversions
 }
 
 /// FFmpeg is built in many ways. A track that can't be made must not be offered.
-fn missing(broadcast: &Broadcast, task: Task) -> Option<super::ConvertError> {
-    let source = broadcast.source(task.kind)?.info()?.codec;
-    libav::encoder(task.target()).and_then(|_| libav::decoder(source)).err()
+fn missing(source: &Track, conversion: Conversion) -> Option<super::ConvertError> {
+    let source = source.info()?.codec;
+    libav::encoder(conversion.target()).and_then(|_| libav::decoder(source)).err()
 }

@@ -13,7 +13,7 @@ use headwater_common::{
     telemetry::Telemetry,
 };
 
-use super::media::{BORN_US, Clip, broadcast, claim, clip};
+use super::media::{BORN_US, BROWSER, Clip, broadcast, claim, clip};
 use crate::transcode::{Settings, run};
 
 /// Publishes clips in real time, over and over, until dropped.
@@ -93,7 +93,7 @@ async fn a_conversion_runs_while_somebody_reads() {
     let broadcast = broadcast(&hub);
     let limit = Duration::from_secs(5);
 
-    let made = |kind| broadcast.choose(kind, Delivery::WebRtc).filter(|choice| choice.made_for.is_some());
+    let made = |kind| broadcast.choose(kind, BROWSER).filter(|choice| choice.made_for.is_some());
     until("derived tracks", limit, || made(Kind::Video).is_some() && made(Kind::Audio).is_some()).await;
     let (video, audio) = (made(Kind::Video).unwrap(), made(Kind::Audio).unwrap());
     assert_eq!((video.to_string(), audio.to_string()), ("transcode: b-frames".into(), "transcode: aac→opus".into()));
@@ -182,7 +182,7 @@ async fn what_the_operator_does_not_want_is_not_offered() {
     writer.announce(clip(Codec::H264, picture).info).unwrap();
     writer.announce(clip(Codec::Aac, "-f lavfi -i sine=d=1 -c:a aac").info).unwrap();
     let broadcast = broadcast(&hub);
-    let made = |kind| broadcast.choose(kind, Delivery::WebRtc).is_some_and(|choice| choice.made_for.is_some());
+    let made = |kind| broadcast.choose(kind, BROWSER).is_some_and(|choice| choice.made_for.is_some());
     until("sound", Duration::from_secs(5), || made(Kind::Audio)).await;
     assert!(!made(Kind::Video));
     room.abort();

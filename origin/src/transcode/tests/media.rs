@@ -14,11 +14,14 @@ use bytes::Bytes;
 use ffmpeg_next as ff;
 use headwater_common::{
     live::{Broadcast, BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
-    media::{Codec, Frame, Info, Kind, Sample, Shape, nal},
+    media::{Accepts, Codec, Delivery, Frame, Info, Kind, Sample, Shape, nal},
     telemetry::{Door, Telemetry},
 };
 
 use crate::transcode::libav;
+
+/// A viewer that takes what every browser takes.
+pub(super) const BROWSER: Delivery = Delivery::WebRtc(Accepts::EVERYWHERE);
 
 /// When test broadcasts are born.
 pub(super) const BORN_US: i64 = 1_700_000_000_000_000;

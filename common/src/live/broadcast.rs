@@ -67,6 +67,9 @@ pub struct Choice {
 impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.made_for, self.despite) {
+            (Some(conversion), _) if self.track.waiting() => {
+                write!(f, "transcode: {conversion}, waits until another one rests")
+            }
             (Some(conversion), _) => write!(f, "transcode: {conversion}"),
             (None, Some(conversion)) => write!(f, "passthrough despite {conversion}"),
             (None, None) => f.write_str("passthrough"),

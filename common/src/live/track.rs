@@ -67,6 +67,7 @@ pub struct Track {
     ring: Mutex<Ring>,
     readers: watch::Sender<usize>,
     keyframe_wanted: AtomicBool,
+    waiting: AtomicBool,
     skipped: AtomicU64,
 }
 
@@ -94,6 +95,7 @@ impl Track {
             ring: Mutex::default(),
             readers: watch::Sender::new(0),
             keyframe_wanted: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
         })
     }
@@ -166,6 +168,15 @@ impl Track {
 
     pub fn take_keyframe_request(&self) -> bool {
         self.keyframe_wanted.swap(false, Relaxed)
+    }
+
+    /// Whether somebody reads it and the machine has no room to make it.
+    pub fn waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    pub fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
     }
 
     pub(super) fn announce(&self, info: Arc<Info>) {

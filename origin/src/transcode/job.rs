@@ -14,7 +14,10 @@ use headwater_common::{
     live::{Broadcast, Start, Track, TrackWriter},
     media::{Conversion, Frame, Kind},
 };
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time,
+};
 
 use super::{ConvertError, converter::Converter, libav, supervise::Gauges};
 
@@ -31,6 +34,8 @@ pub(super) struct Job {
     source: Arc<Track>,
     conversion: Conversion,
     gauges: Gauges,
+    /// One is taken while the thread runs; sound needs none.
+    places: Option<Arc<Semaphore>>,
     track: Arc<Track>,
     output: Arc<Mutex<Output>>,
 }
@@ -45,11 +50,17 @@ struct Output {
 }
 
 impl Job {
-    pub(super) fn new(broadcast: Arc<Broadcast>, source: Arc<Track>, conversion: Conversion, gauges: Gauges) -> Self {
+    pub(super) fn new(
+        broadcast: Arc<Broadcast>,
+        source: Arc<Track>,
+        conversion: Conversion,
+        gauges: Gauges,
+        places: Option<Arc<Semaphore>>,
+    ) -> Self {
         let writer = broadcast.derive(conversion);
         let track = writer.track().clone();
         let output = Output { writer, gauges: gauges.clone(), written_us: i64::MIN, read_us: i64::MIN };
-        Self { broadcast, source, conversion, gauges, track, output: Arc::new(Mutex::new(output)) }
+        Self { broadcast, source, conversion, gauges, places, track, output: Arc::new(Mutex::new(output)) }
     }
 
     /// Goes on for ever. Dropping the future stops the thread.
@@ -57,6 +68,13 @@ impl Job {
         let mut backoff = BACKOFF_MIN;
         loop {
             self.track.wanted().await;
+            let _place = match &self.places {
+                Some(places) => tokio::select! {
+                    place = self.place(places) => Some(place),
+                    () = rested(&self.track) => continue,
+                },
+                None => None,
+            };
             let began = time::Instant::now();
             let outcome = match self.start() {
                 Ok(mut worker) => {
@@ -96,6 +114,21 @@ impl Job {
         }
     }
 
+    /// Meanwhile the log, REST and a metric say why nothing comes.
+    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        tracing::warn!(
+            broadcast = %self.broadcast.id(), track = self.track.name(),
+            "as many transcodes as this machine takes are running: this one waits"
+        );
+        let _counted = self.gauges.waiting();
+        let _said = Said::new(&self.track);
+        // Nobody closes it.
+        places.clone().acquire_owned().await.ok()
+    }
+
     fn start(&self) -> std::io::Result<Worker> {
         let stop = Arc::new(AtomicBool::new(false));
         let (alive, ended) = oneshot::channel();
@@ -127,6 +160,22 @@ impl Job {
 
     fn lock_output(&self) -> std::sync::MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The track says that it waits, until this is dropped.
+struct Said<'a>(&'a Track);
+
+impl<'a> Said<'a> {
+    fn new(track: &'a Track) -> Self {
+        track.set_waiting(true);
+        Self(track)
+    }
+}
+
+impl Drop for Said<'_> {
+    fn drop(&mut self) {
+        self.0.set_waiting(false);
     }
 }
 

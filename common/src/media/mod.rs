@@ -22,7 +22,7 @@ mod inspect;
 mod inspect_tests;
 pub mod nal;
 pub mod opus;
-mod rtp;
+pub(crate) mod rtp;
 pub mod vp8;
 pub mod vp9;
 

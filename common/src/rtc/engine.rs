@@ -199,8 +199,9 @@ impl Engine {
             return Err(ViewError::Full { sessions_max });
         }
         let now = Instant::now();
-        let [video, audio] = [Kind::Video, Kind::Audio]
-            .map(|kind| broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)).map(|choice| choice.track.info()));
+        let [video, audio] = [Kind::Video, Kind::Audio].map(|kind| {
+            broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)).map(|choice| choice.track.info())
+        });
         let available: Available<'_> = [video.as_ref().map(Option::as_deref), audio.as_ref().map(Option::as_deref)];
         let answered = answer(offer, available, &shared.candidates, Some(&shared.cert), now)?;
         let (sdp, ice) = (answered.sdp.clone(), answered.ice.clone());

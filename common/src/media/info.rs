@@ -20,6 +20,8 @@ pub enum Codec {
 }
 
 impl Codec {
+    pub const ALL: [Self; 7] = [Self::H264, Self::H265, Self::Av1, Self::Vp8, Self::Vp9, Self::Aac, Self::Opus];
+
     pub fn kind(self) -> Kind {
         match self {
             Self::H264 | Self::H265 | Self::Av1 | Self::Vp8 | Self::Vp9 => Kind::Video,
@@ -73,6 +75,9 @@ pub struct Accepts(u8);
 impl Accepts {
     /// What every browser takes over WebRTC (RFC 7742 section 5, RFC 7874 section 3).
     pub const EVERYWHERE: Self = Self(bit(Codec::H264) | bit(Codec::Opus));
+
+    /// Who takes whatever comes.
+    pub const EVERYTHING: Self = Self(u8::MAX);
 
     pub fn takes(self, codec: Codec) -> bool {
         self.0 & bit(codec) != 0

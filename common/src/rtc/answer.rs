@@ -1,44 +1,44 @@
 //! From an offer to a WebRTC stack that has answered it.
 //!
-//! In: an offer and what there is to send. Out: the stack, the answer, and which section and payload type carries
-//! what. Deliberately absent: sockets and sessions.
+//! In: an offer and what there is to send. Out: the stack, the answer, and which section carries what with which payload
+//! types: of all codecs that both sides know, because a publisher may come back with another one. Deliberately absent:
+//! sockets and sessions.
 
 use std::time::{Duration, Instant};
 
 use str0m::{
-    Candidate, Rtc, RtcConfig,
+    Candidate, RtcConfig,
     change::SdpOffer,
     config::DtlsCert,
-    format::{Codec, CodecConfig, PayloadParams},
-    media::{Mid, Pt},
+    format::CodecConfig,
     rtp::{Extension, ExtensionMap},
 };
 
 use super::{
+    formats::Formats,
     roster::Ice,
     sdp::{Offer, SdpError, in_one_stream, ufrag_of},
     session::{AUDIO, Answered, VIDEO},
 };
-use crate::media::{Info, Kind};
+use crate::media::{self, Accepts, Kind};
 
 /// How often counters of a session are refreshed.
 const STATS_EVERY: Duration = Duration::from_secs(3);
 /// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
 const REPORTS_EVERY: Duration = Duration::from_millis(500);
 
-/// What there is to send. The inner value is what a track carries, if that is known yet.
-pub(super) type Available<'a> = [Option<Option<&'a Info>>; 2];
-
+/// `sends` tells whether there is something of this kind for who takes these codecs.
 pub(super) fn answer(
     text: &str,
-    available: Available<'_>,
+    sends: impl Fn(Kind, Accepts) -> bool,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
 ) -> Result<Answered, SdpError> {
     let offer = Offer::parse(text)?;
     let wanted = [Kind::Video, Kind::Audio].map(|kind| offer.wanted(kind));
-    let carried = [VIDEO, AUDIO].map(|index| wanted[index].filter(|_| available[index].is_some()));
+    let available = [Kind::Video, Kind::Audio].map(|kind| sends(kind, Accepts::EVERYTHING));
+    let carried = [VIDEO, AUDIO].map(|index| wanted[index].filter(|_| available[index]));
     if carried.iter().all(Option::is_none) {
         let named = |there: [bool; 2]| match there {
             [true, true] => "audio and video",
@@ -46,7 +46,7 @@ pub(super) fn answer(
             [false, true] => "audio",
             [false, false] => "neither audio nor video",
         };
-        let (asked, has) = (named(wanted.map(|section| section.is_some())), named(available.map(|a| a.is_some())));
+        let (asked, has) = (named(wanted.map(|section| section.is_some())), named(available));
         return Err(SdpError::Nothing { asked: asked.to_owned(), has: has.to_owned() });
     }
     let mids: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
@@ -62,53 +62,33 @@ pub(super) fn answer(
     let sdp = in_one_stream(&sdp);
 
     let mut sections = [None, None];
-    for (index, kind, label, needed) in
-        [(VIDEO, Kind::Video, "video", "H264 with packetization-mode=1"), (AUDIO, Kind::Audio, "audio", "opus")]
-    {
+    for (index, kind, label) in [(VIDEO, Kind::Video, "video"), (AUDIO, Kind::Audio, "audio")] {
         let Some(section) = carried[index] else { continue };
         let mid = section.mid.into();
-        let Some((pt, delay)) = payload_type(&rtc, mid, kind, available[index].flatten()) else {
+        let formats = Formats::agreed(&rtc, mid);
+        if !sends(kind, formats.accepts()) {
+            let suits = media::Codec::ALL.into_iter().filter(|codec| sends(kind, Accepts::from_iter([*codec])));
+            let needed = suits.map(sdp_name).collect::<Vec<_>>().join(" or ");
             return Err(SdpError::Codec { kind: label, offered: section.codecs(), needed });
-        };
-        sections[index] = Some((mid, pt, delay));
+        }
+        let delay = rtc.media(mid).is_some_and(|media| media.remote_extmap().id_of(Extension::PlayoutDelay).is_some());
+        sections[index] = Some((mid, formats, delay));
     }
     let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
     let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
     Ok(Answered { rtc, sdp, offer: text.into(), ice: Ice { local_ufrag, remote_ufrag }, sections })
 }
 
-/// The payload type that suits best what is sent, and whether the peer takes the playout-delay extension.
-fn payload_type(rtc: &Rtc, mid: Mid, kind: Kind, info: Option<&Info>) -> Option<(Pt, bool)> {
-    let media = rtc.media(mid)?;
-    let agreed = |params: &&PayloadParams| media.remote_pts().contains(&params.pt());
-    let params = rtc.codec_config().params().iter().filter(agreed);
-    let pt = match kind {
-        Kind::Audio => params.filter(|params| params.spec().codec == Codec::Opus).map(|params| params.pt()).next()?,
-        Kind::Video => {
-            let stream = info.and_then(|info| Some((*info.config.get(1)?, *info.config.get(2)?)));
-            let stream = stream.map_or(0, |(profile, constraints)| profile_rank(profile, constraints));
-            let suitable = params.filter(|params| {
-                params.spec().codec == Codec::H264 && params.spec().format.packetization_mode == Some(1)
-            });
-            // The least that is enough for the stream, else the most there is: browsers decode more than they offer.
-            let best = suitable.min_by_key(|params| {
-                let id = params.spec().format.profile_level_id.unwrap_or(0x42_00_1f);
-                let rank = profile_rank((id >> 16) as u8, (id >> 8) as u8);
-                if rank >= stream { rank } else { 100 - rank }
-            });
-            best?.pt()
-        }
-    };
-    Some((pt, media.remote_extmap().id_of(Extension::PlayoutDelay).is_some()))
-}
-
-/// H.264 profiles from least to most (ITU-T H.264 Annex A; RFC 6184 table 5 for constrained baseline).
-fn profile_rank(profile_idc: u8, constraints: u8) -> u8 {
-    match profile_idc {
-        66 if constraints & 0x40 != 0 => 0,
-        66 => 1,
-        77 => 2,
-        _ => 3,
+/// As offers spell them.
+fn sdp_name(codec: media::Codec) -> &'static str {
+    match codec {
+        media::Codec::H264 => "H264 with packetization-mode=1",
+        media::Codec::H265 => "H265",
+        media::Codec::Av1 => "AV1",
+        media::Codec::Vp8 => "VP8",
+        media::Codec::Vp9 => "VP9",
+        media::Codec::Aac => "MPEG4-GENERIC",
+        media::Codec::Opus => "opus",
     }
 }
 
@@ -116,6 +96,10 @@ fn config(cert: Option<&DtlsCert>) -> RtcConfig {
     let mut codecs = CodecConfig::empty();
     codecs.enable_opus(true, false);
     codecs.enable_h264(true);
+    codecs.enable_vp8(true);
+    codecs.enable_vp9(true);
+    codecs.enable_av1(true);
+    codecs.enable_h265(true);
     let mut params = codecs.params().to_vec();
     for params in &mut params {
         // The receiver's own estimate (goog-remb) costs two small reports a second; transport-wide feedback costs

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Restarted,
-    answer::{Available, answer},
+    answer::answer,
     inbox::{Command, Inbox},
     net::{self, Outbox},
     roster::{Card, Roster, SessionId, SessionStats},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     live::{Broadcast, BroadcastId},
-    media::{Accepts, Codec, Delivery, Info, Kind, Shape},
+    media::{Accepts, Codec, Delivery, Kind},
     telemetry::{Door, Telemetry},
 };
 
@@ -199,11 +199,8 @@ impl Engine {
             return Err(ViewError::Full { sessions_max });
         }
         let now = Instant::now();
-        let [video, audio] = [Kind::Video, Kind::Audio].map(|kind| {
-            broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)).map(|choice| choice.track.info())
-        });
-        let available: Available<'_> = [video.as_ref().map(Option::as_deref), audio.as_ref().map(Option::as_deref)];
-        let answered = answer(offer, available, &shared.candidates, Some(&shared.cert), now)?;
+        let sends = |kind: Kind, peer: Accepts| broadcast.choose(kind, Delivery::WebRtc(peer)).is_some();
+        let answered = answer(offer, sends, &shared.candidates, Some(&shared.cert), now)?;
         let (sdp, ice) = (answered.sdp.clone(), answered.ice.clone());
         let card = Card::new(broadcast.id().clone(), ice.clone(), now, crate::clock::now_us());
         let session = card.id.clone();
@@ -296,7 +293,9 @@ impl Drop for Inner {
 /// Takes an offer as far as it can be taken without a broadcast: for fuzzing.
 #[doc(hidden)]
 pub fn check_offer(text: &str) -> Result<String, SdpError> {
-    let shape = Shape::Video { width: 640, height: 360, reorders: false };
-    let info = Info { codec: Codec::H264, config: bytes::Bytes::from_static(&[1, 0x64, 0, 0x1f]), shape };
-    answer(text, [Some(Some(&info)), Some(None)], &[], None, Instant::now()).map(|answered| answered.sdp)
+    let sends = |kind: Kind, peer: Accepts| match kind {
+        Kind::Video => peer.takes(Codec::H264),
+        Kind::Audio => peer.takes(Codec::Opus),
+    };
+    answer(text, sends, &[], None, Instant::now()).map(|answered| answered.sdp)
 }

@@ -11,6 +11,7 @@
 mod answer;
 mod engine;
 mod feed;
+mod formats;
 mod inbox;
 mod net;
 mod outgoing;

@@ -14,7 +14,7 @@ use str0m::{
     Event, IceConnectionState, Input, Output, Rtc, RtcError,
     bwe::BweKind,
     change::SdpOffer,
-    media::{MediaTime, Mid, Pt},
+    media::{MediaTime, Mid},
     net::{Protocol, Transmit},
     rtp::{ExtensionValues, RtpWrite, Ssrc},
     stats::{MediaEgressStats, PeerStats},
@@ -22,6 +22,7 @@ use str0m::{
 
 use super::{
     Restarted,
+    formats::Formats,
     net::Outbox,
     outgoing::Outgoing,
     pace::Pacer,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     live::Broadcast,
-    media::{Frame, Kind},
+    media::{Accepts, Delivery, Frame, Kind},
 };
 
 /// Frames that wait to be paced out: four gops of OBS's default length. When full the viewer is hopelessly slow: all
@@ -52,7 +53,7 @@ const ADDRESSES_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Out {
     pub(super) mid: Mid,
-    pt: Pt,
+    formats: Formats,
     ssrc: Ssrc,
     /// The feed it follows.
     pub(super) feed: Option<usize>,
@@ -141,14 +142,14 @@ pub(super) struct Answered {
     pub(super) sdp: String,
     pub(super) offer: Box<str>,
     pub(super) ice: Ice,
-    /// Section, payload type and whether the playout-delay extension is taken; video, audio.
-    pub(super) sections: [Option<(Mid, Pt, bool)>; 2],
+    /// Section, payload types and whether the playout-delay extension is taken; video, audio.
+    pub(super) sections: [Option<(Mid, Formats, bool)>; 2],
 }
 
 impl Session {
     pub(super) fn new(mut answered: Answered, card: Arc<Card>, broadcast: Arc<Broadcast>, now: Instant) -> Self {
         let outs = [VIDEO, AUDIO].map(|index| {
-            let (mid, pt, delay) = answered.sections[index]?;
+            let (mid, formats, delay) = answered.sections[index].take()?;
             let mut api = answered.rtc.direct_api();
             let stream = api.stream_tx_by_mid(mid, None)?;
             if index == VIDEO {
@@ -156,7 +157,7 @@ impl Session {
             }
             let ssrc = stream.ssrc();
             let clock = Outgoing::new(if index == VIDEO { 90_000 } else { 48_000 }, *ssrc);
-            Some(Out { mid, pt, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
+            Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
         });
         Self {
             rtc: answered.rtc,
@@ -179,6 +180,11 @@ impl Session {
             #[cfg(test)]
             panics_at_frame: false,
         }
+    }
+
+    /// What there is to choose from for this peer.
+    pub(super) fn delivery(&self, index: usize) -> Delivery {
+        Delivery::WebRtc(self.outs[index].as_ref().map_or_else(Accepts::default, |out| out.formats.accepts()))
     }
 
     /// When it wants to be driven next, whatever arrives until then.
@@ -289,6 +295,8 @@ impl Session {
         let taken = taken.checked_sub(self.lead).unwrap_or(taken);
         let mut api = self.rtc.direct_api();
         let packets = frame.rtp();
+        // A publisher may come back with a codec that this peer does not know.
+        let Some(pt) = out.formats.suiting(&frame.info) else { return packets.len() };
         let Some(stream) = api.stream_tx(&out.ssrc) else { return packets.len() };
         for (i, packet) in packets.iter().enumerate().skip(from) {
             if index == VIDEO {
@@ -298,7 +306,7 @@ impl Session {
                 self.pacer.sent(packet.payload.len());
             }
             let (seq, time) = out.clock.stamp(rtp_time);
-            let mut rtp = RtpWrite::new(out.pt, seq.into(), time, taken, packet.payload.clone())
+            let mut rtp = RtpWrite::new(pt, seq.into(), time, taken, packet.payload.clone())
                 .marker(packet.marker)
                 .nackable(index == VIDEO);
             if out.delay && frame.keyframe {

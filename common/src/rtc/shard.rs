@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     live::{Broadcast, Track},
-    media::{Accepts, Delivery, Frame, Kind},
+    media::{Delivery, Frame, Kind},
 };
 
 /// System calls for datagrams in one turn; the rest waits for the next, after frames and timers had theirs.
@@ -187,9 +187,20 @@ impl Shard {
         }
         let (broadcast, keys) = (audience.broadcast.clone(), audience.sessions.clone());
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            let Some(choice) = broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)) else { continue };
+            // Most peers take the same codecs.
+            let mut chosen: Vec<(Delivery, Option<Arc<Track>>)> = Vec::new();
             for &key in &keys {
-                self.follow(key, index, &choice.track);
+                let Some(slot) = self.sessions.get(key) else { continue };
+                let delivery = slot.session.delivery(index);
+                let known = chosen.iter().find(|(known, _)| *known == delivery).map(|(_, track)| track.clone());
+                let track = known.unwrap_or_else(|| {
+                    let track = broadcast.choose(kind, delivery).map(|choice| choice.track);
+                    chosen.push((delivery, track.clone()));
+                    track
+                });
+                if let Some(track) = track {
+                    self.follow(key, index, &track);
+                }
             }
         }
     }
@@ -374,7 +385,8 @@ impl Shard {
             audience.sessions.push(key);
         }
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            if let Some(choice) = broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)) {
+            let Some(slot) = self.sessions.get(key) else { continue };
+            if let Some(choice) = broadcast.choose(kind, slot.session.delivery(index)) {
                 self.follow(key, index, &choice.track);
             }
         }

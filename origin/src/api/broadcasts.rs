@@ -12,7 +12,7 @@ use headwater_common::{
     clock,
     http::NO_STORE,
     live::{Broadcast, BroadcastId, SILENT_US, Status, Track},
-    media::{Accepts, Codec, Delivery, Kind, Shape},
+    media::{Accepts, Delivery, Kind, Shape},
     registry::{BroadcastRow, BroadcastStatus},
 };
 use serde::Serialize;
@@ -297,7 +297,7 @@ fn paths(path: impl Fn(Kind) -> Option<String>) -> BTreeMap<&'static str, String
 fn webrtc_path(broadcast: &Broadcast, kind: Kind) -> Option<String> {
     let source = broadcast.source(kind)?.info()?.codec;
     let chosen = |peer| broadcast.choose(kind, Delivery::WebRtc(peer)).map(|choice| choice.to_string());
-    let knowing = chosen([source, Codec::H264, Codec::Opus].into_iter().collect());
+    let knowing = chosen(Accepts::EVERYTHING);
     let others = chosen(Accepts::EVERYWHERE);
     let where_taken = |knowing: String| format!("{knowing} where {} is taken", source.name());
     match (knowing, others) {

@@ -13,10 +13,11 @@ use anyhow::Context;
 use axum::{Router, middleware};
 use clap::Parser;
 use headwater_common::{
-    http,
+    config, http,
     live::Hub,
     node::Node,
     registry::{Opened, Registry},
+    rtc,
     store::Store,
     telemetry::Telemetry,
 };
@@ -47,10 +48,12 @@ async fn main() -> anyhow::Result<()> {
 
     telemetry.watch_hub(hub.clone());
 
-    let edge = Edge::start(&config, hub.clone(), &telemetry)?;
+    let engine = rtc::Engine::start(rtc_settings(&config.rtc), &telemetry)?;
+    let edge = Edge::start(&config, hub.clone(), engine.clone(), &telemetry);
     let origin = Origin::start(origin::Shared {
         config: config.clone(),
         hub,
+        engine,
         registry,
         store,
         telemetry: telemetry.clone(),
@@ -74,6 +77,11 @@ async fn main() -> anyhow::Result<()> {
     origin.finish().await;
     server.await??;
     Ok(())
+}
+
+fn rtc_settings(config: &config::Rtc) -> rtc::Settings {
+    let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.clone();
+    rtc::Settings { listen, public_ips, shards, sessions_max }
 }
 
 /// The process-wide crypto provider: everything here uses one and the same.

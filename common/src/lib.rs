@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod fmp4;
 pub mod http;
+pub mod intake;
 pub mod live;
 pub mod media;
 pub mod net;
@@ -13,6 +14,7 @@ pub mod registry;
 pub mod rtc;
 pub mod store;
 pub mod telemetry;
+pub mod wish;
 
 #[doc(hidden)]
 pub mod fuzz;

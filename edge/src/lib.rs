@@ -1,7 +1,7 @@
 //! From hall to viewer.
 //!
-//! In: settings, and the hub that this process fills. Out: an [`Edge`] whose sockets are open, its HTTP routes, and how
-//! many watch.
+//! In: settings, the hub that this process fills, the WebRTC engine. Out: an [`Edge`], its HTTP routes, and how many
+//! watch.
 
 pub mod hls;
 pub mod webrtc;
@@ -18,7 +18,7 @@ use headwater_common::{
     audience::{CountViewers, Viewers},
     config::{self, Config},
     live::Hub,
-    rtc,
+    rtc::Engine,
     telemetry::Telemetry,
 };
 
@@ -26,17 +26,15 @@ use hls::Hls;
 
 pub struct Edge {
     hub: Arc<Hub>,
-    engine: rtc::Engine,
+    engine: Engine,
     hls: Arc<Hls>,
     ice_servers: Vec<config::IceServer>,
 }
 
 impl Edge {
-    pub fn start(config: &Config, hub: Arc<Hub>, telemetry: &Telemetry) -> anyhow::Result<Self> {
-        let config::Rtc { listen, public_ips, shards, sessions_max, ice_servers } = config.rtc.clone();
-        let engine = rtc::Engine::start(rtc::Settings { listen, public_ips, shards, sessions_max }, telemetry)?;
+    pub fn start(config: &Config, hub: Arc<Hub>, engine: Engine, telemetry: &Telemetry) -> Self {
         let hls = Hls::new(hub.clone(), telemetry);
-        Ok(Self { hub, engine, hls, ice_servers })
+        Self { hub, engine, hls, ice_servers: config.rtc.ice_servers.clone() }
     }
 
     /// WHEP and HLS.

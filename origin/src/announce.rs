@@ -35,6 +35,8 @@ pub enum Refusal {
     UnknownApp { app: String, known: String },
     #[error(transparent)]
     Id(#[from] IdError),
+    #[error("publishing to {app} needs its token, and {given}")]
+    Unauthorized { app: String, given: &'static str },
     #[error(transparent)]
     Claim(#[from] ClaimError),
     #[error("this node is about to stop")]
@@ -57,16 +59,37 @@ impl Desk {
         Err(Refusal::UnknownApp { app: app.to_owned(), known })
     }
 
-    /// Gives the broadcast to this publisher.
-    pub async fn claim(&self, app: &str, stream: &str, publisher: Publisher) -> Result<Writer, Refusal> {
+    /// Whether a publisher with this token could have the broadcast now.
+    pub fn check(&self, app: &str, stream: &str, token: Option<&str>) -> Result<(), Refusal> {
         if self.node.phase() == Phase::Stopping {
             return Err(Refusal::Stopping);
         }
         self.check_app(app)?;
         let id = BroadcastId::new(app, stream)?;
-        let takeover = self.config.apps[app].takeover;
+        let settings = &self.config.apps[app];
+        let given = match token {
+            _ if settings.publish_token.is_empty() => None,
+            None | Some("") => Some("none was given"),
+            Some(token) => (!settings.publish_token.is(token)).then_some("another one was given"),
+        };
+        if let Some(given) = given {
+            return Err(Refusal::Unauthorized { app: app.to_owned(), given });
+        }
+        Ok(self.hub.check(&id, settings.takeover, clock::now_us())?)
+    }
+
+    /// Gives the broadcast to this publisher.
+    pub async fn claim(
+        &self,
+        app: &str,
+        stream: &str,
+        token: Option<&str>,
+        publisher: Publisher,
+    ) -> Result<Writer, Refusal> {
         // Asked first, so that a refused publisher does not use up an epoch.
-        self.hub.check(&id, takeover, clock::now_us())?;
+        self.check(app, stream, token)?;
+        let id = BroadcastId::new(app, stream)?;
+        let takeover = self.config.apps[app].takeover;
         let claimed = {
             let (registry, id, publisher) = (self.registry.clone(), id.clone(), publisher.clone());
             blocking(move || registry.claim(&id, &publisher, clock::now_us() / 1000)).await?

@@ -23,8 +23,8 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    audience::CountViewers, config::Config, http::Tls, live::Hub, net, node::Node, registry::Registry, store::Store,
-    telemetry::Telemetry,
+    audience::CountViewers, config::Config, http::Tls, live::Hub, net, node::Node, registry::Registry, rtc::Engine,
+    store::Store, telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
 
@@ -37,6 +37,7 @@ use record::Recorder;
 pub struct Shared {
     pub config: Arc<Config>,
     pub hub: Arc<Hub>,
+    pub engine: Engine,
     pub registry: Registry,
     pub store: Store,
     pub telemetry: Telemetry,
@@ -47,6 +48,7 @@ pub struct Shared {
 
 pub struct Origin {
     shared: Shared,
+    desk: Desk,
     recorder: Recorder,
     /// End when the node stops: doors first, then what they fed.
     doors: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -58,7 +60,7 @@ impl Origin {
     pub fn start(shared: Shared) -> anyhow::Result<Self> {
         let Shared { config, hub, registry, store, telemetry, node, tls, .. } = &shared;
         let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), node.clone());
-        let rtmp = Rtmp::new(desk, telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
+        let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {
             let listener = net::listen_tcp(config.rtmp.tls_listen, "RTMPS")?;
@@ -78,13 +80,15 @@ impl Origin {
         #[cfg(feature = "transcode")]
         tokio::spawn(transcode::run(hub.clone(), telemetry.clone(), transcode::Settings::default()));
         tokio::spawn(announce::run(hub.clone(), registry.clone()));
-        Ok(Self { shared, recorder, doors, recording })
+        Ok(Self { shared, desk, recorder, doors, recording })
     }
 
-    /// REST.
+    /// WHIP and REST.
     pub fn router(&self) -> Router {
-        let Shared { config, hub, registry, viewers, .. } = self.shared.clone();
-        api::router(api::Api { config, hub, registry, recorder: self.recorder.clone(), viewers })
+        let Shared { config, hub, engine, registry, viewers, telemetry, .. } = self.shared.clone();
+        let ice_servers = &config.rtc.ice_servers;
+        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
+        whip.merge(api::router(api::Api { config, hub, registry, recorder: self.recorder.clone(), viewers }))
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings

@@ -4,6 +4,7 @@
 //! [`Config`], or an error that names the key. Deliberately absent: keys that are read anywhere else.
 
 mod layers;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use layers::{ConfigError, Layers};
+pub use secret::Secret;
 
 use crate::live::Takeover;
 
@@ -96,6 +98,7 @@ pub struct Log {
 pub struct App {
     pub record: bool,
     pub takeover: Takeover,
+    pub publish_token: Secret,
 }
 
 impl Tls {

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use super::{
     BroadcastId, Origin, Track, TrackWriter,
     minter::Minter,
-    timeline::{Cursor, Timeline},
+    timeline::{Cursor, Placed, Timeline},
 };
-use crate::media::{Conversion, Delivery, Frame, Info, Kind, RtpCache, Sample};
+use crate::media::{Conversion, Delivery, Frame, Gop, Info, Kind, RtpCache, Sample};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -46,12 +46,20 @@ struct State {
     epoch_began_us: i64,
     last_write_us: i64,
     tracks: Vec<Arc<Track>>,
+    /// What the present publisher sends side by side. The tracks are among `tracks`, where they outlive it.
+    layers: Vec<Layer>,
     timeline: Timeline,
     video: Cursor,
     audio: Cursor,
     minter: Minter,
     newest_us: i64,
     dropped: u64,
+}
+
+#[derive(Debug)]
+struct Layer {
+    track: Arc<Track>,
+    cursor: Cursor,
 }
 
 /// A track that suits an output, and what was done or would have to be done for that.
@@ -89,6 +97,7 @@ impl Broadcast {
                 epoch_began_us: born_us,
                 last_write_us: born_us,
                 tracks: Vec::new(),
+                layers: Vec::new(),
                 timeline: Timeline::new(0),
                 video: Cursor::default(),
                 audio: Cursor::default(),
@@ -153,6 +162,19 @@ impl Broadcast {
         self.lock().source(kind)
     }
 
+    /// What the present publisher sends side by side, the largest picture first. Empty when it sends one picture only.
+    pub fn layers(&self) -> Vec<Arc<Track>> {
+        let mut layers: Vec<_> = self.lock().layers.iter().map(|layer| layer.track.clone()).collect();
+        layers.sort_by_key(|track| std::cmp::Reverse(track.info().map_or(0, |info| info.pixels())));
+        layers
+    }
+
+    pub fn layer(&self, index: u8) -> Option<Arc<Track>> {
+        let state = self.lock();
+        let mut layers = state.layers.iter().map(|layer| &layer.track);
+        layers.find(|track| track.origin() == Origin::Layer { index }).cloned()
+    }
+
     /// The track of this kind that suits an output: the source's where it passes through, else one made from it.
     pub fn choose(&self, kind: Kind, delivery: Delivery) -> Option<Choice> {
         let state = self.lock();
@@ -200,6 +222,7 @@ impl Broadcast {
         state.timeline = Timeline::new(state.newest_us + 1_000);
         state.video = Cursor::default();
         state.audio = Cursor::default();
+        state.layers.clear();
         state.minter.begin_epoch(epoch);
         drop(state);
         self.changed();
@@ -250,6 +273,13 @@ impl State {
 
     fn derived(&self, conversion: Conversion) -> Option<Arc<Track>> {
         self.tracks.iter().find(|track| track.origin() == Origin::Derived { conversion }).cloned()
+    }
+}
+
+impl Placed {
+    fn frame(self, gop: Arc<Gop>, sample: Sample, info: Arc<Info>) -> Frame {
+        let Sample { keyframe, payload, .. } = sample;
+        Frame { gop, dts_us: self.dts_us, pts_us: self.pts_us, keyframe, payload, info, rtp: RtpCache::default() }
     }
 }
 
@@ -316,6 +346,41 @@ impl Writer {
         Ok(())
     }
 
+    /// Says what the samples of one of several layers carry from now on. The best layer is written as the source too:
+    /// outputs that take one picture read that.
+    pub fn announce_layer(&mut self, index: u8, name: &str, info: Info) -> Result<(), Fenced> {
+        let mut state = self.lock()?;
+        let origin = Origin::Layer { index };
+        let known = state.tracks.iter().find(|track| track.origin() == origin).cloned();
+        let track = known.unwrap_or_else(|| {
+            let track = Track::new(format!("video:{name}"), Kind::Video, origin);
+            state.tracks.push(track.clone());
+            track
+        });
+        track.announce(Arc::new(info));
+        if !state.layers.iter().any(|layer| Arc::ptr_eq(&layer.track, &track)) {
+            state.layers.push(Layer { track, cursor: Cursor::default() });
+        }
+        drop(state);
+        self.broadcast.changed();
+        Ok(())
+    }
+
+    /// Puts one sample of a layer into the hall, into the gop that the source is in.
+    pub fn write_layer(&mut self, index: u8, sample: Sample, now_us: i64) -> Result<Written, Fenced> {
+        let born_us = self.broadcast.born_us;
+        let mut guard = self.lock()?;
+        let state = &mut *guard;
+        state.last_write_us = now_us;
+        let gop = state.minter.current().filter(|gop| gop.epoch == self.epoch).cloned();
+        let layer = state.layers.iter_mut().find(|layer| layer.track.origin() == Origin::Layer { index });
+        let (Some(gop), Some(layer)) = (gop, layer) else { return Ok(Written::Dropped) };
+        let Some(info) = layer.track.info() else { return Ok(Written::Dropped) };
+        let placed = state.timeline.place(&mut layer.cursor, sample.dts_us, sample.pts_us, now_us - born_us);
+        layer.track.append(Arc::new(placed.frame(gop, sample, info)));
+        Ok(Written::Kept)
+    }
+
     /// Puts one sample of the publisher into the hall.
     pub fn write(&mut self, kind: Kind, sample: Sample, now_us: i64) -> Result<Written, Fenced> {
         let born_us = self.broadcast.born_us;
@@ -346,15 +411,7 @@ impl Writer {
         state.newest_us = state.newest_us.max(placed.dts_us);
         let target_is_new = !target_was_known && state.minter.target_s().is_some();
         // Appended under the lock: an older epoch's frame must not slip in after a takeover.
-        track.append(Arc::new(Frame {
-            gop,
-            dts_us: placed.dts_us,
-            pts_us: placed.pts_us,
-            keyframe: sample.keyframe,
-            payload: sample.payload,
-            info,
-            rtp: RtpCache::default(),
-        }));
+        track.append(Arc::new(placed.frame(gop, sample, info)));
         drop(guard);
         if target_is_new {
             self.broadcast.changed();

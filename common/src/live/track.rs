@@ -27,8 +27,10 @@ const BYTES_MAX: usize = 32 << 20;
 /// Where a track comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The publisher.
+    /// The publisher; where it sends several layers, the best of them that arrives.
     Source,
+    /// One of the qualities that the publisher sends side by side (simulcast), in the order it named them.
+    Layer { index: u8 },
     /// Made from the source, whoever needs it.
     Derived { conversion: Conversion },
 }

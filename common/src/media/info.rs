@@ -144,6 +144,14 @@ impl Info {
         self.codec.kind()
     }
 
+    /// How much there is to see; 0 for sound.
+    pub fn pixels(&self) -> u64 {
+        match self.shape {
+            Shape::Video { width, height, .. } => u64::from(width) * u64::from(height),
+            Shape::Audio { .. } => 0,
+        }
+    }
+
     pub fn reorders(&self) -> bool {
         matches!(self.shape, Shape::Video { reorders: true, .. })
     }

@@ -1,42 +1,54 @@
-//! From an offer to a WebRTC stack that has answered it.
+//! What is agreed on with a viewer.
 //!
-//! In: an offer and what there is to send. Out: the stack, the answer, and which section carries what with which payload
-//! types: of all codecs that both sides know, because a publisher may come back with another one. Deliberately absent:
-//! sockets and sessions.
+//! In: an offer, or that the viewer wants to be made one, and what there is to send. Out: a WebRTC stack, its SDP, and
+//! which section carries what with which payload types: of all codecs that both sides know, because a publisher may come
+//! back with another one. Deliberately absent: sockets and sessions.
 
 use std::time::{Duration, Instant};
 
 use str0m::{
-    Candidate, RtcConfig,
+    Candidate, Rtc, RtcConfig,
     change::SdpOffer,
     config::DtlsCert,
     format::CodecConfig,
+    media::{Direction, MediaKind, Mid},
     rtp::{Extension, ExtensionMap},
 };
 
 use super::{
     formats::Formats,
     roster::Ice,
-    sdp::{Offer, SdpError, in_one_stream, ufrag_of},
-    session::{AUDIO, Answered, VIDEO},
+    sdp::{Offer, SdpError, guarded, in_one_stream, ufrag_of},
+    session::{Agreed, Peer, Sections},
+    viewing::{AUDIO, VIDEO},
 };
-use crate::media::{self, Accepts, Kind};
+use crate::{
+    live::Broadcast,
+    media::{Accepts, Codec, Delivery, Kind},
+};
 
 /// How often counters of a session are refreshed.
-const STATS_EVERY: Duration = Duration::from_secs(3);
+pub(super) const STATS_EVERY: Duration = Duration::from_secs(3);
 /// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
 const REPORTS_EVERY: Duration = Duration::from_millis(500);
 
-/// `sends` tells whether there is something of this kind for who takes these codecs.
+/// Video, audio.
+pub(super) type Mids = [Option<Mid>; 2];
+
+/// Tells whether there is something of a kind for who takes these codecs.
+pub(super) fn sends(broadcast: &Broadcast) -> impl Fn(Kind, Accepts) -> bool {
+    |kind, peer| broadcast.choose(kind, Delivery::WebRtc(peer)).is_some()
+}
+
 pub(super) fn answer(
     text: &str,
     sends: impl Fn(Kind, Accepts) -> bool,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
-) -> Result<Answered, SdpError> {
+) -> Result<(Agreed, Sections), SdpError> {
     let offer = Offer::parse(text)?;
-    let wanted = [Kind::Video, Kind::Audio].map(|kind| offer.wanted(kind));
+    let wanted = [Kind::Video, Kind::Audio].map(|kind| offer.receiving(kind));
     let available = [Kind::Video, Kind::Audio].map(|kind| sends(kind, Accepts::EVERYTHING));
     let carried = [VIDEO, AUDIO].map(|index| wanted[index].filter(|_| available[index]));
     if carried.iter().all(Option::is_none) {
@@ -49,46 +61,75 @@ pub(super) fn answer(
         let (asked, has) = (named(wanted.map(|section| section.is_some())), named(available));
         return Err(SdpError::Nothing { asked: asked.to_owned(), has: has.to_owned() });
     }
-    let mids: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
-    let text = offer.asking_for(&mids);
+    let active: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
+    let text = offer.with_active(&active, "a=recvonly");
 
     let mut rtc = config(cert).build(now);
     for candidate in candidates {
         rtc.add_local_candidate(candidate.clone());
     }
-    let refused = |err: &dyn std::fmt::Display| SdpError::Refused(err.to_string());
-    let accepted = SdpOffer::from_sdp_string(&text).map_err(|err| refused(&err))?;
-    let sdp = rtc.sdp_api().accept_offer(accepted).map_err(|err| refused(&err))?.to_sdp_string();
+    let accepted = guarded(|| SdpOffer::from_sdp_string(&text))?;
+    let sdp = guarded(|| rtc.sdp_api().accept_offer(accepted))?.to_sdp_string();
     let sdp = in_one_stream(&sdp);
 
-    let mut sections = [None, None];
+    let mids = carried.map(|section| section.map(|section| Mid::from(section.mid)));
+    let sections = sections(&rtc, mids);
     for (index, kind, label) in [(VIDEO, Kind::Video, "video"), (AUDIO, Kind::Audio, "audio")] {
         let Some(section) = carried[index] else { continue };
-        let mid = section.mid.into();
-        let formats = Formats::agreed(&rtc, mid);
-        if !sends(kind, formats.accepts()) {
-            let suits = media::Codec::ALL.into_iter().filter(|codec| sends(kind, Accepts::from_iter([*codec])));
+        let accepts = sections[index].as_ref().map_or_else(Accepts::default, |(_, formats, _)| formats.accepts());
+        if !sends(kind, accepts) {
+            let suits = Codec::ALL.into_iter().filter(|codec| sends(kind, Accepts::from_iter([*codec])));
             let needed = suits.map(sdp_name).collect::<Vec<_>>().join(" or ");
             return Err(SdpError::Codec { kind: label, offered: section.codecs(), needed });
         }
-        let delay = rtc.media(mid).is_some_and(|media| media.remote_extmap().id_of(Extension::PlayoutDelay).is_some());
-        sections[index] = Some((mid, formats, delay));
     }
-    let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
     let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
-    Ok(Answered { rtc, sdp, offer: text.into(), ice: Ice { local_ufrag, remote_ufrag }, sections })
+    let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
+    Ok((Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice }, sections))
+}
+
+/// An offer to somebody who wants to watch and lets the server begin. Everything there is goes into it.
+pub(super) fn invite(
+    stream: &str,
+    sends: impl Fn(Kind, Accepts) -> bool,
+    candidates: &[Candidate],
+    cert: Option<&DtlsCert>,
+    now: Instant,
+) -> Result<Agreed, SdpError> {
+    let mut rtc = config(cert).build(now);
+    for candidate in candidates {
+        rtc.add_local_candidate(candidate.clone());
+    }
+    let mut api = rtc.sdp_api();
+    let mids = [(Kind::Video, MediaKind::Video), (Kind::Audio, MediaKind::Audio)].map(|(kind, section)| {
+        // One stream for both: browsers keep in step what shares a stream.
+        let add = || api.add_media(section, Direction::SendOnly, Some(stream.to_owned()), None, None);
+        sends(kind, Accepts::EVERYTHING).then(add)
+    });
+    let (offer, pending) = api.apply().ok_or(SdpError::NothingToSend)?;
+    let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag: String::new() };
+    Ok(Agreed { rtc, sdp: offer.to_sdp_string(), peer: Peer::Invited { pending, mids }, ice })
+}
+
+/// What carries what, of the sections that were agreed on.
+pub(super) fn sections(rtc: &Rtc, mids: Mids) -> Sections {
+    mids.map(|mid| {
+        let mid = mid?;
+        let delay = rtc.media(mid)?.remote_extmap().id_of(Extension::PlayoutDelay).is_some();
+        Some((mid, Formats::agreed(rtc, mid), delay))
+    })
 }
 
 /// As offers spell them.
-fn sdp_name(codec: media::Codec) -> &'static str {
+fn sdp_name(codec: Codec) -> &'static str {
     match codec {
-        media::Codec::H264 => "H264 with packetization-mode=1",
-        media::Codec::H265 => "H265",
-        media::Codec::Av1 => "AV1",
-        media::Codec::Vp8 => "VP8",
-        media::Codec::Vp9 => "VP9",
-        media::Codec::Aac => "MPEG4-GENERIC",
-        media::Codec::Opus => "opus",
+        Codec::H264 => "H264 with packetization-mode=1",
+        Codec::H265 => "H265",
+        Codec::Av1 => "AV1",
+        Codec::Vp8 => "VP8",
+        Codec::Vp9 => "VP9",
+        Codec::Aac => "MPEG4-GENERIC",
+        Codec::Opus => "opus",
     }
 }
 

@@ -10,22 +10,26 @@ use std::{
 
 use prometheus_client::metrics::counter::Counter;
 use str0m::{Candidate, config::DtlsCert, crypto::from_feature_flags, net::TcpType};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Restarted,
-    answer::answer,
+    answer::{answer, invite, sends},
     inbox::{Command, Inbox},
     net::{self, Outbox},
-    roster::{Card, Roster, SessionId, SessionStats},
+    publishing::Publishing,
+    reception,
+    roster::{Card, Ice, Role, Roster, SessionId, SessionStats, State},
     sdp::{Fragment, SdpError},
-    session::Session,
+    session::{Agreed, End, Part, Session},
     shard::Shard,
     tcp,
+    viewing::Viewing,
 };
 use crate::{
+    intake::Intake,
     live::{Broadcast, BroadcastId},
-    media::{Accepts, Codec, Delivery, Kind},
+    media::{Accepts, Codec, Kind},
     telemetry::{Door, Telemetry},
 };
 
@@ -62,7 +66,7 @@ pub enum StartError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ViewError {
+pub enum JoinError {
     #[error(transparent)]
     Sdp(#[from] SdpError),
     #[error("too many sessions are being set up")]
@@ -79,14 +83,28 @@ pub enum RestartError {
     Sdp(#[from] SdpError),
 }
 
-/// What a viewer is told.
+/// What a peer is told.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub session: SessionId,
+    /// An answer, or an offer where the peer was invited.
     pub sdp: String,
     /// Names the ICE session, for entity tags.
     pub etag: String,
 }
+
+/// What a session's peers call it.
+#[derive(Clone, Debug)]
+pub struct IceSession {
+    pub broadcast: BroadcastId,
+    pub role: Role,
+    /// Names the ICE session, for entity tags.
+    pub etag: String,
+    pub remote_ufrag: String,
+}
+
+/// A publisher's offer that was understood. Nothing is claimed for it yet.
+pub struct Incoming(Box<Agreed>);
 
 #[derive(Debug)]
 pub(super) struct Meters {
@@ -108,6 +126,38 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn check_room(&self) -> Result<(), JoinError> {
+        let sessions_max = self.sessions_max;
+        if self.roster.counts().0 >= sessions_max {
+            self.door.errors.inc();
+            return Err(JoinError::Full { sessions_max });
+        }
+        Ok(())
+    }
+
+    /// A session that no check has arrived for is over.
+    pub(super) fn forget(&self, card: &Card, end: End) {
+        if let Some(mut session) = self.roster.remove(card) {
+            session.settle(end);
+        }
+    }
+
+    /// From now on its first connectivity check finds the session.
+    fn await_check(&self, agreed: Agreed, id: &BroadcastId, part: Part, now: Instant) -> Result<Answer, JoinError> {
+        let (sdp, ice) = (agreed.sdp.clone(), agreed.ice.clone());
+        let role = match part {
+            Part::Viewer(_) => Role::Viewer,
+            Part::Publisher(_) => Role::Publisher,
+        };
+        let card = Card::new(id.clone(), role, ice.clone(), now, crate::clock::now_us());
+        let session = card.id.clone();
+        if !self.roster.await_check(Box::new(Session::new(agreed, card, part, now))) {
+            self.door.errors.inc();
+            return Err(JoinError::Busy);
+        }
+        Ok(Answer { session, sdp, etag: ice.local_ufrag })
+    }
+
     /// The candidate that a peer must have sent to: behind a NAT the packet says otherwise.
     pub(super) fn candidate_for(&self, destination: SocketAddr) -> Option<SocketAddr> {
         if self.announced.contains(&destination) {
@@ -191,25 +241,57 @@ impl Engine {
 
     /// Answers somebody who wants to watch. The session begins with its first connectivity check, or is forgotten
     /// after ten seconds.
-    pub fn view(&self, broadcast: &Arc<Broadcast>, offer: &str) -> Result<Answer, ViewError> {
+    pub fn view(&self, broadcast: &Arc<Broadcast>, offer: &str) -> Result<Answer, JoinError> {
         let shared = &self.0.shared;
-        let sessions_max = shared.sessions_max;
-        if shared.roster.counts().0 >= sessions_max {
-            shared.door.errors.inc();
-            return Err(ViewError::Full { sessions_max });
-        }
+        shared.check_room()?;
         let now = Instant::now();
-        let sends = |kind: Kind, peer: Accepts| broadcast.choose(kind, Delivery::WebRtc(peer)).is_some();
-        let answered = answer(offer, sends, &shared.candidates, Some(&shared.cert), now)?;
-        let (sdp, ice) = (answered.sdp.clone(), answered.ice.clone());
-        let card = Card::new(broadcast.id().clone(), ice.clone(), now, crate::clock::now_us());
-        let session = card.id.clone();
-        let waiting = Box::new(Session::new(answered, card, broadcast.clone(), now));
-        if !shared.roster.await_check(waiting) {
-            shared.door.errors.inc();
-            return Err(ViewError::Busy);
+        let (mut agreed, sections) = answer(offer, sends(broadcast), &shared.candidates, Some(&shared.cert), now)?;
+        let mut viewing = Viewing::new(broadcast.clone(), now);
+        viewing.open(&mut agreed.rtc, sections);
+        shared.await_check(agreed, broadcast.id(), Part::Viewer(viewing), now)
+    }
+
+    /// Makes an offer to somebody who wants to watch; [`accept`](Self::accept) takes the answer.
+    pub fn invite(&self, broadcast: &Arc<Broadcast>) -> Result<Answer, JoinError> {
+        let shared = &self.0.shared;
+        shared.check_room()?;
+        let now = Instant::now();
+        let stream = broadcast.id().stream();
+        let agreed = invite(stream, sends(broadcast), &shared.candidates, Some(&shared.cert), now)?;
+        shared.await_check(agreed, broadcast.id(), Part::Viewer(Viewing::new(broadcast.clone(), now)), now)
+    }
+
+    /// Takes the answer to an invitation.
+    pub async fn accept(&self, id: &SessionId, answer: &str) -> Result<(), RestartError> {
+        let shared = &self.0.shared;
+        let card = shared.roster.card(id).ok_or(RestartError::Gone)?;
+        let accepted = shared.roster.with_pending(&card.ice().local_ufrag, |session| session.accept(answer));
+        if let Some(accepted) = accepted {
+            return Ok(accepted?);
         }
-        Ok(Answer { session, sdp, etag: ice.local_ufrag })
+        let shard = shared.roster.shard_of(&card).ok_or(RestartError::Gone)?;
+        let (reply, accepted) = oneshot::channel();
+        shared.inboxes[shard].command(Command::Accept { id: id.clone(), answer: answer.to_owned(), reply });
+        Ok(accepted.await.map_err(|_| RestartError::Gone)??)
+    }
+
+    /// Looks at the offer of somebody who wants to publish, before anything is claimed for it.
+    pub fn receive(&self, offer: &str) -> Result<Incoming, JoinError> {
+        let shared = &self.0.shared;
+        shared.check_room()?;
+        let agreed = reception::answer(offer, &shared.candidates, Some(&shared.cert), Instant::now())?;
+        Ok(Incoming(Box::new(agreed)))
+    }
+
+    /// Lets a publisher write into the hall. Like a viewer's, the session begins with its first connectivity check.
+    pub fn publish(&self, incoming: Incoming, intake: Intake) -> Result<Answer, JoinError> {
+        let (id, publishing) = (intake.broadcast().id().clone(), Box::new(Publishing::new(intake)));
+        self.0.shared.await_check(*incoming.0, &id, Part::Publisher(publishing), Instant::now())
+    }
+
+    /// How far a session has come, while it lasts.
+    pub fn state(&self, id: &SessionId) -> Option<watch::Receiver<State>> {
+        Some(self.0.shared.roster.card(id)?.state())
     }
 
     /// `false` if there is no such session (any more).
@@ -218,7 +300,7 @@ impl Engine {
         let Some(card) = shared.roster.card(id) else { return false };
         match shared.roster.shard_of(&card).and_then(|shard| shared.inboxes.get(shard)) {
             Some(inbox) => inbox.command(Command::Close(id.clone())),
-            None => drop(shared.roster.remove(&card)),
+            None => shared.forget(&card, End::Asked),
         }
         true
     }
@@ -240,11 +322,10 @@ impl Engine {
         Ok(restarted.await.map_err(|_| RestartError::Gone)??)
     }
 
-    /// The broadcast of a session, and the entity tag and remote ufrag of its ICE session.
-    pub fn ice(&self, id: &SessionId) -> Option<(BroadcastId, String, String)> {
+    pub fn ice(&self, id: &SessionId) -> Option<IceSession> {
         let card = self.0.shared.roster.card(id)?;
-        let ice = card.ice();
-        Some((card.broadcast.clone(), ice.local_ufrag, ice.remote_ufrag))
+        let Ice { local_ufrag, remote_ufrag } = card.ice();
+        Some(IceSession { broadcast: card.broadcast.clone(), role: card.role, etag: local_ufrag, remote_ufrag })
     }
 
     pub fn viewers(&self, broadcast: &BroadcastId) -> usize {
@@ -265,7 +346,11 @@ impl Engine {
     pub(super) fn panic_for_test(&self, id: &SessionId) {
         let roster = &self.0.shared.roster;
         let ufrag = roster.card(id).map(|card| card.ice().local_ufrag).unwrap_or_default();
-        roster.with_pending(&ufrag, |session| session.panics_at_frame = true);
+        roster.with_pending(&ufrag, |session| {
+            if let Some((viewing, _)) = session.viewing_mut() {
+                viewing.panics_at_frame = true;
+            }
+        });
     }
 
     #[cfg(test)]
@@ -297,5 +382,5 @@ pub fn check_offer(text: &str) -> Result<String, SdpError> {
         Kind::Video => peer.takes(Codec::H264),
         Kind::Audio => peer.takes(Codec::Opus),
     };
-    answer(text, sends, &[], None, Instant::now()).map(|answered| answered.sdp)
+    answer(text, sends, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
 }

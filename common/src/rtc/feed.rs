@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     inbox::{Flag, Inbox, Mark},
-    session::index,
+    viewing::index,
 };
 use crate::{
     live::{Broadcast, Reader, Start, Track},

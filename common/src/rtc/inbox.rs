@@ -34,6 +34,7 @@ pub(super) struct Packet {
 #[derive(Debug)]
 pub(super) enum Command {
     Close(SessionId),
+    Accept { id: SessionId, answer: String, reply: oneshot::Sender<Result<(), SdpError>> },
     Restart { id: SessionId, fragment: Fragment, reply: oneshot::Sender<Result<Restarted, SdpError>> },
     Stop,
 }

@@ -5,10 +5,12 @@
 //! arrives and then belongs to the shard where the kernel delivered it. Packets are made once per frame
 //! (`media::Frame::rtp`); per viewer remains a header, encryption, and its share of a system call.
 //!
-//! Deliberately absent: signalling (WHEP and others are doors of their own), TURN (ICE over TCP on the same port
-//! serves viewers without UDP), transport-wide congestion feedback (see `answer`), and codecs.
+//! What was agreed on is in `answer` (viewers) and `reception` (publishers); what a session does with it in `viewing` and
+//! `publishing`. Deliberately absent: signalling (WHIP, WHEP and others are doors of their own), TURN (ICE over TCP on
+//! the same port serves viewers without UDP), transport-wide congestion feedback for viewers (see `answer`), and codecs.
 
 mod answer;
+mod clocks;
 mod engine;
 mod feed;
 mod formats;
@@ -16,15 +18,19 @@ mod inbox;
 mod net;
 mod outgoing;
 mod pace;
+mod publishing;
+mod reception;
 mod roster;
 mod sdp;
 mod session;
 mod shard;
 mod tcp;
+mod viewing;
 
-pub use engine::{Answer, Engine, RestartError, Settings, StartError, ViewError, check_offer};
-pub use roster::{SessionId, SessionStats};
+pub use engine::{Answer, Engine, IceSession, Incoming, JoinError, RestartError, Settings, StartError, check_offer};
+pub use roster::{Role, SessionId, SessionStats, State};
 pub use sdp::{Fragment, SDP_BYTES_MAX, SdpError};
+pub use session::End;
 
 use engine::Shared;
 

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::session::Session;
+use tokio::sync::watch;
+
+use super::session::{End, Session};
 use crate::live::BroadcastId;
 
 /// An answered session that never sends a check is forgotten after this.
@@ -43,19 +45,43 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// What a peer is here for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Viewer,
+    Publisher,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// ICE and DTLS are under way.
+    Connecting,
+    Connected,
+    Ended(End),
+}
+
 /// One session as REST shows it. Counters are refreshed every few seconds.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct SessionStats {
     pub id: String,
     pub broadcast: String,
+    pub role: Role,
     /// False while ICE and DTLS are under way.
     pub connected: bool,
     pub age_ms: u64,
     pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Of media.
     pub packets_sent: u64,
+    /// Retransmissions and keyframes that a viewer asked for.
     pub nacks: u64,
     pub plis: u64,
+    /// Keyframes that a publisher was asked for.
+    pub keyframes_asked: u64,
     pub lost_percent: Option<f32>,
+    pub jitter_ms: Option<f32>,
     pub rtt_ms: Option<f32>,
     /// What the viewer's side believes the path can carry.
     pub estimate_bps: Option<u64>,
@@ -71,7 +97,9 @@ pub struct SessionStats {
 pub(super) struct Card {
     pub(super) id: SessionId,
     pub(super) broadcast: BroadcastId,
+    pub(super) role: Role,
     pub(super) began: Instant,
+    state: watch::Sender<State>,
     ice: Mutex<Ice>,
     stats: Mutex<SessionStats>,
 }
@@ -83,18 +111,22 @@ pub(super) struct Ice {
 }
 
 impl Card {
-    pub(super) fn new(broadcast: BroadcastId, ice: Ice, began: Instant, began_us: i64) -> Arc<Self> {
+    pub(super) fn new(broadcast: BroadcastId, role: Role, ice: Ice, began: Instant, began_us: i64) -> Arc<Self> {
         let id = SessionId::random();
         let stats = SessionStats {
             id: id.to_string(),
             broadcast: broadcast.to_string(),
+            role,
             connected: false,
             age_ms: 0,
             bytes_sent: 0,
+            bytes_received: 0,
             packets_sent: 0,
             nacks: 0,
             plis: 0,
+            keyframes_asked: 0,
             lost_percent: None,
+            jitter_ms: None,
             rtt_ms: None,
             estimate_bps: None,
             protocol: "",
@@ -102,7 +134,17 @@ impl Card {
             remote: String::new(),
             began_us,
         };
-        Arc::new(Self { id, broadcast, began, ice: Mutex::new(ice), stats: Mutex::new(stats) })
+        let state = watch::Sender::new(State::Connecting);
+        Arc::new(Self { id, broadcast, role, began, state, ice: Mutex::new(ice), stats: Mutex::new(stats) })
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.update(|stats| stats.connected = state == State::Connected);
+        self.state.send_replace(state);
     }
 
     pub(super) fn ice(&self) -> Ice {
@@ -148,17 +190,17 @@ pub(super) struct Roster(Mutex<Inner>);
 struct Inner {
     places: HashMap<String, Place>,
     sessions: HashMap<SessionId, Arc<Card>>,
-    viewers: HashMap<BroadcastId, Vec<SessionId>>,
+    by_broadcast: HashMap<BroadcastId, Vec<SessionId>>,
     pending: usize,
 }
 
 impl Inner {
     fn remove(&mut self, card: &Card) -> Option<Box<Session>> {
         self.sessions.remove(&card.id);
-        if let Some(ids) = self.viewers.get_mut(&card.broadcast) {
+        if let Some(ids) = self.by_broadcast.get_mut(&card.broadcast) {
             ids.retain(|id| *id != card.id);
             if ids.is_empty() {
-                self.viewers.remove(&card.broadcast);
+                self.by_broadcast.remove(&card.broadcast);
             }
         }
         match self.places.remove(&card.ice().local_ufrag) {
@@ -181,7 +223,7 @@ impl Roster {
         let card = session.card.clone();
         inner.pending += 1;
         inner.places.insert(card.ice().local_ufrag, Place::Pending(session));
-        inner.viewers.entry(card.broadcast.clone()).or_default().push(card.id.clone());
+        inner.by_broadcast.entry(card.broadcast.clone()).or_default().push(card.id.clone());
         inner.sessions.insert(card.id.clone(), card);
         true
     }
@@ -246,12 +288,14 @@ impl Roster {
     }
 
     pub(super) fn viewers(&self, broadcast: &BroadcastId) -> usize {
-        self.lock().viewers.get(broadcast).map_or(0, Vec::len)
+        let inner = self.lock();
+        let ids = inner.by_broadcast.get(broadcast).into_iter().flatten();
+        ids.filter(|id| inner.sessions.get(id).is_some_and(|card| card.role == Role::Viewer)).count()
     }
 
     pub(super) fn cards(&self, broadcast: &BroadcastId) -> Vec<Arc<Card>> {
         let inner = self.lock();
-        let ids = inner.viewers.get(broadcast).into_iter().flatten();
+        let ids = inner.by_broadcast.get(broadcast).into_iter().flatten();
         ids.filter_map(|id| inner.sessions.get(id).cloned()).collect()
     }
 

@@ -5,7 +5,10 @@
 //! Deliberately absent: full SDP grammar. The WebRTC stack parses everything again; this looks at what it passes over
 //! in silence or reports without telling what the peer sent.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use crate::media::Kind;
 
@@ -32,8 +35,28 @@ pub enum SdpError {
     Codec { kind: &'static str, offered: String, needed: String },
     #[error("nothing in the offer can be answered: it asks to receive {asked}, the broadcast has {has}")]
     Nothing { asked: String, has: String },
-    #[error("the offer was refused: {0}")]
+    #[error("{kind} was offered as {offered}; what is taken is {taken}")]
+    NotTaken { kind: &'static str, offered: String, taken: &'static str },
+    #[error("the offer sends neither audio nor video")]
+    NothingSent,
+    #[error("the broadcast has nothing to send yet")]
+    NothingToSend,
+    #[error("the answer accepts neither audio nor video in a codec that there is")]
+    NothingAccepted,
+    #[error("the session was not offered anything that could be answered now")]
+    NotInvited,
+    #[error("the server made the offer of this session: only a new one restarts it")]
+    Invited,
+    #[error("the session description was refused: {0}")]
     Refused(String),
+}
+
+/// Lets the WebRTC stack look at what the Internet sends: a bug in there costs this session description.
+pub(super) fn guarded<T, E: std::fmt::Display>(act: impl FnOnce() -> Result<T, E>) -> Result<T, SdpError> {
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(result) => result.map_err(|err| SdpError::Refused(err.to_string())),
+        Err(_) => Err(SdpError::Refused("it can't be understood".to_owned())),
+    }
 }
 
 /// One m= section of an offer.
@@ -44,7 +67,9 @@ pub(super) struct Section<'a> {
     pub(super) kind: Option<Kind>,
     pub(super) mid: &'a str,
     /// The peer asks to receive here.
-    pub(super) receives: bool,
+    receives: bool,
+    /// The peer offers to send here.
+    sends: bool,
 }
 
 #[derive(Debug)]
@@ -90,8 +115,10 @@ impl<'a> Offer<'a> {
                 line if line.starts_with("m=video ") => Some(Kind::Video),
                 _ => None,
             };
-            let receives = matches!(direction(&lines).unwrap_or(default_direction), "a=sendrecv" | "a=recvonly");
-            sections.push(Section { lines, kind, mid, receives });
+            let direction = direction(&lines).unwrap_or(default_direction);
+            let receives = matches!(direction, "a=sendrecv" | "a=recvonly");
+            let sends = matches!(direction, "a=sendrecv" | "a=sendonly");
+            sections.push(Section { lines, kind, mid, receives, sends });
         }
         let offer = Self { session, sections };
         if !offer.has("a=ice-ufrag:") || !offer.has("a=ice-pwd:") {
@@ -108,14 +135,19 @@ impl<'a> Offer<'a> {
         groups.any(|lines| value(lines, attribute).is_some_and(|value| !value.is_empty()))
     }
 
-    /// The section that will carry this kind: the first that asks to receive it.
-    pub(super) fn wanted(&self, kind: Kind) -> Option<&Section<'a>> {
+    /// The section that will carry this kind to the peer: the first that asks to receive it.
+    pub(super) fn receiving(&self, kind: Kind) -> Option<&Section<'a>> {
         self.sections.iter().find(|section| section.kind == Some(kind) && section.receives)
     }
 
-    /// The offer with the sections in `mids` asking to receive and all others inactive, so that the answer says what
+    /// The section that will carry this kind from the peer: the first that offers to send it.
+    pub(super) fn sending(&self, kind: Kind) -> Option<&Section<'a>> {
+        self.sections.iter().find(|section| section.kind == Some(kind) && section.sends)
+    }
+
+    /// The offer with the sections in `mids` in this direction and all others inactive, so that the answer says what
     /// is going to happen.
-    pub(super) fn asking_for(&self, mids: &[&str]) -> String {
+    pub(super) fn with_active(&self, mids: &[&str], active: &str) -> String {
         let mut out = String::new();
         for line in self.session.iter().filter(|line| !DIRECTIONS.contains(line)) {
             let _ = write!(out, "{line}\r\n");
@@ -125,7 +157,7 @@ impl<'a> Offer<'a> {
                 let _ = write!(out, "{line}\r\n");
             }
             if section.kind.is_some() {
-                let direction = if mids.contains(&section.mid) { "a=recvonly" } else { "a=inactive" };
+                let direction = if mids.contains(&section.mid) { active } else { "a=inactive" };
                 let _ = write!(out, "{direction}\r\n");
             }
         }
@@ -133,7 +165,52 @@ impl<'a> Offer<'a> {
     }
 }
 
+/// A codec of a section, with what it is offered with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Format<'a> {
+    pub(super) pt: u8,
+    /// As the peer spelled it.
+    pub(super) codec: &'a str,
+    /// Of `a=fmtp`.
+    parameters: &'a str,
+    /// The payload type of its retransmissions (RFC 4588).
+    pub(super) rtx: Option<u8>,
+}
+
+impl Format<'_> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        let pairs = self.parameters.split(';').filter_map(|pair| pair.trim().split_once('='));
+        pairs.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
 impl Section<'_> {
+    /// In the order of the peer's preference, as far as it says what they are.
+    pub(super) fn formats(&self) -> Vec<Format<'_>> {
+        let described = |attribute: &str, pt: u8| {
+            let lines = self.lines.iter().filter_map(|line| line.strip_prefix(attribute)?.split_once(' '));
+            lines.into_iter().find(|(number, _)| number.parse() == Ok(pt)).map(|(_, text)| text.trim())
+        };
+        let pts: Vec<u8> = self.lines[0].split_whitespace().skip(3).filter_map(|pt| pt.parse().ok()).collect();
+        let of = |pt: u8| Some((pt, described("a=rtpmap:", pt)?.split('/').next().unwrap_or_default()));
+        let named: Vec<(u8, &str)> = pts.iter().filter_map(|&pt| of(pt)).collect();
+        let repairs = |rtx: u8, pt: u8| {
+            let apt = described("a=fmtp:", rtx).and_then(|text| text.strip_prefix("apt=")?.parse().ok());
+            apt == Some(pt)
+        };
+        let is_rtx = |codec: &str| codec.eq_ignore_ascii_case("rtx");
+        let rtx = |pt| named.iter().find(|(rtx, codec)| is_rtx(codec) && repairs(*rtx, pt)).map(|(rtx, _)| *rtx);
+        let media = named.iter().filter(|(_, codec)| !is_rtx(codec));
+        media
+            .map(|&(pt, codec)| Format {
+                pt,
+                codec,
+                parameters: described("a=fmtp:", pt).unwrap_or_default(),
+                rtx: rtx(pt),
+            })
+            .collect()
+    }
+
     /// Codec names as the peer spelled them.
     pub(super) fn codecs(&self) -> String {
         let mut names: Vec<&str> = Vec::new();
@@ -253,17 +330,17 @@ mod tests {
     #[test]
     fn sections_are_told_apart() {
         let offer = Offer::parse(OFFER).unwrap();
-        assert_eq!(offer.wanted(Kind::Audio).map(|section| section.mid), Some("0"));
-        assert_eq!(offer.wanted(Kind::Video).map(Section::codecs).as_deref(), Some("VP8"));
+        assert_eq!(offer.receiving(Kind::Audio).map(|section| section.mid), Some("0"));
+        assert_eq!(offer.receiving(Kind::Video).map(Section::codecs).as_deref(), Some("VP8"));
         assert_eq!(offer.sections[2].kind, None);
     }
 
     #[test]
     fn only_wanted_sections_stay_active() {
-        let text = Offer::parse(OFFER).unwrap().asking_for(&["1"]);
+        let text = Offer::parse(OFFER).unwrap().with_active(&["1"], "a=recvonly");
         let offer = Offer::parse(&text).unwrap();
-        assert!(offer.wanted(Kind::Audio).is_none());
-        assert!(offer.wanted(Kind::Video).is_some());
+        assert!(offer.receiving(Kind::Audio).is_none());
+        assert!(offer.receiving(Kind::Video).is_some());
         assert_eq!(text.matches("a=inactive").count(), 1);
         assert_eq!(text.matches("a=recvonly").count(), 1);
         assert!(!text.contains("a=sendrecv"));

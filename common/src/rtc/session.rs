@@ -1,325 +1,144 @@
-//! One peer: its WebRTC stack and what it is being sent.
+//! One peer: its WebRTC stack, and what it is here for.
 //!
-//! In: an offer, frames of the tracks it follows, the peer's packets, the time. Out: an answer, datagrams, and what its
-//! shard has to do for it ([`Outcome`]). Deliberately absent: sockets, other sessions, and choosing tracks. Later a
-//! session may write into the hall as well: its sections that receive are then the mirror of [`Out`].
+//! In: what was agreed on with the peer, the peer's packets, the time. Out: datagrams, and what its shard has to do for
+//! it ([`Outcome`]). What it sends or is sent lies in [`Viewing`] and [`Publishing`]. Deliberately absent: sockets,
+//! other sessions.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use str0m::{
     Event, IceConnectionState, Input, Output, Rtc, RtcError,
-    bwe::BweKind,
-    change::SdpOffer,
-    media::{MediaTime, Mid},
+    change::{SdpAnswer, SdpOffer, SdpPendingOffer},
+    media::Mid,
     net::{Protocol, Transmit},
-    rtp::{ExtensionValues, RtpWrite, Ssrc},
-    stats::{MediaEgressStats, PeerStats},
+    stats::PeerStats,
 };
 
 use super::{
     Restarted,
+    answer::{Mids, sections},
     formats::Formats,
     net::Outbox,
-    outgoing::Outgoing,
-    pace::Pacer,
-    roster::{Card, Ice, PENDING_PATIENCE},
+    publishing::Publishing,
+    roster::{Card, Ice, PENDING_PATIENCE, State},
     sdp::{self, Fragment, SdpError},
     tcp::TcpOut,
+    viewing::{Clock, Viewing},
 };
-use crate::{
-    live::Broadcast,
-    media::{Accepts, Delivery, Frame, Kind},
-};
+use crate::media::Kind;
 
-/// Frames that wait to be paced out: four gops of OBS's default length. When full the viewer is hopelessly slow: all
-/// are dropped and it goes on at the next keyframe.
-const QUEUE_FRAMES_MAX: usize = 2_048;
-/// Faster than the track itself by these factors, and never slower than these rates.
-const PACE: (i64, i64) = (5, 1_500_000);
-const PACE_CATCHING_UP: (i64, i64) = (10, 3_750_000);
-/// A gop is sent again to a viewer that lost its picture at most this often.
-const REPLAY_EVERY: Duration = Duration::from_secs(1);
-/// Packets kept for retransmission, and for how long: with the default (2,000 packets, 3 s) a session takes twice the
-/// memory.
-const RTX: (usize, Duration) = (256, Duration::from_secs(1));
 /// Addresses that one session may be reached from at a time (interfaces, NAT rebindings, TCP connections).
 const ADDRESSES_MAX: usize = 32;
-
-/// One outgoing track of a session.
-#[derive(Debug)]
-pub(super) struct Out {
-    pub(super) mid: Mid,
-    formats: Formats,
-    ssrc: Ssrc,
-    /// The feed it follows.
-    pub(super) feed: Option<usize>,
-    /// The feed it will follow from that one's next keyframe on.
-    pub(super) next_feed: Option<usize>,
-    /// Nothing can be decoded before the next keyframe.
-    waiting: bool,
-    clock: Outgoing,
-    /// The peer takes the playout-delay extension.
-    delay: bool,
-}
-
-#[derive(Debug)]
-struct Item {
-    frame: Arc<Frame>,
-    rtp_time: i64,
-    /// The first packet that has not left yet.
-    next: usize,
-}
 
 /// What the shard has to do after a session was driven.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outcome {
     pub(super) connected: bool,
     pub(super) picture_wanted: bool,
-    pub(super) over: bool,
+    pub(super) over: Option<End>,
 }
 
-/// Where the broadcast's clock stands on this machine's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    pub(super) now: Instant,
-    pub(super) unix_us: i64,
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By its own signalling, or because the node stops.
+    Asked,
+    /// The peer closed the connection.
+    Left,
+    /// Nothing was heard of the peer any more (RFC 7675).
+    Vanished,
+    BroadcastGone,
+    /// Another publisher took the broadcast.
+    Replaced,
+    Failed,
+    Panicked,
 }
 
-impl Clock {
-    /// The instant of a wall-clock time, for sender reports.
-    fn instant(&self, unix_us: i64) -> Instant {
-        let ago_us = self.unix_us - unix_us;
-        let distance = Duration::from_micros(ago_us.unsigned_abs());
-        let instant = if ago_us >= 0 { self.now.checked_sub(distance) } else { self.now.checked_add(distance) };
-        instant.unwrap_or(self.now)
-    }
+/// Section, payload types and whether the playout-delay extension is taken; video, audio.
+pub(super) type Sections = [Option<(Mid, Formats, bool)>; 2];
+
+/// A WebRTC stack that has said what it will do.
+pub(super) struct Agreed {
+    pub(super) rtc: Rtc,
+    /// For the peer: an answer, or an offer.
+    pub(super) sdp: String,
+    pub(super) peer: Peer,
+    pub(super) ice: Ice,
+}
+
+/// How the peer's side of the agreement is known.
+pub(super) enum Peer {
+    /// By its offer, as the stack took it: an ICE restart is told as the same offer with other credentials.
+    Offered(Box<str>),
+    /// Not yet: it was made an offer.
+    Invited { pending: SdpPendingOffer, mids: Mids },
+    /// By its answer.
+    Answered,
 }
 
 pub(super) struct Session {
     rtc: Rtc,
     pub(super) card: Arc<Card>,
-    pub(super) broadcast: Arc<Broadcast>,
-    /// Video, audio.
-    pub(super) outs: [Option<Out>; 2],
-    /// As the WebRTC stack took it: an ICE restart is told as the same offer with other credentials.
-    offer: Box<str>,
+    pub(super) part: Part,
+    peer: Peer,
     pub(super) connected: bool,
-    /// What of a keyframe or a gop has still to leave. Video only: sound is never held back.
-    queue: VecDeque<Item>,
-    pacer: Pacer,
-    pace_at: Option<Instant>,
-    /// Bytes per second of the video track.
-    rate: i64,
-    /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
-    lead: Duration,
-    replayed: Option<Instant>,
     timeout: Instant,
-    pub(super) addresses: Vec<std::net::SocketAddr>,
-    tcp: Vec<(std::net::SocketAddr, TcpOut)>,
-    pub(super) dropped: u64,
-    packets: u64,
-    #[cfg(test)]
-    pub(super) panics_at_frame: bool,
+    pub(super) addresses: Vec<SocketAddr>,
+    tcp: Vec<(SocketAddr, TcpOut)>,
+    dropped: u64,
 }
 
-pub(super) const VIDEO: usize = 0;
-pub(super) const AUDIO: usize = 1;
-
-pub(super) fn index(kind: Kind) -> usize {
-    match kind {
-        Kind::Video => VIDEO,
-        Kind::Audio => AUDIO,
-    }
-}
-
-/// A WebRTC stack that has answered, and what is sent where.
-pub(super) struct Answered {
-    pub(super) rtc: Rtc,
-    pub(super) sdp: String,
-    pub(super) offer: Box<str>,
-    pub(super) ice: Ice,
-    /// Section, payload types and whether the playout-delay extension is taken; video, audio.
-    pub(super) sections: [Option<(Mid, Formats, bool)>; 2],
+/// What a peer is here for.
+#[expect(clippy::large_enum_variant, reason = "a session lies in a box already, and nearly all are viewers'")]
+pub(super) enum Part {
+    Viewer(Viewing),
+    Publisher(Box<Publishing>),
 }
 
 impl Session {
-    pub(super) fn new(mut answered: Answered, card: Arc<Card>, broadcast: Arc<Broadcast>, now: Instant) -> Self {
-        let outs = [VIDEO, AUDIO].map(|index| {
-            let (mid, formats, delay) = answered.sections[index].take()?;
-            let mut api = answered.rtc.direct_api();
-            let stream = api.stream_tx_by_mid(mid, None)?;
-            if index == VIDEO {
-                stream.set_rtx_cache(RTX.0, RTX.1, Some(0.5));
-            }
-            let ssrc = stream.ssrc();
-            let clock = Outgoing::new(if index == VIDEO { 90_000 } else { 48_000 }, *ssrc);
-            Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
-        });
+    pub(super) fn new(agreed: Agreed, card: Arc<Card>, part: Part, now: Instant) -> Self {
+        let Agreed { rtc, peer, .. } = agreed;
         Self {
-            rtc: answered.rtc,
+            rtc,
             card,
-            broadcast,
-            outs,
-            offer: answered.offer,
+            part,
+            peer,
             connected: false,
-            queue: VecDeque::new(),
-            pacer: Pacer::new(now),
-            pace_at: None,
-            rate: 0,
-            lead: Duration::ZERO,
-            replayed: None,
             timeout: now,
             addresses: Vec::new(),
             tcp: Vec::new(),
             dropped: 0,
-            packets: 0,
-            #[cfg(test)]
-            panics_at_frame: false,
         }
     }
 
-    /// What there is to choose from for this peer.
-    pub(super) fn delivery(&self, index: usize) -> Delivery {
-        Delivery::WebRtc(self.outs[index].as_ref().map_or_else(Accepts::default, |out| out.formats.accepts()))
+    pub(super) fn viewing(&self) -> Option<&Viewing> {
+        match &self.part {
+            Part::Viewer(viewing) => Some(viewing),
+            Part::Publisher(_) => None,
+        }
+    }
+
+    /// With its stack, which is what a viewer's packets go to.
+    pub(super) fn viewing_mut(&mut self) -> Option<(&mut Viewing, &mut Rtc)> {
+        match &mut self.part {
+            Part::Viewer(viewing) => Some((viewing, &mut self.rtc)),
+            Part::Publisher(_) => None,
+        }
     }
 
     /// When it wants to be driven next, whatever arrives until then.
     pub(super) fn deadline(&self) -> Instant {
         let handshake = (!self.connected).then(|| self.card.began + PENDING_PATIENCE);
-        [self.pace_at, handshake].into_iter().flatten().fold(self.timeout, Instant::min)
-    }
-
-    /// A new frame of a feed. Returns the feed that it has left, if this frame made it switch.
-    pub(super) fn frame(
-        &mut self,
-        index: usize,
-        feed: usize,
-        frame: &Arc<Frame>,
-        rate: i64,
-        clock: &Clock,
-    ) -> Option<usize> {
-        let out = self.outs[index].as_mut()?;
-        if !self.connected {
-            return None;
-        }
-        #[cfg(test)]
-        assert!(!self.panics_at_frame, "as a test asked for");
-        let mut left = None;
-        if out.next_feed == Some(feed) && frame.keyframe {
-            left = out.feed.replace(feed);
-            out.next_feed = None;
-            out.clock.switched();
-            self.queue.clear();
-        } else if out.feed != Some(feed) || (out.waiting && !frame.keyframe) {
-            return None;
-        }
-        out.waiting = false;
-        match index {
-            AUDIO => {
-                let rtp_time = out.clock.sound(frame);
-                self.write(AUDIO, frame, 0, rtp_time, clock);
-            }
-            _ => {
-                self.rate = rate;
-                if self.queue.len() >= QUEUE_FRAMES_MAX {
-                    self.dropped += self.queue.len() as u64;
-                    self.queue.clear();
-                    out.waiting = true;
-                    return left;
-                }
-                let rtp_time = out.clock.picture(frame);
-                self.queue.push_back(Item { frame: frame.clone(), rtp_time, next: 0 });
-            }
-        }
-        left
-    }
-
-    /// The newest keyframe and everything since, for a viewer without a picture: as fast as pacing allows and stamped
-    /// as if it had been taken just now, so that the player catches up at once instead of staying late.
-    pub(super) fn catch_up(&mut self, gop: &[Arc<Frame>], rate: i64) {
-        let Some(out) = self.outs[VIDEO].as_mut() else { return };
-        if !gop.first().is_some_and(|frame| frame.keyframe) {
-            return;
-        }
-        self.rate = rate;
-        self.queue.clear();
-        let times = out.clock.squeezed(gop);
-        let items = gop.iter().zip(times).map(|(frame, rtp_time)| Item { frame: frame.clone(), rtp_time, next: 0 });
-        self.queue.extend(items);
-        out.waiting = false;
-    }
-
-    /// Whether a gop should be sent again now that the viewer says it has no picture.
-    pub(super) fn may_replay(&mut self, now: Instant) -> bool {
-        let waiting = self.outs[VIDEO].as_ref().is_none_or(|out| out.waiting);
-        // What it lacks is on its way.
-        let under_way = self.queue.iter().any(|item| item.frame.keyframe);
-        let lately = self.replayed.is_some_and(|at| now.saturating_duration_since(at) < REPLAY_EVERY);
-        if waiting || under_way || lately {
-            return false;
-        }
-        self.replayed = Some(now);
-        true
+        let pace_at = self.viewing().and_then(|viewing| viewing.pace_at);
+        [pace_at, handshake].into_iter().flatten().fold(self.timeout, Instant::min)
     }
 
     /// Lets leave what pacing allows, then drives the stack once for all of it.
     pub(super) fn flush(&mut self, clock: &Clock, outbox: &mut Outbox) -> Result<Outcome, RtcError> {
-        let (factor, least) = if self.queue.len() > 2 { PACE_CATCHING_UP } else { PACE };
-        self.pacer.refill(least.max(self.rate * factor), clock.now);
-        self.pace_at = None;
-        while let Some(item) = self.queue.front() {
-            if !self.pacer.may_send() {
-                self.pace_at = Some(self.pacer.next());
-                break;
-            }
-            let (frame, from, rtp_time) = (item.frame.clone(), item.next, item.rtp_time);
-            let until = self.write(VIDEO, &frame, from, rtp_time, clock);
-            if until == frame.rtp().len() {
-                self.queue.pop_front();
-            } else if let Some(item) = self.queue.front_mut() {
-                item.next = until;
-            }
+        if let Part::Viewer(viewing) = &mut self.part {
+            viewing.send(&mut self.rtc, clock);
         }
         self.drive(Input::Timeout(clock.now), outbox)
-    }
-
-    /// Hands packets of a frame to the stack; returns the first that pacing holds back.
-    fn write(&mut self, index: usize, frame: &Frame, from: usize, rtp_time: i64, clock: &Clock) -> usize {
-        let Some(out) = self.outs[index].as_mut() else { return usize::MAX };
-        let taken = clock.instant(self.broadcast.born_us() + out.clock.media_us(rtp_time));
-        self.lead = self.lead.max(taken.saturating_duration_since(clock.now));
-        let taken = taken.checked_sub(self.lead).unwrap_or(taken);
-        let mut api = self.rtc.direct_api();
-        let packets = frame.rtp();
-        // A publisher may come back with a codec that this peer does not know.
-        let Some(pt) = out.formats.suiting(&frame.info) else { return packets.len() };
-        let Some(stream) = api.stream_tx(&out.ssrc) else { return packets.len() };
-        for (i, packet) in packets.iter().enumerate().skip(from) {
-            if index == VIDEO {
-                if !self.pacer.may_send() {
-                    return i;
-                }
-                self.pacer.sent(packet.payload.len());
-            }
-            let (seq, time) = out.clock.stamp(rtp_time);
-            let mut rtp = RtpWrite::new(pt, seq.into(), time, taken, packet.payload.clone())
-                .marker(packet.marker)
-                .nackable(index == VIDEO);
-            if out.delay && frame.keyframe {
-                rtp = rtp.ext_vals(ExtensionValues {
-                    play_delay_min: Some(MediaTime::from_hundredths(0)),
-                    play_delay_max: Some(MediaTime::from_hundredths(PLAYOUT_DELAY_MAX_HUNDREDTHS)),
-                    ..Default::default()
-                });
-            }
-            stream.write_rtp(rtp);
-            self.packets += 1;
-        }
-        packets.len()
     }
 
     /// Whether a check was made with this session's credentials.
@@ -341,7 +160,9 @@ impl Session {
                 Output::Event(event) => self.event(event, &mut outcome),
             }
         }
-        outcome.over |= !self.rtc.is_alive();
+        if !self.rtc.is_alive() {
+            outcome.over.get_or_insert(End::Failed);
+        }
         Ok(outcome)
     }
 
@@ -369,24 +190,24 @@ impl Session {
         match event {
             Event::Connected => {
                 self.connected = true;
-                self.card.update(|stats| stats.connected = true);
+                self.card.set_state(State::Connected);
                 outcome.connected = true;
             }
-            // Consent has expired (RFC 7675): an ICE-lite agent sees that by checks that no longer come.
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) | Event::Closed => outcome.over = true,
-            Event::KeyframeRequest(_) => outcome.picture_wanted = true,
-            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. } | BweKind::Twcc { estimate, .. }) => {
-                self.card.update(|stats| stats.estimate_bps = Some(estimate.as_u64()));
-            }
+            // Consent has expired: an ICE-lite agent sees that by checks that no longer come.
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.over = Some(End::Vanished),
+            Event::Closed => outcome.over = Some(End::Left),
             Event::PeerStats(peer) => self.peer_stats(&peer),
-            Event::MediaEgressStats(media) => self.media_stats(&media),
-            _ => {}
+            event => match &mut self.part {
+                Part::Viewer(viewing) => viewing.event(&event, &self.card, outcome),
+                Part::Publisher(publishing) => publishing.event(event, &mut self.rtc, &self.card, outcome),
+            },
         }
     }
 
     fn peer_stats(&self, peer: &PeerStats) {
         self.card.update(|stats| {
-            (stats.packets_sent, stats.bytes_sent) = (self.packets, peer.peer_bytes_tx);
+            (stats.bytes_sent, stats.bytes_received) = (peer.peer_bytes_tx, peer.peer_bytes_rx);
+            stats.packets_sent = self.viewing().map_or(0, |viewing| viewing.packets);
             stats.rtt_ms = peer.rtt.map(|rtt| rtt.as_secs_f32() * 1_000.0).or(stats.rtt_ms);
             stats.lost_percent = peer.egress_loss_fraction.map(|loss| loss * 100.0).or(stats.lost_percent);
             if let Some(pair) = &peer.selected_candidate_pair {
@@ -397,19 +218,8 @@ impl Session {
         });
     }
 
-    fn media_stats(&self, media: &MediaEgressStats) {
-        if self.outs[VIDEO].as_ref().is_some_and(|out| out.mid == media.mid) {
-            self.card.update(|stats| {
-                (stats.nacks, stats.plis) = (media.nacks, media.plis + media.firs);
-                // Receiver reports tell; without transport-wide feedback the peer's own figures stay empty.
-                stats.rtt_ms = media.rtt.map(|rtt| rtt.as_secs_f32() * 1_000.0).or(stats.rtt_ms);
-                stats.lost_percent = media.loss.map(|loss| loss * 100.0).or(stats.lost_percent);
-            });
-        }
-    }
-
     /// The peer was heard from here. `false` when it has too many addresses already.
-    pub(super) fn learn(&mut self, address: std::net::SocketAddr, tcp: Option<TcpOut>) -> bool {
+    pub(super) fn learn(&mut self, address: SocketAddr, tcp: Option<TcpOut>) -> bool {
         if let Some(tcp) = tcp
             && self.tcp.len() < ADDRESSES_MAX
             && !self.tcp.iter().any(|(known, _)| *known == address)
@@ -429,25 +239,57 @@ impl Session {
 
     /// New ICE credentials on both sides (RFC 9725 section 4.3.3); media goes on over the old path meanwhile.
     pub(super) fn restart(&mut self, fragment: &Fragment) -> Result<(Ice, Restarted), SdpError> {
-        let text = sdp::restarted(&self.offer, fragment);
-        let offer = SdpOffer::from_sdp_string(&text).map_err(|err| SdpError::Refused(err.to_string()))?;
-        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|err| SdpError::Refused(err.to_string()))?;
-        self.offer = text.into();
+        let Peer::Offered(offer) = &self.peer else { return Err(SdpError::Invited) };
+        let text = sdp::restarted(offer, fragment);
+        let offer = sdp::guarded(|| SdpOffer::from_sdp_string(&text))?;
+        let answer = sdp::guarded(|| self.rtc.sdp_api().accept_offer(offer))?;
+        self.peer = Peer::Offered(text.into());
         let local_ufrag = self.rtc.direct_api().local_ice_credentials().ufrag;
         let fragment_text = sdp::fragment_of(&answer.to_sdp_string());
         let ice = Ice { local_ufrag: local_ufrag.clone(), remote_ufrag: fragment.ufrag.clone() };
         Ok((ice, Restarted { etag: local_ufrag, fragment: fragment_text }))
     }
 
-    /// Says goodbye to the peer.
-    pub(super) fn close(&mut self, now: Instant, outbox: &mut Outbox) {
-        if self.rtc.close().is_ok() {
+    /// The answer to an invitation.
+    pub(super) fn accept(&mut self, text: &str) -> Result<(), SdpError> {
+        let answer = sdp::guarded(|| SdpAnswer::from_sdp_string(text))?;
+        let Peer::Invited { pending, mids } = std::mem::replace(&mut self.peer, Peer::Answered) else {
+            return Err(SdpError::NotInvited);
+        };
+        sdp::guarded(|| self.rtc.sdp_api().accept_answer(pending, answer))?;
+        let ice = Ice { remote_ufrag: sdp::ufrag_of(text).unwrap_or_default().to_owned(), ..self.card.ice() };
+        self.card.set_ice(ice);
+        if let Part::Viewer(viewing) = &mut self.part {
+            let sections = sections(&self.rtc, mids);
+            viewing.open(&mut self.rtc, sections);
+            let suits = |kind| viewing.broadcast.choose(kind, viewing.delivery(kind)).is_some();
+            if ![Kind::Video, Kind::Audio].into_iter().any(suits) {
+                return Err(SdpError::NothingAccepted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Over: tells everybody but the peer.
+    pub(super) fn settle(&mut self, end: End) {
+        if let Part::Publisher(publishing) = &mut self.part {
+            publishing.end(end, crate::clock::now_us());
+        }
+        self.card.set_state(State::Ended(end));
+    }
+
+    /// Over: says goodbye to the peer unless it can't be spoken to.
+    pub(super) fn end(&mut self, end: End, now: Instant, outbox: &mut Outbox) {
+        self.settle(end);
+        if !matches!(end, End::Failed | End::Panicked) && self.rtc.close().is_ok() {
             // What can't be said any more need not be.
             let _ = self.drive(Input::Timeout(now), outbox);
         }
         self.tcp.iter().for_each(|(_, tcp)| tcp.close());
     }
-}
 
-/// A player that was allowed no more than this never builds up a longer buffer, whatever its network did to it once.
-const PLAYOUT_DELAY_MAX_HUNDREDTHS: u64 = 50;
+    /// Packets and frames that did not leave.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped + self.viewing().map_or(0, |viewing| viewing.dropped)
+    }
+}

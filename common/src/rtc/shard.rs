@@ -29,8 +29,9 @@ use super::{
     inbox::{Command, Inbox, Letters, Mark, Packet},
     net::{Outbox, canonical},
     roster::{Found, SessionId},
-    session::{AUDIO, Clock, Outcome, Session, VIDEO},
+    session::{End, Outcome, Session},
     tcp::TcpOut,
+    viewing::{AUDIO, Clock, VIDEO},
 };
 use crate::{
     live::{Broadcast, Track},
@@ -48,19 +49,10 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 struct Slot {
     session: Box<Session>,
-    audience: usize,
+    /// A publisher has none.
+    audience: Option<usize>,
     /// Of its entry in `timers`; others are stale.
     scheduled: Option<Instant>,
-}
-
-/// Why a session ended, for the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Asked,
-    BroadcastGone,
-    PeerGone,
-    Failed,
-    Panicked,
 }
 
 pub(super) struct Shard {
@@ -157,8 +149,12 @@ impl Shard {
             let clock = self.clock();
             for &key in &subscribers {
                 self.act(key, |session, outbox| {
-                    for frame in &frames {
-                        left.extend(session.frame(index, feed_key, frame, rate, &clock).map(|feed| (key, feed)));
+                    let connected = session.connected;
+                    if let Some((viewing, rtc)) = session.viewing_mut().filter(|_| connected) {
+                        for frame in &frames {
+                            let switched = viewing.frame(rtc, index, feed_key, frame, rate, &clock);
+                            left.extend(switched.map(|feed| (key, feed)));
+                        }
                     }
                     session.flush(&clock, outbox)
                 });
@@ -190,8 +186,8 @@ impl Shard {
             // Most peers take the same codecs.
             let mut chosen: Vec<(Delivery, Option<Arc<Track>>)> = Vec::new();
             for &key in &keys {
-                let Some(slot) = self.sessions.get(key) else { continue };
-                let delivery = slot.session.delivery(index);
+                let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
+                let Some(delivery) = viewing.map(|viewing| viewing.delivery(kind)) else { continue };
                 let known = chosen.iter().find(|(known, _)| *known == delivery).map(|(_, track)| track.clone());
                 let track = known.unwrap_or_else(|| {
                     let track = broadcast.choose(kind, delivery).map(|choice| choice.track);
@@ -207,7 +203,8 @@ impl Shard {
 
     /// Makes a session follow a track, at once if it followed none or the track has a picture to begin with.
     fn follow(&mut self, key: usize, index: usize, track: &Arc<Track>) {
-        let Some(out) = self.sessions.get(key).and_then(|slot| slot.session.outs[index].as_ref()) else { return };
+        let Some(slot) = self.sessions.get(key) else { return };
+        let Some(out) = slot.session.viewing().and_then(|viewing| viewing.outs[index].as_ref()) else { return };
         let (now, later) = (out.feed, out.next_feed);
         let follows = |feed: Option<usize>| {
             feed.and_then(|feed| self.feeds.get(feed)).is_some_and(|feed| Arc::ptr_eq(feed.track(), track))
@@ -238,16 +235,22 @@ impl Shard {
         }
         if !gop.is_empty() {
             let clock = self.clock();
-            self.act(key, |session, outbox| {
-                session.catch_up(&gop, rate);
-                session.flush(&clock, outbox)
-            });
+            self.catch_up(key, &gop, rate, &clock);
         }
     }
 
+    fn catch_up(&mut self, key: usize, gop: &[Arc<Frame>], rate: i64, clock: &Clock) {
+        self.act(key, |session, outbox| {
+            if let Some((viewing, _)) = session.viewing_mut() {
+                viewing.catch_up(gop, rate);
+            }
+            session.flush(clock, outbox)
+        });
+    }
+
     fn set_feeds(&mut self, key: usize, index: usize, now: Option<usize>, later: Option<usize>) {
-        let out = self.sessions.get_mut(key).and_then(|slot| slot.session.outs[index].as_mut());
-        if let Some(out) = out {
+        let viewing = self.sessions.get_mut(key).and_then(|slot| slot.session.viewing_mut());
+        if let Some(out) = viewing.and_then(|(viewing, _)| viewing.outs[index].as_mut()) {
             (out.feed, out.next_feed) = (now, later);
         }
     }
@@ -375,23 +378,28 @@ impl Shard {
     }
 
     fn adopt(&mut self, session: Box<Session>) -> usize {
-        let broadcast = session.broadcast.clone();
-        let audience = self.audience(&broadcast);
+        let broadcast = session.viewing().map(|viewing| viewing.broadcast.clone());
+        let audience = broadcast.map(|broadcast| self.audience(&broadcast));
         let (id, ufrag) = (session.card.id.clone(), session.card.ice().local_ufrag);
         let key = self.sessions.insert(Slot { session, audience, scheduled: None });
         self.by_id.insert(id, key);
         self.by_ufrag.insert(ufrag, key);
-        if let Some(audience) = self.audiences.get_mut(audience) {
+        if let Some(audience) = audience.and_then(|audience| self.audiences.get_mut(audience)) {
             audience.sessions.push(key);
         }
+        self.follow_broadcast(key);
+        self.schedule(key);
+        key
+    }
+
+    /// Makes a viewer's session follow what suits it.
+    fn follow_broadcast(&mut self, key: usize) {
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            let Some(slot) = self.sessions.get(key) else { continue };
-            if let Some(choice) = broadcast.choose(kind, slot.session.delivery(index)) {
+            let Some(viewing) = self.sessions.get(key).and_then(|slot| slot.session.viewing()) else { return };
+            if let Some(choice) = viewing.broadcast.choose(kind, viewing.delivery(kind)) {
                 self.follow(key, index, &choice.track);
             }
         }
-        self.schedule(key);
-        key
     }
 
     fn audience(&mut self, broadcast: &Arc<Broadcast>) -> usize {
@@ -410,6 +418,15 @@ impl Shard {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Close(id) => self.ended.extend(self.by_id.get(&id).map(|&key| (key, End::Asked))),
+            Command::Accept { id, answer, reply } => {
+                let Some(&key) = self.by_id.get(&id) else { return };
+                let Some(slot) = self.sessions.get_mut(key) else { return };
+                let accepted = slot.session.accept(&answer);
+                // Who asked may have gone.
+                let _ = reply.send(accepted);
+                self.follow_broadcast(key);
+                self.act(key, |session, outbox| session.drive(Input::Timeout(Instant::now()), outbox));
+            }
             Command::Restart { id, fragment, reply } => {
                 let Some(slot) = self.by_id.get(&id).and_then(|&key| self.sessions.get_mut(key)) else { return };
                 let restarted = slot.session.restart(&fragment).map(|(ice, restarted)| {
@@ -442,8 +459,8 @@ impl Shard {
         let (session, outbox) = (&mut slot.session, &mut self.outbox);
         match catch_unwind(AssertUnwindSafe(|| act(session, outbox))) {
             Ok(Ok(outcome)) => {
-                if outcome.over {
-                    self.ended.push((key, End::PeerGone));
+                if let Some(end) = outcome.over {
+                    self.ended.push((key, end));
                 } else if outcome.connected || outcome.picture_wanted {
                     self.show_picture(key, outcome.connected);
                 }
@@ -464,20 +481,18 @@ impl Shard {
     /// A viewer has just joined, or lost its picture.
     fn show_picture(&mut self, key: usize, joined: bool) {
         let clock = self.clock();
-        let Some(slot) = self.sessions.get_mut(key) else { return };
-        let feed = slot.session.outs[VIDEO].as_ref().and_then(|out| out.feed);
+        let viewing = self.sessions.get_mut(key).and_then(|slot| slot.session.viewing_mut());
+        let Some((viewing, _)) = viewing else { return };
+        let feed = viewing.outs[VIDEO].as_ref().and_then(|out| out.feed);
         let Some(feed) = feed.and_then(|feed| self.feeds.get(feed)) else { return };
         if !joined {
             feed.track().request_keyframe();
-            if !slot.session.may_replay(clock.now) {
+            if !viewing.may_replay(clock.now) {
                 return;
             }
         }
         let (gop, rate) = (feed.newest_gop(), feed.rate());
-        self.act(key, |session, outbox| {
-            session.catch_up(&gop, rate);
-            session.flush(&clock, outbox)
-        });
+        self.catch_up(key, &gop, rate, &clock);
     }
 
     fn schedule(&mut self, key: usize) {
@@ -499,7 +514,7 @@ impl Shard {
             let Some(slot) = self.sessions.get_mut(key).filter(|slot| slot.scheduled == Some(at)) else { continue };
             slot.scheduled = None;
             if slot.session.expired(clock.now) {
-                self.ended.push((key, End::PeerGone));
+                self.ended.push((key, End::Vanished));
             } else if slot.session.deadline() <= clock.now {
                 self.act(key, |session, outbox| session.flush(&clock, outbox));
             } else {
@@ -509,8 +524,9 @@ impl Shard {
         if self.housekeeping <= clock.now {
             self.housekeeping = clock.now + HOUSEKEEPING;
             if self.index == 0 {
-                let late = self.shared.roster.expire(clock.now).len() as u64;
-                self.shared.door.errors.inc_by(late);
+                let mut late = self.shared.roster.expire(clock.now);
+                late.iter_mut().for_each(|session| session.settle(End::Vanished));
+                self.shared.door.errors.inc_by(late.len() as u64);
             }
         }
     }
@@ -518,18 +534,18 @@ impl Shard {
     fn bury(&mut self) {
         while let Some((key, end)) = self.ended.pop() {
             let Some(mut slot) = self.sessions.try_remove(key) else { continue };
-            if end != End::Panicked && end != End::Failed {
-                slot.session.close(Instant::now(), &mut self.outbox);
-            }
-            for out in slot.session.outs.iter().flatten() {
+            slot.session.end(end, Instant::now(), &mut self.outbox);
+            for out in slot.session.viewing().iter().flat_map(|viewing| viewing.outs.iter().flatten()) {
                 for feed in [out.feed, out.next_feed].into_iter().flatten() {
                     self.leave(feed, key);
                 }
             }
-            if let Some(audience) = self.audiences.get_mut(slot.audience) {
+            if let Some(audience_key) = slot.audience
+                && let Some(audience) = self.audiences.get_mut(audience_key)
+            {
                 audience.sessions.retain(|session| *session != key);
                 if audience.sessions.is_empty() {
-                    self.audiences.remove(slot.audience);
+                    self.audiences.remove(audience_key);
                 }
             }
             self.by_address.retain(|_, session| *session != key);
@@ -540,9 +556,10 @@ impl Shard {
             if matches!(end, End::Failed | End::Panicked) || !slot.session.connected {
                 self.shared.door.errors.inc();
             }
-            self.outbox.dropped += slot.session.dropped;
-            tracing::info!(session = %card.id, broadcast = %card.broadcast, seconds = card.began.elapsed().as_secs(),
-                connected = slot.session.connected, why = ?end, "WebRTC viewer left");
+            self.outbox.dropped += slot.session.dropped();
+            tracing::info!(session = %card.id, broadcast = %card.broadcast, role = ?card.role,
+                seconds = card.began.elapsed().as_secs(), connected = slot.session.connected, why = ?end,
+                "WebRTC session ended");
         }
     }
 

@@ -1,3 +1,4 @@
 //! The doors publishers come in by, one room per protocol.
 
 pub mod rtmp;
+pub mod webrtc;

@@ -209,10 +209,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn admit(&mut self, request: &PublishRequest) -> Result<Publication, (Refusal, String)> {
-        let PublishRequest { app, stream, encoder, .. } = request;
+        let PublishRequest { app, stream, query, encoder, .. } = request;
         let publisher =
             Publisher { protocol: self.protocol, remote: self.remote.to_string(), agent: encoder.to_owned() };
-        match self.desk.claim(app, stream, publisher).await {
+        let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
+        match self.desk.claim(app, stream, token, publisher).await {
             Ok(writer) => {
                 tracing::info!(broadcast = %writer.broadcast().id(), remote = %self.remote, encoder, "publishing");
                 Ok(Publication::new(writer, self.door.clone()))

@@ -422,7 +422,7 @@ fn ice_restarts_without_a_gap() {
     let ours = Fragment::parse(&restarted.fragment).unwrap();
     assert_eq!(ours.ufrag, restarted.etag);
     assert!(restarted.fragment.contains("a=candidate:"));
-    let (_, etag, remote) = stage.engine.ice(&client.session).unwrap();
+    let IceSession { etag, remote_ufrag: remote, .. } = stage.engine.ice(&client.session).unwrap();
     assert_eq!((etag, remote), (restarted.etag, fragment.ufrag));
     let mut answer = String::new();
     for line in client.answer.lines() {

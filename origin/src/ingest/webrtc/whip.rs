@@ -1,0 +1,105 @@
+//! WHIP (RFC 9725): `POST /{app}/whip/{id}` with an offer is answered with 201 and `Location`, `ETag`, and a `Link` per ICE
+//! server. What can be done with a session then is in `common/wish`.
+//!
+//! The offer is looked at before the broadcast is claimed: one that can't be taken must not end somebody else's stream.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{ConnectInfo, Path, State, rejection::BytesRejection},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    },
+    response::Response,
+    routing::post,
+};
+use headwater_common::{
+    config::IceServer,
+    intake::Intake,
+    live::Publisher,
+    rtc::{Engine, Role},
+    telemetry::Door,
+    wish,
+};
+
+use crate::announce::{Desk, Refusal};
+
+struct Whip {
+    engine: Engine,
+    desk: Desk,
+    door: Door,
+    links: Vec<HeaderValue>,
+}
+
+/// `ice_servers` are what publishers are told of.
+pub(crate) fn router(engine: Engine, desk: Desk, door: Door, ice_servers: &[IceServer]) -> Router {
+    let links = ice_servers.iter().flat_map(wish::link).collect();
+    let whip = Whip { engine: engine.clone(), desk, door, links };
+    wish::router("/{app}/whip/{id}", post(publish), Arc::new(whip), engine, Role::Publisher)
+}
+
+async fn publish(
+    State(whip): State<Arc<Whip>>,
+    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    Path((app, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let turned_away = |refusal: &Refusal| {
+        whip.door.errors.inc();
+        tracing::warn!(app, stream = id, %remote, reason = %refusal, "publisher turned away");
+        refuse(refusal)
+    };
+    let token = bearer(&headers);
+    if let Err(refusal) = whip.desk.check(&app, &id, token) {
+        return turned_away(&refusal);
+    }
+    let offer = match wish::offer(&headers, body) {
+        Ok(offer) => offer,
+        Err(response) => return *response,
+    };
+    let incoming = match whip.engine.receive(&offer) {
+        Ok(incoming) => incoming,
+        Err(error) => {
+            tracing::warn!(app, stream = id, %remote, %error, "publisher's offer refused");
+            return wish::refuse_offer(&error);
+        }
+    };
+    let agent = wish::agent(&headers).to_owned();
+    let publisher = Publisher { protocol: "webrtc", remote: remote.to_string(), agent };
+    let writer = match whip.desk.claim(&app, &id, token, publisher).await {
+        Ok(writer) => writer,
+        Err(refusal) => return turned_away(&refusal),
+    };
+    match whip.engine.publish(incoming, Intake::new(writer, whip.door.clone())) {
+        Ok(answer) => {
+            tracing::info!(broadcast = format!("{app}/{id}"), %remote, session = %answer.session, "WHIP publisher");
+            wish::created(&format!("/{app}/whip/{id}"), answer, &whip.links)
+        }
+        Err(error) => wish::refuse_offer(&error),
+    }
+}
+
+/// RFC 6750 section 2.1.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn refuse(refusal: &Refusal) -> Response {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::UnknownApp { .. } => wish::refuse(StatusCode::NOT_FOUND, text),
+        Refusal::Id(_) => wish::refuse(StatusCode::BAD_REQUEST, text),
+        Refusal::Unauthorized { .. } => {
+            let mut response = wish::refuse(StatusCode::UNAUTHORIZED, text);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+        Refusal::Claim(_) => wish::refuse(StatusCode::CONFLICT, text),
+        Refusal::Stopping | Refusal::Registry(_) => wish::retry_later(StatusCode::SERVICE_UNAVAILABLE, text),
+    }
+}

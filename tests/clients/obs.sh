@@ -2,7 +2,8 @@
 # obs.sh defaults|low-latency RTMP_APP_ADDRESS KEY SECONDS
 #
 # A real OBS Studio under Xvfb publishes a clip with sound and the clock. `defaults` leaves the encoder as a fresh
-# installation has it: x264 veryfast 2500 kb/s, B-frames, keyframe interval "auto". Last line: one JSON object.
+# installation has it: x264 veryfast 2500 kb/s, B-frames, keyframe interval "auto". A line on stdin (or its end) is the
+# "Stop Streaming" button. Last line: one JSON object.
 set -uo pipefail
 mode=$1 server=$2 key=$3 seconds=$4
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,8 +19,6 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 143' TERM HUP
-# The stop button.
-trap 'seconds=0 end=0' INT
 
 # OBS asks for news at its start; the proxy that is not there keeps it on this machine.
 export HOME=$home XDG_CONFIG_HOME=$home/config XDG_CACHE_HOME=$home/cache XDG_RUNTIME_DIR=$home/run
@@ -103,7 +102,7 @@ clip_id=11111111-1111-4111-8111-111111111111 clock_id=22222222-2222-4222-8222-22
 cat >"$settings/basic/scenes/Test.json" <<J
 {"name":"Test","current_scene":"Scene","current_program_scene":"Scene","current_transition":"Cut","transition_duration":300,
 "scene_order":[{"name":"Scene"}],"transitions":[],"groups":[],"quick_transitions":[],"saved_projectors":[],
-"modules":{"scripts-tool":[{"path":"$here/clock.lua","settings":{}}]},
+"modules":{"scripts-tool":[{"path":"$here/clock.lua","settings":{}},{"path":"$here/stop.lua","settings":{}}]},
 "sources":[
 {"id":"ffmpeg_source","versioned_id":"ffmpeg_source","name":"Clip","uuid":"$clip_id","enabled":true,"muted":false,"volume":1.0,"mixers":255,"settings":{"is_local_file":true,"local_file":"$clip","looping":true,"restart_on_activate":false,"hw_decode":false}},
 {"id":"headwater_clock","versioned_id":"headwater_clock","name":"Clock","uuid":"$clock_id","enabled":true,"settings":{}},
@@ -118,11 +117,11 @@ for _ in $(seq 100); do [ -s "$home/display" ] && break; sleep 0.1; done
 export DISPLAY=:$(tr -d '\n' <"$home/display")
 
 obs --startstreaming --minimize-to-tray --multi --disable-shutdown-check --disable-updater --disable-missing-files-check \
-  --collection Test --profile Test --scene Scene --verbose >"$home/obs.out" 2>&1 &
+  --collection Test --profile Test --scene Scene --verbose >"$home/obs.out" 2>&1 </dev/null &
 obs_pid=$!
 log() { cat "$settings"/logs/*.txt 2>/dev/null; }
 
-connected=false
+connected=false stopped=false
 for _ in $(seq 300); do
   if log | grep -qE 'Connection to .* successful|Streaming Start'; then connected=true; break; fi
   kill -0 "$obs_pid" 2>/dev/null || break
@@ -130,15 +129,16 @@ for _ in $(seq 300); do
 done
 if [ $connected = true ]; then
   echo '{"publishing":true}'
-  end=$((SECONDS + seconds))
-  while [ $SECONDS -lt $end ] && kill -0 "$obs_pid" 2>/dev/null; do sleep 0.2; done
-  kill -INT "$obs_pid" 2>/dev/null
-  # OBS says goodbye to the server at once, and hangs every now and then while it quits.
-  for _ in $(seq 100); do kill -0 "$obs_pid" 2>/dev/null || break; sleep 0.1; done
+  # A signal would not do: in a shell's background job it is ignored, and OBS inherits that.
+  read -r -t "$seconds"
+  touch "$HOME/stop"
+  for _ in $(seq 100); do [ -e "$HOME/stopped" ] && break; sleep 0.1; done
+  # OBS hangs every now and then while it quits, so it is killed: its stream is over.
+  [ -e "$HOME/stopped" ] && stopped=true
 else
   log | tail -40 >&2
   tail -20 "$home/obs.out" >&2
 fi
 dropped=$(log | grep -oE 'Number of dropped frames[^:]*: [0-9]+' | grep -oE '[0-9]+$' | tail -1)
-echo "{\"last\":true,\"ok\":$connected,\"dropped\":${dropped:-0}}"
-[ $connected = true ]
+echo "{\"last\":true,\"ok\":$stopped,\"dropped\":${dropped:-0}}"
+[ $stopped = true ]

@@ -44,10 +44,10 @@
     reset() {
       this.begun = performance.now();
       this.media_begun = this.video.currentTime;
-      this.decoded_before = this.#decoded();
+      this.quality_before = this.#quality();
       this.frames = 0;
       this.unreadable = 0;
-      this.missing = 0;
+      this.published = 0;
       this.repeated = 0;
       this.backwards = 0;
       this.delays = [];
@@ -61,9 +61,10 @@
       this.samples = 0;
     }
 
-    /** A busy page misses calls for pictures that were shown all the same: this one counts them all. */
-    #decoded() {
-      return this.video.getVideoPlaybackQuality().totalVideoFrames;
+    /** The browser's own counts: a busy page misses calls for pictures that were shown all the same. */
+    #quality() {
+      const { totalVideoFrames, droppedVideoFrames } = this.video.getVideoPlaybackQuality();
+      return { decoded: totalVideoFrames, dropped: droppedVideoFrames };
     }
 
     #read() {
@@ -100,7 +101,7 @@
         const step = number - this.number;
         if (step === 0) this.repeated += 1;
         else if (step < 0) this.backwards += 1;
-        else this.missing += step - 1;
+        else this.published += step;
       }
       this.id = id;
       this.number = number;
@@ -140,15 +141,22 @@
     report() {
       const { video } = this;
       const seconds = (performance.now() - this.begun) / 1000;
+      const quality = this.#quality();
+      const decoded = quality.decoded - this.quality_before.decoded;
       return {
         seconds,
         media_seconds: video.currentTime - this.media_begun,
         frames: this.frames,
         frames_total: this.frames_total,
         fps: this.frames / seconds,
-        decoded_fps: (this.#decoded() - this.decoded_before) / seconds,
+        decoded,
+        decoded_fps: decoded / seconds,
+        // Decoded, then not shown: a busy browser was too late for it, or several came at once.
+        dropped: quality.dropped - this.quality_before.dropped,
         unreadable: this.unreadable,
-        missing: this.missing,
+        // Between the first picture that was seen and the last, by the numbers in them; and how many of those never came.
+        published: this.published,
+        missing: Math.max(0, this.published - decoded),
         repeated: this.repeated,
         backwards: this.backwards,
         ids: this.ids,

@@ -38,7 +38,7 @@ fn obs_as_it_comes_from_the_box_plays_by_webrtc_and_hls() {
 fn obs_tuned_for_low_latency_goes_through_untouched() {
     heavy(s(90), || {
         let server = Server::start();
-        let _obs = Publisher::obs("low-latency", &server.rtmp_url("live"), "tuned", 60);
+        let obs = Publisher::obs("low-latency", &server.rtmp_url("live"), "tuned", 60);
         server.until_status("tuned", "broadcasting");
         let mut viewer = Player::whep(&server, "live", "tuned");
         viewer.until_playing();
@@ -49,5 +49,7 @@ fn obs_tuned_for_low_latency_goes_through_untouched() {
         println!("OBS low latency by WebRTC: {}", seen.at("delay_ms"));
         let broadcast = server.broadcast("live", "tuned").expect("a broadcast that plays");
         assert_eq!(broadcast["deliveryPath"]["webrtc"]["video"], "passthrough", "{broadcast:#}");
+        obs.stop();
+        server.until_status("tuned", "finished");
     });
 }

@@ -18,8 +18,9 @@ const TARGET_S_MIN: i64 = 2;
 const TARGET_S_MAX: i64 = 10;
 /// A first gop that lasts longer than this is not waited for: the target is then [`TARGET_S_MAX`].
 const TARGET_PATIENCE_US: i64 = 4_500_000;
-/// A segment may last this much longer than the target: RFC 8216 compares durations rounded to seconds.
-const TARGET_SLACK_US: i64 = 490_000;
+/// A segment may last this much longer than the target: durations are compared rounded to seconds (rfc8216bis
+/// 4.4.3.1). What is left to the half second is for timestamps in milliseconds.
+const TARGET_SLACK_US: i64 = 495_000;
 /// How long audio waits at the start for announced video, and how much longer than the target a gop may go on
 /// without a video frame, before the broadcast is taken for audio only.
 const VIDEO_PATIENCE_US: i64 = 2_000_000;
@@ -38,9 +39,27 @@ pub(super) struct Minter {
     /// Video has delivered within patience. Audio leads while it has not.
     video_alive: bool,
     first_audio_us: Option<i64>,
+    pace: Pace,
     target_s: Option<u32>,
     has_video: bool,
     has_audio: bool,
+}
+
+/// How far the leading track's frames are apart.
+#[derive(Debug, Default)]
+struct Pace {
+    newest_us: Option<i64>,
+    steps_us: [i64; 2],
+}
+
+impl Pace {
+    /// The smaller of the last two steps, because a single pause is no frame rate.
+    fn step(&mut self, dts_us: i64) -> i64 {
+        if let Some(newest_us) = self.newest_us.replace(dts_us) {
+            self.steps_us = [dts_us - newest_us, self.steps_us[0]];
+        }
+        self.steps_us[0].min(self.steps_us[1])
+    }
 }
 
 impl Minter {
@@ -54,6 +73,7 @@ impl Minter {
             break_ahead: false,
             video_alive: false,
             first_audio_us: None,
+            pace: Pace::default(),
             target_s: None,
             has_video: false,
             has_audio: false,
@@ -160,6 +180,7 @@ impl Minter {
     }
 
     fn continue_or_open(&mut self, dts_us: i64, keyframe: bool, shortest_us: i64) -> Option<Arc<Gop>> {
+        let step_us = self.pace.step(dts_us);
         let Some(gop) = self.current_of_epoch() else { return Some(self.open(dts_us, keyframe)) };
         let lasted_us = dts_us - gop.start_us;
         let due = keyframe && (lasted_us >= shortest_us || self.break_ahead);
@@ -171,7 +192,8 @@ impl Minter {
                 self.target_s = Some(TARGET_S_MAX as u32);
             }
         }
-        let overdue = self.target_s.is_some_and(|s| lasted_us >= i64::from(s) * 1_000_000 + TARGET_SLACK_US);
+        // With the next frame it would be too late.
+        let overdue = self.target_s.is_some_and(|s| lasted_us + step_us >= i64::from(s) * 1_000_000 + TARGET_SLACK_US);
         if due || overdue { Some(self.open(dts_us, keyframe)) } else { Some(gop) }
     }
 
@@ -195,5 +217,51 @@ impl Minter {
 
     fn current_of_epoch(&self) -> Option<Arc<Gop>> {
         self.current.clone().filter(|gop| gop.epoch == self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When gops begin, for video frames at these times.
+    fn starts(times_us: impl Iterator<Item = i64>, keyframe: impl Fn(usize) -> bool) -> Vec<i64> {
+        let mut minter = Minter::new(0, 0);
+        minter.announce(Kind::Video);
+        let mut starts: Vec<i64> =
+            times_us.enumerate().map(|(n, us)| minter.mint(Kind::Video, us, keyframe(n)).unwrap().start_us).collect();
+        starts.dedup();
+        starts
+    }
+
+    #[test]
+    fn a_gop_without_an_end_is_closed_before_it_rounds_to_more_than_the_target() {
+        for frames_per_s in [1.0, 1.1, 2.3, 5.0, 12.5, 15.0, 23.976, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0, 120.0] {
+            // As RTMP tells the time: in milliseconds.
+            let times_us = (0..).map(|n| (f64::from(n) * 1e3 / frames_per_s) as i64 * 1_000);
+            let second = (2.0 * frames_per_s).round() as usize;
+            let starts = starts(times_us.take_while(|us| *us < 60_000_000), |n| n == 0 || n == second);
+            assert!(starts.len() > 20, "{frames_per_s} a second: {starts:?}");
+            for pair in starts.windows(2) {
+                let lasted_us = pair[1] - pair[0];
+                assert!((lasted_us + 500_000) / 1_000_000 <= 2, "{frames_per_s} a second: {lasted_us} µs");
+            }
+        }
+    }
+
+    #[test]
+    fn a_keyframe_that_comes_late_but_in_time_is_waited_for() {
+        // 62 frames at 25 a second are 2.48 s.
+        let starts = starts((0..620).map(|n| n * 40_000), |n| n % 62 == 0);
+        assert_eq!(starts, (0..10).map(|n| n * 2_480_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_pause_does_not_cut_a_gop_short() {
+        // Nothing between 1.1 s and 1.9 s of each gop.
+        let times_us = (0..1000).map(|n| n * 20_000).filter(|us| !(1_100_000..1_900_000).contains(&(us % 2_000_000)));
+        let times_us: Vec<_> = times_us.collect();
+        let starts = starts(times_us.iter().copied(), |n| times_us[n] % 2_000_000 == 0);
+        assert_eq!(starts, (0..10).map(|n| n * 2_000_000).collect::<Vec<_>>());
     }
 }

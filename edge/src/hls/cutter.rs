@@ -256,7 +256,8 @@ impl Cutter {
         End::Segment { end_us, until_us: i64::MAX }
     }
 
-    /// When the last frame of the leading track has been shown.
+    /// When the last frame of the leading track has been shown; where a source slows down just there, as much of that
+    /// as the target leaves room for.
     fn media_end(&self, open: &Open, leading: &Lane) -> i64 {
         let gop = &open.gop;
         let queued_us = leading.queue.iter().rev().find(|f| f.gop.id <= gop.id).map(|f| f.dts_us);

@@ -19,6 +19,15 @@ const FPS: u64 = 30;
 pub(crate) struct Publisher {
     process: Process,
     painter: Option<JoinHandle<()>>,
+    stop: Stop,
+}
+
+/// How an encoder is asked to end its stream.
+enum Stop {
+    /// FFmpeg and GStreamer at a terminal: Ctrl-C.
+    Interrupt,
+    /// The script's stdin.
+    Line,
 }
 
 /// How FFmpeg publishes the clock.
@@ -96,7 +105,7 @@ impl Clock {
             let mut input = process.take_input();
             thread::spawn(move || paint(self.id, self.seconds, &mut input))
         });
-        Publisher { process, painter }
+        Publisher { process, painter, stop: Stop::Interrupt }
     }
 }
 
@@ -123,7 +132,7 @@ impl Publisher {
         command.args([mode, app_url, key, &seconds.to_string()]);
         let mut process = Process::start("OBS", &mut command);
         process.line("OBS to publish", s(60), |line| line.contains("\"publishing\":true").then_some(()));
-        Self { process, painter: None }
+        Self { process, painter: None, stop: Stop::Line }
     }
 
     pub(crate) fn gstreamer(url: &str) -> Self {
@@ -135,12 +144,16 @@ impl Publisher {
         );
         let mut command = Command::new("gst-launch-1.0");
         command.arg("-q").args(pipeline.split_whitespace());
-        Self { process: Process::start("gst-launch-1.0", &mut command), painter: None }
+        let process = Process::start("gst-launch-1.0", &mut command);
+        Self { process, painter: None, stop: Stop::Interrupt }
     }
 
     /// As the user's stop button does it: the stream is deleted, the connection closed.
     pub(crate) fn stop(mut self) {
-        self.process.interrupt();
+        match self.stop {
+            Stop::Interrupt => self.process.interrupt(),
+            Stop::Line => self.process.tell("stop"),
+        }
         self.process.wait(s(30));
     }
 

@@ -17,6 +17,9 @@ use str0m::{
     rtp::RtpPacket,
 };
 
+mod invite;
+mod publish;
+
 use super::{engine::Engine, *};
 use crate::{
     live::{Broadcast, BroadcastId, Claim, Hub, LINGER_US, Publisher, Takeover, TrackWriter, Writer},
@@ -133,6 +136,10 @@ impl Client {
         let answer = stage.engine.view(&stage.broadcast(), &offer.to_sdp_string()).unwrap();
         let accepted = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
         rtc.sdp_api().accept_answer(pending, accepted).unwrap();
+        Self::with(rtc, socket, answer)
+    }
+
+    fn with(rtc: Rtc, socket: UdpSocket, answer: Answer) -> Self {
         let (session, etag) = (answer.session, answer.etag);
         let (video, audio) = (Vec::new(), Vec::new());
         Self {

@@ -9,7 +9,11 @@ use crate::fmp4::progressive::rewrite;
 use crate::fmp4::read::complete_len;
 use crate::fmp4::{Fragment, TrackSpec, init};
 use crate::media::nal::{self, LENGTH_SIZE};
-use crate::media::{Codec, Framing, Info, Inspector, Sample, aac, av1 as av1_facts, h264, h265, opus as opus_facts};
+use crate::media::rtp::PAYLOAD_BYTES_MAX;
+use crate::media::{
+    Codec, Frame, Framing, Gop, Info, Inspector, RtpCache, Sample, Shape, aac, av1 as av1_facts, h264, h265,
+    opus as opus_facts,
+};
 
 /// avcC records and sequence parameter sets.
 pub fn h264_config(data: &[u8]) {
@@ -77,6 +81,40 @@ pub fn opus(data: &[u8]) {
     }
 }
 
+/// Frames on their way to WebRTC viewers. The first byte says which codec and whether it is a keyframe.
+pub fn rtp(data: &[u8]) {
+    let Some((&selector, data)) = data.split_first() else { return };
+    let codecs = [Codec::H264, Codec::H265, Codec::Av1, Codec::Vp8, Codec::Vp9];
+    let codec = codecs[usize::from(selector & 0x7f) % codecs.len()];
+    let config = match codec {
+        Codec::H264 => AVCC,
+        Codec::H265 => HVCC,
+        Codec::Av1 => AV1C,
+        _ => &[],
+    };
+    let shape = Shape::Video { width: 320, height: 240, reorders: false };
+    let gop =
+        Gop { id: 1, epoch: 1, discontinuity: 0, start_us: 0, independent: true, has_video: true, has_audio: false };
+    let frame = Frame {
+        gop: gop.into(),
+        dts_us: 0,
+        pts_us: 0,
+        keyframe: selector & 0x80 != 0,
+        payload: Bytes::copy_from_slice(data),
+        info: Info { codec, config: Bytes::from_static(config), shape }.into(),
+        rtp: RtpCache::default(),
+    };
+    let packets = frame.rtp();
+    for (left, packet) in (0..packets.len()).rev().zip(packets) {
+        assert!((1..=PAYLOAD_BYTES_MAX).contains(&packet.payload.len()));
+        assert_eq!(packet.marker, left == 0);
+    }
+    if codec == Codec::Vp8 {
+        let whole: Vec<u8> = packets.iter().flat_map(|packet| &packet.payload[1..]).copied().collect();
+        assert_eq!(whole, data);
+    }
+}
+
 /// Recordings a crash left behind.
 pub fn mp4_recover(data: &[u8]) {
     let read = |data| complete_len(Cursor::new(data)).expect("memory does not fail");
@@ -136,6 +174,10 @@ const HVCC: &[u8] = &[
     0x0a, 0x88, 0x04, 0x07, 0x11, 0x11, 0x96, 0x56, 0x54, 0xa4, 0xc2, 0xf0, 0x16, 0x80, 0x80, 0x00, 0x00, 0x03, 0x00,
     0x80, 0x00, 0x00, 0x0f, 0x04, 0xa2, 0x00, 0x01, 0x00, 0x06, 0x44, 0x01, 0xc0, 0x73, 0xc1, 0x89,
 ];
+
+/// 320x240.
+const AV1C: &[u8] =
+    &[0x81, 0x00, 0x0c, 0x00, 0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x3c, 0xff, 0xbc, 0x02, 0xf8, 0x00, 0x40];
 
 #[cfg(test)]
 mod tests {
@@ -225,13 +267,38 @@ mod tests {
 
     #[test]
     fn pictures_of_the_open_codecs() {
-        let av1c: &[u8] =
-            &[0x81, 0x00, 0x0c, 0x00, 0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x3c, 0xff, 0xbc, 0x02, 0xf8, 0x00, 0x40];
-        let unit: Vec<u8> = [&[0x12, 0][..], &av1c[4..], &[0x32, 0x02, 0x10, 0x00]].concat();
-        hammer(av1, ROUNDS / 4, &[av1c, &av1c[6..], &unit]);
+        let unit: Vec<u8> = [&[0x12, 0][..], &AV1C[4..], &[0x32, 0x02, 0x10, 0x00]].concat();
+        hammer(av1, ROUNDS / 4, &[AV1C, &AV1C[6..], &unit]);
         let keyframe: &[u8] = &[0x82, 0x49, 0x83, 0x42, 0x20, 0x27, 0xf0, 0x16, 0x70, 0];
         let vp8: &[u8] = &[0x10, 2, 0, 0x9d, 1, 0x2a, 0x80, 2, 0xe0, 1, 0xff];
         hammer(vp9, ROUNDS / 4, &[keyframe, vp8, &[0, 21, 0x82, 5, 6, 5, 0, 0]]);
+    }
+
+    #[test]
+    fn packets() {
+        let seeds = rtp_seeds();
+        hammer(rtp, ROUNDS / 4, &seeds.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+
+    /// Access units of every codec, small ones and some that need several packets.
+    fn rtp_seeds() -> Vec<Vec<u8>> {
+        let long: Vec<u8> = (0..3_000).map(|i| (i * 131 % 251) as u8).collect();
+        let nals = |units: &[&[u8]]| -> Vec<u8> {
+            units.iter().flat_map(|unit| [&(unit.len() as u32).to_be_bytes()[..], unit].concat()).collect()
+        };
+        let frame_obu = |payload: &[u8]| {
+            let size = [payload.len() as u8 | 0x80, (payload.len() >> 7) as u8];
+            [&[0x32][..], &size, payload].concat()
+        };
+        let units = [
+            (0, nals(&[&[9, 0xf0], &[0x65, 0x88, 0x84], &[&[0x65][..], &long].concat()])),
+            (1, nals(&[&[0x46, 1, 0x50], &[0x26, 1, 0xac], &[&[0x26, 1][..], &long].concat()])),
+            (2, [&AV1C[4..], &frame_obu(&long[..1_140]), &frame_obu(&long)].concat()),
+            (3, [&[0x10, 2, 0, 0x9d, 1, 0x2a, 0x40, 1, 0xf0, 0][..], &long].concat()),
+            (4, [&[0x82, 0x49, 0x83, 0x42, 0x20, 0x13, 0xf0, 0x0e, 0xf0, 0][..], &long].concat()),
+        ];
+        let seeds = |(codec, unit): &(u8, Vec<u8>)| [0, 0x80].map(|keyframe| [&[codec | keyframe], &unit[..]].concat());
+        units.iter().flat_map(seeds).collect()
     }
 
     #[test]

@@ -75,6 +75,9 @@ pub struct Choice {
 impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.made_for, self.despite) {
+            (Some(conversion), _) if self.track.waiting() => {
+                write!(f, "transcode: {conversion}, waits until another one rests")
+            }
             (Some(conversion), _) => write!(f, "transcode: {conversion}"),
             (None, Some(conversion)) => write!(f, "passthrough despite {conversion}"),
             (None, None) => f.write_str("passthrough"),
@@ -176,29 +179,25 @@ impl Broadcast {
     pub fn choose(&self, kind: Kind, delivery: Delivery) -> Option<Choice> {
         let state = self.lock();
         let source = state.source(kind)?;
-        let Some(conversion) = source.info()?.obstacle(delivery) else {
-            return Some(Choice { track: source, made_for: None, despite: None });
+        let info = source.info()?;
+        let Some(conversion) = info.obstacle(delivery) else {
+            return delivery.takes(info.codec).then_some(Choice { track: source, made_for: None, despite: None });
         };
-        let origin = Origin::Derived { delivery, conversion };
-        if let Some(track) = state.tracks.iter().find(|track| track.kind() == kind && track.origin() == origin) {
-            return Some(Choice { track: track.clone(), made_for: Some(conversion), despite: None });
+        if let Some(track) = state.derived(conversion).filter(|_| delivery.takes(conversion.target())) {
+            return Some(Choice { track, made_for: Some(conversion), despite: None });
         }
         // A stuttering picture is better than none; a codec that the output does not know is not.
-        (conversion == Conversion::BFrames).then_some(Choice {
-            track: source,
-            made_for: None,
-            despite: Some(conversion),
-        })
+        let stutters = info.reorders() && delivery.takes(info.codec);
+        stutters.then_some(Choice { track: source, made_for: None, despite: Some(Conversion::BFrames) })
     }
 
-    /// A track made from the source of this kind, to be written by the caller alone.
-    pub fn derive(&self, kind: Kind, delivery: Delivery, conversion: Conversion) -> TrackWriter {
-        let origin = Origin::Derived { delivery, conversion };
+    /// A track made from the source, to be written by the caller alone.
+    pub fn derive(&self, conversion: Conversion) -> TrackWriter {
         let mut state = self.lock();
-        let existing = state.tracks.iter().find(|track| track.kind() == kind && track.origin() == origin).cloned();
-        let track = existing.unwrap_or_else(|| {
-            let kind_name = kind_name(kind);
-            let track = Track::new(format!("{kind_name}:{conversion}:{}", delivery.name()), kind, origin);
+        let track = state.derived(conversion).unwrap_or_else(|| {
+            let kind = conversion.target().kind();
+            let name = format!("{}:{conversion}", kind_name(kind));
+            let track = Track::new(name, kind, Origin::Derived { conversion });
             state.tracks.push(track.clone());
             track
         });
@@ -270,6 +269,10 @@ impl Broadcast {
 impl State {
     fn source(&self, kind: Kind) -> Option<Arc<Track>> {
         self.tracks.iter().find(|track| track.kind() == kind && track.origin() == Origin::Source).cloned()
+    }
+
+    fn derived(&self, conversion: Conversion) -> Option<Arc<Track>> {
+        self.tracks.iter().find(|track| track.origin() == Origin::Derived { conversion }).cloned()
     }
 }
 

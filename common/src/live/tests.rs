@@ -3,7 +3,7 @@ use std::{sync::Arc, task::Poll};
 use bytes::Bytes;
 
 use super::*;
-use crate::media::{Codec, Conversion, Delivery, Frame, Info, Kind, Sample, Shape};
+use crate::media::{Accepts, Codec, Conversion, Delivery, Frame, Info, Kind, Sample, Shape};
 
 const BORN_US: i64 = 1_700_000_000_000_000;
 const FRAME_US: i64 = 33_333;
@@ -372,18 +372,52 @@ fn outputs_choose_the_source_or_what_was_made_for_them() {
     let (hub, mut source) = publishing();
     source.writer.announce(audio()).unwrap();
     let broadcast = hub.get(&id()).unwrap();
+    let browser = Delivery::WebRtc(Accepts::EVERYWHERE);
     let path = |kind, delivery| broadcast.choose(kind, delivery).map(|choice| choice.to_string());
-    assert_eq!(path(Kind::Video, Delivery::WebRtc).as_deref(), Some("passthrough"));
+    assert_eq!(path(Kind::Video, browser).as_deref(), Some("passthrough"));
     assert_eq!(path(Kind::Audio, Delivery::Mp4).as_deref(), Some("passthrough"));
-    assert_eq!(path(Kind::Audio, Delivery::WebRtc), None, "nobody makes Opus yet");
+    assert_eq!(path(Kind::Audio, browser), None, "nobody makes Opus yet");
     source.writer.announce(video(b"a", true)).unwrap();
-    assert_eq!(path(Kind::Video, Delivery::WebRtc).as_deref(), Some("passthrough despite b-frames"));
-    broadcast.derive(Kind::Video, Delivery::WebRtc, Conversion::BFrames);
+    assert_eq!(path(Kind::Video, browser).as_deref(), Some("passthrough despite b-frames"));
+    broadcast.derive(Conversion::BFrames);
     let to_opus = Conversion::Codec { from: Codec::Aac, to: Codec::Opus };
-    broadcast.derive(Kind::Audio, Delivery::WebRtc, to_opus);
-    assert_eq!(path(Kind::Video, Delivery::WebRtc).as_deref(), Some("transcode: b-frames"));
-    assert_eq!(path(Kind::Audio, Delivery::WebRtc).as_deref(), Some("transcode: aac→opus"));
+    broadcast.derive(to_opus);
+    assert_eq!(path(Kind::Video, browser).as_deref(), Some("transcode: b-frames"));
+    assert_eq!(path(Kind::Audio, browser).as_deref(), Some("transcode: aac→opus"));
     assert_eq!(path(Kind::Video, Delivery::Mp4).as_deref(), Some("passthrough"));
+}
+
+#[test]
+fn peers_are_given_the_source_where_they_take_its_codec() {
+    let (hub, mut source) = publishing();
+    let broadcast = hub.get(&id()).unwrap();
+    let taking = |codecs: &[Codec]| Delivery::WebRtc(codecs.iter().copied().collect());
+    let everywhere = Delivery::WebRtc(Accepts::EVERYWHERE);
+    let path = |delivery| broadcast.choose(Kind::Video, delivery).map(|choice| choice.to_string());
+    let frame_of = |codec, reorders| Info { codec, ..video(b"a", reorders) };
+
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265] {
+        source.writer.announce(frame_of(codec, false)).unwrap();
+        let knows = taking(&[Codec::H264, codec]);
+        assert_eq!(path(knows).as_deref(), Some("passthrough"));
+        assert_eq!(path(everywhere), None, "nobody converts yet");
+        let conversion = Conversion::Codec { from: codec, to: Codec::H264 };
+        let made = broadcast.derive(conversion);
+        let told = format!("transcode: {}→h264", codec.name());
+        assert_eq!((path(everywhere).as_ref(), path(knows).as_deref()), (Some(&told), Some("passthrough")));
+        assert_eq!(path(taking(&[])), None, "neither the source nor what is made of it");
+        let (live, files) = [everywhere, Delivery::Mp4].map(|delivery| broadcast.choose(Kind::Video, delivery)).into();
+        if codec == Codec::Vp8 {
+            let (live, files) = (live.unwrap().track, files.unwrap().track);
+            assert!(Arc::ptr_eq(&live, &files) && Arc::ptr_eq(&live, made.track()), "made once for all outputs");
+        }
+    }
+
+    source.writer.announce(frame_of(Codec::H265, true)).unwrap();
+    assert_eq!(path(taking(&[Codec::H264, Codec::H265])).as_deref(), Some("transcode: h265→h264"), "B-frames");
+    assert_eq!(path(taking(&[Codec::H265])).as_deref(), Some("passthrough despite b-frames"));
+    source.writer.announce(frame_of(Codec::H264, false)).unwrap();
+    assert_eq!(path(taking(&[Codec::Vp8])), None);
 }
 
 #[tokio::test]

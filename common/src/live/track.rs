@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::media::{Conversion, Delivery, Frame, Info, Kind};
+use crate::media::{Conversion, Frame, Info, Kind};
 
 /// Whole gops stay while they are within this of the newest frame: enough for a full playlist when the first HLS
 /// player arrives, and for the newest gop of an encoder with OBS's default of 8.3 seconds between keyframes.
@@ -31,8 +31,8 @@ pub enum Origin {
     Source,
     /// One of the qualities that the publisher sends side by side (simulcast), in the order it named them.
     Layer { index: u8 },
-    /// Made from the source for one family of outputs, for a reason.
-    Derived { delivery: Delivery, conversion: Conversion },
+    /// Made from the source, whoever needs it.
+    Derived { conversion: Conversion },
 }
 
 /// Where a new reader begins.
@@ -69,6 +69,7 @@ pub struct Track {
     ring: Mutex<Ring>,
     readers: watch::Sender<usize>,
     keyframe_wanted: AtomicBool,
+    waiting: AtomicBool,
     skipped: AtomicU64,
 }
 
@@ -96,6 +97,7 @@ impl Track {
             ring: Mutex::default(),
             readers: watch::Sender::new(0),
             keyframe_wanted: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
         })
     }
@@ -171,6 +173,15 @@ impl Track {
 
     pub fn take_keyframe_request(&self) -> bool {
         self.keyframe_wanted.swap(false, Relaxed)
+    }
+
+    /// Whether somebody reads it and the machine has no room to make it.
+    pub fn waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    pub fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
     }
 
     pub(super) fn announce(&self, info: Arc<Info>) {
@@ -394,7 +405,7 @@ mod tests {
     use crate::media::{Codec, Gop, Shape};
 
     fn track_with(frames: &[(i64, bool)]) -> TrackWriter {
-        let origin = Origin::Derived { delivery: Delivery::WebRtc, conversion: Conversion::BFrames };
+        let origin = Origin::Derived { conversion: Conversion::BFrames };
         let mut writer = TrackWriter { track: Track::new("test".to_owned(), Kind::Video, origin) };
         let shape = Shape::Video { width: 16, height: 16, reorders: false };
         let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });

@@ -20,6 +20,8 @@ pub enum Codec {
 }
 
 impl Codec {
+    pub const ALL: [Self; 7] = [Self::H264, Self::H265, Self::Av1, Self::Vp8, Self::Vp9, Self::Aac, Self::Opus];
+
     pub fn kind(self) -> Kind {
         match self {
             Self::H264 | Self::H265 | Self::Av1 | Self::Vp8 | Self::Vp9 => Kind::Video,
@@ -66,32 +68,66 @@ pub enum Shape {
     },
 }
 
-/// The two families of outputs: real-time sessions, and everything made of MP4 fragments (HLS, recordings).
+/// A set of codecs that a peer takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Accepts(u8);
+
+impl Accepts {
+    /// What every browser takes over WebRTC (RFC 7742 section 5, RFC 7874 section 3).
+    pub const EVERYWHERE: Self = Self(bit(Codec::H264) | bit(Codec::Opus));
+
+    /// Who takes whatever comes.
+    pub const EVERYTHING: Self = Self(u8::MAX);
+
+    pub fn takes(self, codec: Codec) -> bool {
+        self.0 & bit(codec) != 0
+    }
+}
+
+impl FromIterator<Codec> for Accepts {
+    fn from_iter<T: IntoIterator<Item = Codec>>(codecs: T) -> Self {
+        Self(codecs.into_iter().fold(0, |bits, codec| bits | bit(codec)))
+    }
+}
+
+const fn bit(codec: Codec) -> u8 {
+    1 << codec as u8
+}
+
+/// The two families of outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivery {
-    WebRtc,
+    /// Real-time sessions. What passes through depends on what the peer takes.
+    WebRtc(Accepts),
+    /// Everything made of MP4 fragments (HLS, recordings).
     Mp4,
 }
 
 impl Delivery {
-    /// Lower-case name for logs, metrics and REST.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::WebRtc => "webrtc",
-            Self::Mp4 => "mp4",
-        }
+    /// Whether such a track can be handed out at all.
+    pub(crate) fn takes(self, codec: Codec) -> bool {
+        matches!(self, Self::Mp4) || matches!(self, Self::WebRtc(peer) if peer.takes(codec))
     }
 }
 
 /// Why a track has to be made anew for an output, and into what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conversion {
-    /// Same codec without reordering: browsers play B-frames over WebRTC at a few pictures a second.
+    /// H.264 without reordering: browsers play B-frames over WebRTC at a few pictures a second.
     BFrames,
     Codec {
         from: Codec,
         to: Codec,
     },
+}
+
+impl Conversion {
+    pub fn target(self) -> Codec {
+        match self {
+            Self::BFrames => Codec::H264,
+            Self::Codec { to, .. } => to,
+        }
+    }
 }
 
 impl std::fmt::Display for Conversion {
@@ -123,13 +159,14 @@ impl Info {
     /// What stands between this track and an output; `None` means it passes through untouched.
     pub fn obstacle(&self, delivery: Delivery) -> Option<Conversion> {
         match (delivery, self.codec) {
-            (Delivery::WebRtc, Codec::H264) if self.reorders() => Some(Conversion::BFrames),
-            (Delivery::WebRtc, Codec::H264 | Codec::Opus) => None,
-            // Not every browser decodes these over WebRTC, H.264 plays everywhere.
-            (Delivery::WebRtc, from @ (Codec::H265 | Codec::Av1 | Codec::Vp8 | Codec::Vp9)) => {
-                Some(Conversion::Codec { from, to: Codec::H264 })
+            (Delivery::WebRtc(_), Codec::H264) if self.reorders() => Some(Conversion::BFrames),
+            // Nothing else is made of these: a peer that does not take them is told so when it asks.
+            (Delivery::WebRtc(_), Codec::H264 | Codec::Opus) => None,
+            (Delivery::WebRtc(peer), from @ (Codec::H265 | Codec::Av1 | Codec::Vp8 | Codec::Vp9)) => {
+                let passes = peer.takes(from) && !self.reorders();
+                (!passes).then_some(Conversion::Codec { from, to: Codec::H264 })
             }
-            (Delivery::WebRtc, Codec::Aac) => Some(Conversion::Codec { from: Codec::Aac, to: Codec::Opus }),
+            (Delivery::WebRtc(_), Codec::Aac) => Some(Conversion::Codec { from: Codec::Aac, to: Codec::Opus }),
             (Delivery::Mp4, Codec::H264 | Codec::H265 | Codec::Av1 | Codec::Vp9 | Codec::Aac) => None,
             (Delivery::Mp4, from @ Codec::Vp8) => Some(Conversion::Codec { from, to: Codec::H264 }),
             // Opus in MP4 is legal, but Safari and most editing software want AAC.

@@ -22,14 +22,14 @@ mod inspect;
 mod inspect_tests;
 pub mod nal;
 pub mod opus;
-mod rtp;
+pub(crate) mod rtp;
 pub mod vp8;
 pub mod vp9;
 
 pub use audio_clock::AudioClock;
 pub use config::ConfigError;
 pub use frame::{Frame, Gop, Sample};
-pub use info::{Codec, Conversion, Delivery, Info, Kind, Shape};
+pub use info::{Accepts, Codec, Conversion, Delivery, Info, Kind, Shape};
 pub use inspect::{FrameError, Inspected, Inspector};
 pub use nal::Framing;
 pub use rtp::{RtpCache, RtpPayload};

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Restarted,
-    answer::{Chosen, answer, invite},
+    answer::{answer, invite, sends},
     inbox::{Command, Inbox},
     net::{self, Outbox},
     publishing::Publishing,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     intake::Intake,
     live::{Broadcast, BroadcastId},
-    media::{Codec, Info, Shape},
+    media::{Accepts, Codec, Kind},
     telemetry::{Door, Telemetry},
 };
 
@@ -245,8 +245,7 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let chosen = Chosen::of(broadcast);
-        let (mut agreed, sections) = answer(offer, chosen.available(), &shared.candidates, Some(&shared.cert), now)?;
+        let (mut agreed, sections) = answer(offer, sends(broadcast), &shared.candidates, Some(&shared.cert), now)?;
         let mut viewing = Viewing::new(broadcast.clone(), now);
         viewing.open(&mut agreed.rtc, sections);
         shared.await_check(agreed, broadcast.id(), Part::Viewer(viewing), now)
@@ -257,8 +256,8 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let (chosen, stream) = (Chosen::of(broadcast), broadcast.id().stream());
-        let agreed = invite(stream, chosen.available(), &shared.candidates, Some(&shared.cert), now)?;
+        let stream = broadcast.id().stream();
+        let agreed = invite(stream, sends(broadcast), &shared.candidates, Some(&shared.cert), now)?;
         shared.await_check(agreed, broadcast.id(), Part::Viewer(Viewing::new(broadcast.clone(), now)), now)
     }
 
@@ -380,7 +379,9 @@ impl Drop for Inner {
 /// Takes an offer as far as it can be taken without a broadcast: for fuzzing.
 #[doc(hidden)]
 pub fn check_offer(text: &str) -> Result<String, SdpError> {
-    let shape = Shape::Video { width: 640, height: 360, reorders: false };
-    let info = Info { codec: Codec::H264, config: bytes::Bytes::from_static(&[1, 0x64, 0, 0x1f]), shape };
-    answer(text, [Some(Some(&info)), Some(None)], &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
+    let sends = |kind: Kind, peer: Accepts| match kind {
+        Kind::Video => peer.takes(Codec::H264),
+        Kind::Audio => peer.takes(Codec::Opus),
+    };
+    answer(text, sends, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
 }

@@ -13,6 +13,7 @@ mod answer;
 mod clocks;
 mod engine;
 mod feed;
+mod formats;
 mod inbox;
 mod net;
 mod outgoing;

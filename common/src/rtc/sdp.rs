@@ -32,7 +32,7 @@ pub enum SdpError {
     #[error("the offer has no a=fingerprint (DTLS is required)")]
     NoFingerprint,
     #[error("{kind} was offered as {offered}, but is available as {needed} only")]
-    Codec { kind: &'static str, offered: String, needed: &'static str },
+    Codec { kind: &'static str, offered: String, needed: String },
     #[error("nothing in the offer can be answered: it asks to receive {asked}, the broadcast has {has}")]
     Nothing { asked: String, has: String },
     #[error("{kind} was offered as {offered}; what is taken is {taken}")]

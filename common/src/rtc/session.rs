@@ -9,14 +9,15 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use str0m::{
     Event, IceConnectionState, Input, Output, Rtc, RtcError,
     change::{SdpAnswer, SdpOffer, SdpPendingOffer},
-    media::{Mid, Pt},
+    media::Mid,
     net::{Protocol, Transmit},
     stats::PeerStats,
 };
 
 use super::{
     Restarted,
-    answer::{Chosen, Mids, sections},
+    answer::{Mids, sections},
+    formats::Formats,
     net::Outbox,
     publishing::Publishing,
     roster::{Card, Ice, PENDING_PATIENCE, State},
@@ -24,6 +25,7 @@ use super::{
     tcp::TcpOut,
     viewing::{Clock, Viewing},
 };
+use crate::media::Kind;
 
 /// Addresses that one session may be reached from at a time (interfaces, NAT rebindings, TCP connections).
 const ADDRESSES_MAX: usize = 32;
@@ -52,8 +54,8 @@ pub enum End {
     Panicked,
 }
 
-/// Section, payload type and whether the playout-delay extension is taken; video, audio.
-pub(super) type Sections = [Option<(Mid, Pt, bool)>; 2];
+/// Section, payload types and whether the playout-delay extension is taken; video, audio.
+pub(super) type Sections = [Option<(Mid, Formats, bool)>; 2];
 
 /// A WebRTC stack that has said what it will do.
 pub(super) struct Agreed {
@@ -261,12 +263,12 @@ impl Session {
         let ice = Ice { remote_ufrag: sdp::ufrag_of(text).unwrap_or_default().to_owned(), ..self.card.ice() };
         self.card.set_ice(ice);
         if let Part::Viewer(viewing) = &mut self.part {
-            let chosen = Chosen::of(&viewing.broadcast);
-            let sections = sections(&self.rtc, mids, chosen.available());
-            if sections.iter().all(Option::is_none) {
+            let sections = sections(&self.rtc, mids);
+            viewing.open(&mut self.rtc, sections);
+            let suits = |kind| viewing.broadcast.choose(kind, viewing.delivery(kind)).is_some();
+            if ![Kind::Video, Kind::Audio].into_iter().any(suits) {
                 return Err(SdpError::NothingAccepted);
             }
-            viewing.open(&mut self.rtc, sections);
         }
         Ok(())
     }

@@ -183,9 +183,20 @@ impl Shard {
         }
         let (broadcast, keys) = (audience.broadcast.clone(), audience.sessions.clone());
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            let Some(choice) = broadcast.choose(kind, Delivery::WebRtc) else { continue };
+            // Most peers take the same codecs.
+            let mut chosen: Vec<(Delivery, Option<Arc<Track>>)> = Vec::new();
             for &key in &keys {
-                self.follow(key, index, &choice.track);
+                let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
+                let Some(delivery) = viewing.map(|viewing| viewing.delivery(kind)) else { continue };
+                let known = chosen.iter().find(|(known, _)| *known == delivery).map(|(_, track)| track.clone());
+                let track = known.unwrap_or_else(|| {
+                    let track = broadcast.choose(kind, delivery).map(|choice| choice.track);
+                    chosen.push((delivery, track.clone()));
+                    track
+                });
+                if let Some(track) = track {
+                    self.follow(key, index, &track);
+                }
             }
         }
     }
@@ -383,10 +394,9 @@ impl Shard {
 
     /// Makes a viewer's session follow what suits it.
     fn follow_broadcast(&mut self, key: usize) {
-        let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
-        let Some(broadcast) = viewing.map(|viewing| viewing.broadcast.clone()) else { return };
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
-            if let Some(choice) = broadcast.choose(kind, Delivery::WebRtc) {
+            let Some(viewing) = self.sessions.get(key).and_then(|slot| slot.session.viewing()) else { return };
+            if let Some(choice) = viewing.broadcast.choose(kind, viewing.delivery(kind)) {
                 self.follow(key, index, &choice.track);
             }
         }

@@ -12,12 +12,13 @@ use std::{
 use str0m::{
     Event, Rtc,
     bwe::BweKind,
-    media::{MediaTime, Mid, Pt},
+    media::{MediaTime, Mid},
     rtp::{ExtensionValues, RtpWrite, Ssrc},
     stats::MediaEgressStats,
 };
 
 use super::{
+    formats::Formats,
     outgoing::Outgoing,
     pace::Pacer,
     roster::Card,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     live::Broadcast,
-    media::{Frame, Kind},
+    media::{Accepts, Delivery, Frame, Kind},
 };
 
 /// Frames that wait to be paced out: four gops of OBS's default length. When full the viewer is hopelessly slow: all
@@ -43,7 +44,7 @@ const RTX: (usize, Duration) = (256, Duration::from_secs(1));
 #[derive(Debug)]
 pub(super) struct Out {
     pub(super) mid: Mid,
-    pt: Pt,
+    formats: Formats,
     ssrc: Ssrc,
     /// The feed it follows.
     pub(super) feed: Option<usize>,
@@ -131,9 +132,9 @@ impl Viewing {
     }
 
     /// What was agreed on with the viewer.
-    pub(super) fn open(&mut self, rtc: &mut Rtc, sections: Sections) {
+    pub(super) fn open(&mut self, rtc: &mut Rtc, mut sections: Sections) {
         self.outs = [VIDEO, AUDIO].map(|index| {
-            let (mid, pt, delay) = sections[index]?;
+            let (mid, formats, delay) = sections[index].take()?;
             let mut api = rtc.direct_api();
             let stream = api.stream_tx_by_mid(mid, None)?;
             if index == VIDEO {
@@ -141,8 +142,13 @@ impl Viewing {
             }
             let ssrc = stream.ssrc();
             let clock = Outgoing::new(if index == VIDEO { 90_000 } else { 48_000 }, *ssrc);
-            Some(Out { mid, pt, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
+            Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
         });
+    }
+
+    /// What there is to choose from for this viewer.
+    pub(super) fn delivery(&self, kind: Kind) -> Delivery {
+        Delivery::WebRtc(self.outs[index(kind)].as_ref().map_or_else(Accepts::default, |out| out.formats.accepts()))
     }
 
     /// A new frame of a feed. Returns the feed that it has left, if this frame made it switch.
@@ -252,6 +258,8 @@ impl Viewing {
         let taken = taken.checked_sub(self.lead).unwrap_or(taken);
         let mut api = rtc.direct_api();
         let packets = frame.rtp();
+        // A publisher may come back with a codec that this viewer does not know.
+        let Some(pt) = out.formats.suiting(&frame.info) else { return packets.len() };
         let Some(stream) = api.stream_tx(&out.ssrc) else { return packets.len() };
         for (i, packet) in packets.iter().enumerate().skip(from) {
             if index == VIDEO {
@@ -261,7 +269,7 @@ impl Viewing {
                 self.pacer.sent(packet.payload.len());
             }
             let (seq, time) = out.clock.stamp(rtp_time);
-            let mut rtp = RtpWrite::new(out.pt, seq.into(), time, taken, packet.payload.clone())
+            let mut rtp = RtpWrite::new(pt, seq.into(), time, taken, packet.payload.clone())
                 .marker(packet.marker)
                 .nackable(index == VIDEO);
             if out.delay && frame.keyframe {

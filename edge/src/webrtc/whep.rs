@@ -21,7 +21,7 @@ use headwater_common::{
     clock,
     ice_servers::IceServers,
     live::{Broadcast, BroadcastId, Hub, Status},
-    media::{Delivery, Kind},
+    media::{Accepts, Delivery, Kind},
     rtc::{Engine, Role},
     wish,
 };
@@ -78,7 +78,8 @@ async fn settle(broadcast: &Broadcast) {
     let limit = Instant::now() + START_PATIENCE;
     let mut second = None;
     loop {
-        let chosen = [Kind::Video, Kind::Audio].map(|kind| broadcast.choose(kind, Delivery::WebRtc).is_some());
+        let chosen = [Kind::Video, Kind::Audio]
+            .map(|kind| broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)).is_some());
         // What an older broadcast has not got, it will not get.
         let older = !broadcast.tracks().is_empty() && age_us(broadcast) > START_PATIENCE.as_micros() as i64;
         if older || chosen == [true; 2] || broadcast.status() == Status::Ended {

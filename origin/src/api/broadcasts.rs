@@ -12,7 +12,7 @@ use headwater_common::{
     clock,
     http::NO_STORE,
     live::{Broadcast, BroadcastId, SILENT_US, Status, Track},
-    media::{Delivery, Kind, Shape},
+    media::{Accepts, Delivery, Kind, Shape},
     registry::{BroadcastRow, BroadcastStatus},
 };
 use serde::Serialize;
@@ -201,8 +201,10 @@ fn describe_live(api: &Api, broadcast: &Broadcast, row: Option<BroadcastRow>) ->
     (json.width, json.height) = (width, height);
     json.drop_packet_count_in_ingestion = broadcast.dropped();
     json.tracks = tracks.iter().map(|track| describe_track(track)).collect();
-    json.delivery_path =
-        DeliveryPaths { webrtc: paths(broadcast, Delivery::WebRtc), hls: paths(broadcast, Delivery::Mp4) };
+    json.delivery_path = DeliveryPaths {
+        webrtc: paths(|kind| webrtc_path(broadcast, kind)),
+        hls: paths(|kind| Some(broadcast.choose(kind, Delivery::Mp4)?.to_string())),
+    };
     json
 }
 
@@ -287,9 +289,21 @@ fn dimensions(track: &Track) -> Option<(u32, u32)> {
     }
 }
 
-fn paths(broadcast: &Broadcast, delivery: Delivery) -> BTreeMap<&'static str, String> {
-    [("video", Kind::Video), ("audio", Kind::Audio)]
-        .into_iter()
-        .filter_map(|(name, kind)| Some((name, broadcast.choose(kind, delivery)?.to_string())))
-        .collect()
+fn paths(path: impl Fn(Kind) -> Option<String>) -> BTreeMap<&'static str, String> {
+    let named = [("video", Kind::Video), ("audio", Kind::Audio)];
+    named.into_iter().filter_map(|(name, kind)| Some((name, path(kind)?))).collect()
+}
+
+/// What viewers get depends on what their browsers take: first those that take the source's codec, then all others.
+fn webrtc_path(broadcast: &Broadcast, kind: Kind) -> Option<String> {
+    let source = broadcast.source(kind)?.info()?.codec;
+    let chosen = |peer| broadcast.choose(kind, Delivery::WebRtc(peer)).map(|choice| choice.to_string());
+    let knowing = chosen(Accepts::EVERYTHING);
+    let others = chosen(Accepts::EVERYWHERE);
+    let where_taken = |knowing: String| format!("{knowing} where {} is taken", source.name());
+    match (knowing, others) {
+        (Some(knowing), Some(others)) if knowing != others => Some(format!("{}, else {others}", where_taken(knowing))),
+        (Some(knowing), None) => Some(where_taken(knowing)),
+        (_, others) => others,
+    }
 }

@@ -12,18 +12,14 @@ use std::{
 
 use headwater_common::{
     live::{Broadcast, Start, Track, TrackWriter},
-    media::{Codec, Conversion, Delivery, Frame, Kind},
+    media::{Conversion, Frame, Kind},
 };
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time,
+};
 
-use super::{
-    ConvertError,
-    audio::Audio,
-    libav,
-    pace::{Pace, Pacer},
-    supervise::Gauges,
-    video::Video,
-};
+use super::{ConvertError, converter::Converter, libav, supervise::Gauges};
 
 /// A page that is reloaded or a player that retries comes back within this, and finds the encoder running.
 const LINGER: Duration = Duration::from_secs(5);
@@ -32,30 +28,14 @@ const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How often a thread that gets no frames looks whether it is still needed.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Sound that is further behind than this has no place in a conversation.
-const AUDIO_BEHIND_US_MAX: i64 = 1_000_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Task {
-    pub(super) kind: Kind,
-    pub(super) delivery: Delivery,
-    pub(super) conversion: Conversion,
-}
-
-impl Task {
-    pub(super) fn target(self) -> Codec {
-        match self.conversion {
-            Conversion::BFrames => Codec::H264,
-            Conversion::Codec { to, .. } => to,
-        }
-    }
-}
 
 pub(super) struct Job {
     broadcast: Arc<Broadcast>,
     source: Arc<Track>,
-    task: Task,
+    conversion: Conversion,
     gauges: Gauges,
+    /// One is taken while the thread runs; sound needs none.
+    places: Option<Arc<Semaphore>>,
     track: Arc<Track>,
     output: Arc<Mutex<Output>>,
 }
@@ -70,11 +50,17 @@ struct Output {
 }
 
 impl Job {
-    pub(super) fn new(broadcast: Arc<Broadcast>, source: Arc<Track>, task: Task, gauges: Gauges) -> Self {
-        let writer = broadcast.derive(task.kind, task.delivery, task.conversion);
+    pub(super) fn new(
+        broadcast: Arc<Broadcast>,
+        source: Arc<Track>,
+        conversion: Conversion,
+        gauges: Gauges,
+        places: Option<Arc<Semaphore>>,
+    ) -> Self {
+        let writer = broadcast.derive(conversion);
         let track = writer.track().clone();
         let output = Output { writer, gauges: gauges.clone(), written_us: i64::MIN, read_us: i64::MIN };
-        Self { broadcast, source, task, gauges, track, output: Arc::new(Mutex::new(output)) }
+        Self { broadcast, source, conversion, gauges, places, track, output: Arc::new(Mutex::new(output)) }
     }
 
     /// Goes on for ever. Dropping the future stops the thread.
@@ -82,6 +68,13 @@ impl Job {
         let mut backoff = BACKOFF_MIN;
         loop {
             self.track.wanted().await;
+            let _place = match &self.places {
+                Some(places) => tokio::select! {
+                    place = self.place(places) => Some(place),
+                    () = rested(&self.track) => continue,
+                },
+                None => None,
+            };
             let began = time::Instant::now();
             let outcome = match self.start() {
                 Ok(mut worker) => {
@@ -121,26 +114,41 @@ impl Job {
         }
     }
 
+    /// Meanwhile the log, REST and a metric say why nothing comes.
+    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        tracing::warn!(
+            broadcast = %self.broadcast.id(), track = self.track.name(),
+            "as many transcodes as this machine takes are running: this one waits"
+        );
+        let _counted = self.gauges.waiting();
+        let _said = Said::new(&self.track);
+        // Nobody closes it.
+        places.clone().acquire_owned().await.ok()
+    }
+
     fn start(&self) -> std::io::Result<Worker> {
         let stop = Arc::new(AtomicBool::new(false));
         let (alive, ended) = oneshot::channel();
         let work = Work {
             source: self.source.clone(),
             track: self.track.clone(),
-            task: self.task,
+            conversion: self.conversion,
             gauges: self.gauges.clone(),
             output: self.output.clone(),
             stop: stop.clone(),
         };
         let span = tracing::info_span!("transcode", broadcast = %self.broadcast.id(), track = self.track.name());
-        let name = match self.task.kind {
+        let name = match self.track.kind() {
             Kind::Video => "transcode-video",
             Kind::Audio => "transcode-audio",
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             // Dropped however this ends: that is how the job notices.
             let _alive: oneshot::Sender<()> = alive;
-            let _running = work.gauges.running(work.task.kind);
+            let _running = work.gauges.running(work.track.kind());
             let _entered = span.enter();
             tracing::info!("transcoding starts");
             let outcome = work.run();
@@ -152,6 +160,22 @@ impl Job {
 
     fn lock_output(&self) -> std::sync::MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The track says that it waits, until this is dropped.
+struct Said<'a>(&'a Track);
+
+impl<'a> Said<'a> {
+    fn new(track: &'a Track) -> Self {
+        track.set_waiting(true);
+        Self(track)
+    }
+}
+
+impl Drop for Said<'_> {
+    fn drop(&mut self) {
+        self.0.set_waiting(false);
     }
 }
 
@@ -208,7 +232,7 @@ impl Drop for Worker {
 struct Work {
     source: Arc<Track>,
     track: Arc<Track>,
-    task: Task,
+    conversion: Conversion,
     gauges: Gauges,
     output: Arc<Mutex<Output>>,
     stop: Arc<AtomicBool>,
@@ -219,19 +243,11 @@ impl Work {
         libav::init();
         // Held for as long as the thread lives: there is one writer. A predecessor that panicked left it whole.
         let mut output = self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match self.task.kind {
-            Kind::Video => self.video(&mut output),
-            Kind::Audio => self.audio(&mut output),
-        }
-    }
-
-    fn video(&self, output: &mut Output) -> Result<(), ConvertError> {
-        let mut pacer = match self.task.delivery {
-            Delivery::WebRtc => Pacer::live(),
-            Delivery::Mp4 => Pacer::Complete,
-        };
-        let mut video = Video::new(self.gauges.door.clone(), output.written_us);
-        let mut reader = self.source.read(Start::Newest);
+        let door = &self.gauges.door;
+        let mut converter = Converter::new(self.conversion, door.clone(), output.written_us);
+        // A playlist is full at once when its sound begins with all that the ring holds.
+        let everything = Start::At { dts_us: output.read_us.saturating_add(1) };
+        let mut reader = self.source.read(if converter.complete() { everything } else { Start::Newest });
         let mut made = Vec::new();
         while !self.stop.load(Relaxed) {
             let frame = match reader.next_blocking(PATIENCE) {
@@ -239,44 +255,19 @@ impl Work {
                 Ok(None) => break,
                 Err(_) => continue,
             };
-            self.gauges.door.received.inc();
+            door.received.inc();
             if self.track.take_keyframe_request() {
-                video.want_keyframe();
+                converter.want_keyframe();
             }
-            let pace = pacer.pace(reader.behind_us());
-            video.take(&frame, pace, &mut made)?;
-            if video.take_damage() {
-                // Publishers that can, send one; the others do so when they do.
-                self.source.request_keyframe();
-            }
-            output.write(&mut made);
-            if pace == Pace::Newest {
-                self.gauges.door.dropped.inc_by(reader.skip_to_newest());
-            }
-        }
-        Ok(())
-    }
-
-    fn audio(&self, output: &mut Output) -> Result<(), ConvertError> {
-        let mut audio = Audio::new(self.task.target(), self.gauges.door.clone());
-        let mut reader = match self.task.delivery {
-            Delivery::WebRtc => self.source.read(Start::Newest),
-            // A playlist is full at once when its sound begins with all that the ring holds.
-            Delivery::Mp4 => self.source.read(Start::At { dts_us: output.read_us.saturating_add(1) }),
-        };
-        let mut made = Vec::new();
-        while !self.stop.load(Relaxed) {
-            let frame = match reader.next_blocking(PATIENCE) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(_) => continue,
-            };
-            self.gauges.door.received.inc();
-            audio.take(&frame, &mut made)?;
+            let turn = converter.take(&frame, reader.behind_us(), &mut made)?;
             output.read_us = frame.dts_us;
             output.write(&mut made);
-            if self.task.delivery == Delivery::WebRtc && reader.behind_us() > AUDIO_BEHIND_US_MAX {
-                self.gauges.door.dropped.inc_by(reader.skip_to_newest());
+            if turn.damaged {
+                // Publishers that can, send a keyframe; the others do so when they do.
+                self.source.request_keyframe();
+            }
+            if turn.skip {
+                door.dropped.inc_by(reader.skip_to_newest());
             }
         }
         Ok(())

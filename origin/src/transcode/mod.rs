@@ -11,6 +11,7 @@
 //! conversion that nobody has asked for.
 
 mod audio;
+mod converter;
 mod encoder;
 mod grid;
 mod job;

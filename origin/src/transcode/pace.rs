@@ -19,24 +19,22 @@ pub(super) enum Pace {
 }
 
 #[derive(Debug)]
-pub(super) enum Pacer {
-    /// Real-time outputs.
-    Live { catching_up: bool },
-    /// Segments and files want every picture and can wait: what limits them is how long the ring keeps frames.
-    Complete,
+pub(super) struct Pacer {
+    catching_up: bool,
+}
+
+impl Default for Pacer {
+    fn default() -> Self {
+        Self { catching_up: true }
+    }
 }
 
 impl Pacer {
-    pub(super) fn live() -> Self {
-        Self::Live { catching_up: true }
-    }
-
     /// `behind_us` is 0 at the live edge only.
     pub(super) fn pace(&mut self, behind_us: i64) -> Pace {
-        let Self::Live { catching_up } = self else { return Pace::Every };
-        *catching_up = behind_us > BEHIND_US_MAX || (*catching_up && behind_us > 0);
+        self.catching_up = behind_us > BEHIND_US_MAX || (self.catching_up && behind_us > 0);
         match behind_us {
-            _ if *catching_up => Pace::Newest,
+            _ if self.catching_up => Pace::Newest,
             HURRY_US.. => Pace::EverySecond,
             _ => Pace::Every,
         }
@@ -49,7 +47,7 @@ mod tests {
 
     #[test]
     fn delay_is_given_up_before_it_grows() {
-        let mut pacer = Pacer::live();
+        let mut pacer = Pacer::default();
         let seen: Vec<_> =
             [8_000_000, 33_000, 0, 33_000, 300_000, 100_000, 1_200_000, 900_000, 1, 0].map(|us| pacer.pace(us)).into();
         use Pace::*;
@@ -58,6 +56,5 @@ mod tests {
             [Newest, Newest, Every, Every, EverySecond, Every, Newest, Newest, Newest, Every],
             "catching up goes on until the live edge"
         );
-        assert_eq!(Pacer::Complete.pace(9_000_000), Every);
     }
 }

@@ -4,23 +4,23 @@
 //! A declared track costs nothing while nobody reads it, so it stays when its source changes to a format that needs
 //! no conversion: readers that still follow it are served from the new format until they choose anew.
 
-use std::sync::{Arc, Weak, atomic::AtomicI64};
+use std::{
+    sync::{Arc, Weak, atomic::AtomicI64},
+    thread::available_parallelism,
+};
 
 use headwater_common::{
-    live::{Broadcast, Hub},
-    media::{Delivery, Kind},
+    live::{Broadcast, Hub, Track},
+    media::{Accepts, Conversion, Delivery, Kind},
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{
-    job::{Job, Task},
-    libav,
-};
+use super::{job::Job, libav};
 
 /// Which conversions an operator wants. Without them tracks are handed out as they are, where an output can take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +29,15 @@ pub struct Settings {
     pub video: bool,
     /// AAC→Opus and Opus→AAC: one or two hundredths of a core.
     pub audio: bool,
+    /// How many of video may run at a time. Those beyond wait until one rests.
+    pub video_jobs_max: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { video: true, audio: true }
+        // So many 720p30 fill nine tenths of the machine. Larger pictures fill it sooner: then all leave out some.
+        let video_jobs_max = 4 * available_parallelism().map_or(1, usize::from);
+        Self { video: true, audio: true, video_jobs_max }
     }
 }
 
@@ -42,6 +46,7 @@ impl Default for Settings {
 pub(super) struct Gauges {
     pub(super) door: Door,
     running: Family<KindLabel, Gauge<i64, AtomicI64>>,
+    waiting: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,27 +57,40 @@ struct KindLabel {
 impl Gauges {
     pub(super) fn new(telemetry: &Telemetry) -> Self {
         let running = Family::<KindLabel, Gauge<i64, AtomicI64>>::default();
+        let waiting = Gauge::<i64, AtomicI64>::default();
         telemetry.register(|registry| {
             registry.register("transcodes", "Conversions that run now, by kind of track", running.clone());
+            let help = "Conversions of video that somebody wants and that wait until another one rests";
+            registry.register("transcodes_waiting", help, waiting.clone());
         });
-        Self { door: telemetry.door("transcode"), running }
+        Self { door: telemetry.door("transcode"), running, waiting }
     }
 
     /// Counts a conversion until the value is dropped.
-    pub(super) fn running(&self, kind: Kind) -> Running {
+    pub(super) fn running(&self, kind: Kind) -> Counted {
         let kind = match kind {
             Kind::Video => "video",
             Kind::Audio => "audio",
         };
-        let gauge = self.running.get_or_create_owned(&KindLabel { kind });
-        gauge.inc();
-        Running(gauge)
+        Counted::new(self.running.get_or_create_owned(&KindLabel { kind }))
+    }
+
+    /// Counts a conversion that waits until the value is dropped.
+    pub(super) fn waiting(&self) -> Counted {
+        Counted::new(self.waiting.clone())
     }
 }
 
-pub(super) struct Running(Gauge<i64, AtomicI64>);
+pub(super) struct Counted(Gauge<i64, AtomicI64>);
 
-impl Drop for Running {
+impl Counted {
+    fn new(gauge: Gauge<i64, AtomicI64>) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -82,6 +100,7 @@ impl Drop for Running {
 pub async fn run(hub: Arc<Hub>, telemetry: Telemetry, settings: Settings) {
     libav::init();
     let gauges = Gauges::new(&telemetry);
+    let places = Arc::new(Semaphore::new(settings.video_jobs_max));
     let mut watch = hub.watch();
     let mut known: Vec<Weak<Broadcast>> = Vec::new();
     let mut broadcasts = JoinSet::new();
@@ -93,7 +112,7 @@ pub async fn run(hub: Arc<Hub>, telemetry: Telemetry, settings: Settings) {
                 continue;
             }
             known.push(Arc::downgrade(&broadcast));
-            broadcasts.spawn(attend(hub.clone(), broadcast, gauges.clone(), settings));
+            broadcasts.spawn(attend(hub.clone(), broadcast, gauges.clone(), places.clone(), settings));
         }
         tokio::select! {
             changed = watch.changed() => if changed.is_err() { return },
@@ -103,26 +122,27 @@ pub async fn run(hub: Arc<Hub>, telemetry: Telemetry, settings: Settings) {
 }
 
 /// One broadcast, as long as it is in the hub.
-async fn attend(hub: Arc<Hub>, broadcast: Arc<Broadcast>, gauges: Gauges, settings: Settings) {
+async fn attend(hub: Arc<Hub>, broadcast: Arc<Broadcast>, gauges: Gauges, places: Arc<Semaphore>, settings: Settings) {
     let mut watch = broadcast.watch();
-    let mut declared: Vec<Task> = Vec::new();
+    let mut declared: Vec<Conversion> = Vec::new();
     let mut jobs = JoinSet::new();
     loop {
         watch.mark_unchanged();
         if !hub.get(broadcast.id()).is_some_and(|current| Arc::ptr_eq(&current, &broadcast)) {
             return;
         }
-        for task in needed(&broadcast, settings) {
-            if declared.contains(&task) {
+        for conversion in needed(&broadcast, settings) {
+            if declared.contains(&conversion) {
                 continue;
             }
-            declared.push(task);
-            let Some(source) = broadcast.source(task.kind) else { continue };
-            if let Some(missing) = missing(&broadcast, task) {
-                tracing::warn!(broadcast = %broadcast.id(), conversion = %task.conversion, %missing, "can't be transcoded");
+            declared.push(conversion);
+            let Some(source) = broadcast.source(conversion.target().kind()) else { continue };
+            if let Some(missing) = missing(&source, conversion) {
+                tracing::warn!(broadcast = %broadcast.id(), %conversion, %missing, "can't be transcoded");
                 continue;
             }
-            jobs.spawn(Job::new(broadcast.clone(), source, task, gauges.clone()).run());
+            let places = (source.kind() == Kind::Video).then(|| places.clone());
+            jobs.spawn(Job::new(broadcast.clone(), source, conversion, gauges.clone(), places).run());
         }
         if watch.changed().await.is_err() {
             return;
@@ -130,21 +150,20 @@ async fn attend(hub: Arc<Hub>, broadcast: Arc<Broadcast>, gauges: Gauges, settin
     }
 }
 
-fn needed(broadcast: &Broadcast, settings: Settings) -> Vec<Task> {
-    let mut tasks = Vec::new();
+/// For peers that take only what all take: nobody knows who comes, and a track that is not read costs nothing.
+fn needed(broadcast: &Broadcast, settings: Settings) -> Vec<Conversion> {
+    let mut conversions = Vec::new();
     for (kind, wanted) in [(Kind::Video, settings.video), (Kind::Audio, settings.audio)] {
         let info = broadcast.source(kind).filter(|_| wanted).and_then(|source| source.info());
-        for delivery in [Delivery::WebRtc, Delivery::Mp4] {
-            if let Some(conversion) = info.as_ref().and_then(|info| info.obstacle(delivery)) {
-                tasks.push(Task { kind, delivery, conversion });
-            }
+        for delivery in [Delivery::WebRtc(Accepts::EVERYWHERE), Delivery::Mp4] {
+            conversions.extend(info.as_ref().and_then(|info| info.obstacle(delivery)));
         }
     }
-    tasks
+    conversions
 }
 
 /// FFmpeg is built in many ways. A track that can't be made must not be offered.
-fn missing(broadcast: &Broadcast, task: Task) -> Option<super::ConvertError> {
-    let source = broadcast.source(task.kind)?.info()?.codec;
-    libav::encoder(task.target()).and_then(|_| libav::decoder(source)).err()
+fn missing(source: &Track, conversion: Conversion) -> Option<super::ConvertError> {
+    let source = source.info()?.codec;
+    libav::encoder(conversion.target()).and_then(|_| libav::decoder(source)).err()
 }

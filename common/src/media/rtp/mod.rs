@@ -22,7 +22,7 @@ use super::{Codec, Frame};
 
 /// What fits into a datagram of 1,200 bytes (the size every path carries) beside the RTP header, the extensions that
 /// sessions use, the RTX header and the SRTP tag.
-const PAYLOAD_BYTES_MAX: usize = 1_148;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 1_148;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RtpPayload {

@@ -23,7 +23,7 @@ mod publish;
 use super::{engine::Engine, *};
 use crate::{
     live::{Broadcast, BroadcastId, Claim, Hub, LINGER_US, Publisher, Takeover, TrackWriter, Writer},
-    media::{Codec, Conversion, Delivery, Frame, Info, Kind, Sample, Shape},
+    media::{Codec, Conversion, Frame, Info, Kind, Sample, Shape},
     telemetry::Telemetry,
 };
 
@@ -382,7 +382,7 @@ fn a_viewer_moves_to_a_track_that_suits_it_better() {
     stage.gop(10);
     let mut client = Client::join(&stage);
     client.until("the source is seen", |client| client.pictures() == 10);
-    let mut derived: TrackWriter = stage.broadcast().derive(Kind::Video, Delivery::WebRtc, Conversion::BFrames);
+    let mut derived: TrackWriter = stage.broadcast().derive(Conversion::BFrames);
     // The first B-frame was seen: the source doesn't suit browsers any more.
     stage.writer().announce(video_info(true)).unwrap();
     let source = stage.broadcast().source(Kind::Video).unwrap();

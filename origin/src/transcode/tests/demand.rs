@@ -8,12 +8,12 @@ use std::{
 };
 
 use headwater_common::{
-    live::{Hub, Reader, Start, Writer},
+    live::{Broadcast, BroadcastId, Hub, Reader, Start, Writer},
     media::{Codec, Conversion, Delivery, Frame, Kind},
     telemetry::Telemetry,
 };
 
-use super::media::{BORN_US, Clip, broadcast, claim, clip};
+use super::media::{BORN_US, BROWSER, Clip, broadcast, claim, claim_as, clip, id, program_decodes};
 use crate::transcode::{Settings, run};
 
 /// Publishes clips in real time, over and over, until dropped.
@@ -93,7 +93,7 @@ async fn a_conversion_runs_while_somebody_reads() {
     let broadcast = broadcast(&hub);
     let limit = Duration::from_secs(5);
 
-    let made = |kind| broadcast.choose(kind, Delivery::WebRtc).filter(|choice| choice.made_for.is_some());
+    let made = |kind| broadcast.choose(kind, BROWSER).filter(|choice| choice.made_for.is_some());
     until("derived tracks", limit, || made(Kind::Video).is_some() && made(Kind::Audio).is_some()).await;
     let (video, audio) = (made(Kind::Video).unwrap(), made(Kind::Audio).unwrap());
     assert_eq!((video.to_string(), audio.to_string()), ("transcode: b-frames".into(), "transcode: aac→opus".into()));
@@ -173,16 +173,82 @@ async fn sound_for_playlists_begins_with_all_that_is_kept() {
     room.abort();
 }
 
+/// Pictures that a browser published, for viewers that do not take them and for playlists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_encoder_serves_every_output() {
+    let source =
+        clip(Codec::Vp8, "-f lavfi -i testsrc2=s=320x180:r=30:d=25 -c:v libvpx -deadline realtime -cpu-used 8 -g 30");
+    let hub = Hub::new();
+    let telemetry = Telemetry::new();
+    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), Settings::default()));
+    let studio = Studio::publish(claim(&hub, 1, BORN_US), vec![source]);
+    let broadcast = broadcast(&hub);
+    let choose = |delivery| broadcast.choose(Kind::Video, delivery);
+    until("a derived track", Duration::from_secs(5), || choose(BROWSER).is_some()).await;
+    let (live, files) = (choose(BROWSER).unwrap(), choose(Delivery::Mp4).unwrap());
+    assert!(Arc::ptr_eq(&live.track, &files.track));
+    let knowing = Delivery::WebRtc([Codec::Vp8].into_iter().collect());
+    assert!(choose(knowing).unwrap().made_for.is_none(), "who takes VP8 needs no encoder");
+
+    let mut readers = [live.track.read(Start::Newest), files.track.read(Start::Newest)];
+    let first = next(&mut readers[0]).await;
+    let newest_us = studio.written.lock().unwrap().last().unwrap().0;
+    assert!(first.keyframe && newest_us - first.pts_us < 500_000, "{} µs old", newest_us - first.pts_us);
+    let mut pictures = vec![first];
+    while pictures.len() < 60 {
+        pictures.push(next(&mut readers[0]).await);
+    }
+    assert!(Arc::ptr_eq(&pictures[0], &next(&mut readers[1]).await));
+    assert!(telemetry.render().contains("headwater_transcodes{kind=\"video\"} 1"));
+    assert_eq!(program_decodes(pictures.iter().map(|frame| &**frame)), (60, String::new()));
+    drop(studio);
+    room.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_no_room_waits_and_is_told() {
+    let source = clip(Codec::H264, "-f lavfi -i testsrc2=s=64x64:r=30:d=30 -c:v libx264 -bf 2 -g 30");
+    let hub = Hub::new();
+    let telemetry = Telemetry::new();
+    let settings = Settings { video_jobs_max: 1, ..Settings::default() };
+    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), settings));
+    let other = BroadcastId::new("live", "other").unwrap();
+    let studios = [&id(), &other].map(|id| Studio::publish(claim_as(id, &hub, 1, BORN_US), vec![source.clone()]));
+    let [first, second] = [broadcast(&hub), hub.get(&other).unwrap()];
+    let path = |broadcast: &Broadcast| broadcast.choose(Kind::Video, BROWSER).map(|choice| choice.to_string());
+    let made = Some("transcode: b-frames".to_owned());
+    let limit = Duration::from_secs(10);
+    until("derived tracks", limit, || path(&first) == made && path(&second) == made).await;
+
+    let read = |broadcast: &Broadcast| broadcast.choose(Kind::Video, BROWSER).unwrap().track.read(Start::Newest);
+    let mut running = read(&first);
+    next(&mut running).await;
+    let mut waiting = read(&second);
+    let told = "transcode: b-frames, waits until another one rests";
+    until("being told", limit, || path(&second).as_deref() == Some(told)).await;
+    assert!(telemetry.render().contains("headwater_transcodes_waiting 1"));
+    assert!(waiting.try_next().is_none());
+    next(&mut running).await;
+
+    drop(running);
+    let picture = tokio::time::timeout(limit, waiting.next()).await.expect("a place was left").unwrap();
+    assert!(picture.keyframe);
+    assert_eq!(path(&second), made);
+    assert!(telemetry.render().contains("headwater_transcodes_waiting 0"));
+    drop(studios);
+    room.abort();
+}
+
 #[tokio::test]
 async fn what_the_operator_does_not_want_is_not_offered() {
     let hub = Hub::new();
-    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings { video: false, audio: true }));
+    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings { video: false, ..Settings::default() }));
     let mut writer = claim(&hub, 1, BORN_US);
     let picture = "-f lavfi -i testsrc2=s=64x64:r=30:d=1 -c:v libx264 -bf 2";
     writer.announce(clip(Codec::H264, picture).info).unwrap();
     writer.announce(clip(Codec::Aac, "-f lavfi -i sine=d=1 -c:a aac").info).unwrap();
     let broadcast = broadcast(&hub);
-    let made = |kind| broadcast.choose(kind, Delivery::WebRtc).is_some_and(|choice| choice.made_for.is_some());
+    let made = |kind| broadcast.choose(kind, BROWSER).is_some_and(|choice| choice.made_for.is_some());
     until("sound", Duration::from_secs(5), || made(Kind::Audio)).await;
     assert!(!made(Kind::Video));
     room.abort();

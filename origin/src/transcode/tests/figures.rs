@@ -7,13 +7,13 @@ use std::{
 
 use headwater_common::{
     live::{Hub, Start},
-    media::{Codec, Delivery, Frame, Kind, nal},
+    media::{Codec, Frame, Kind, nal},
     telemetry::Telemetry,
 };
 
 use super::{
     demand::{Studio, until},
-    media::{BORN_US, Clip, TempFile, broadcast, claim, clip, door, frames},
+    media::{BORN_US, BROWSER, Clip, TempFile, broadcast, claim, clip, door, frames},
 };
 use crate::transcode::{Settings, audio::Audio, pace::Pace, run, video::Video};
 
@@ -125,7 +125,7 @@ async fn figures_delay() {
     let source = broadcast.source(Kind::Video).unwrap();
     until("most of a gop", Duration::from_secs(9), || source.stats().frames > 200).await;
     let asked = Instant::now();
-    let mut reader = broadcast.choose(Kind::Video, Delivery::WebRtc).unwrap().track.read(Start::Newest);
+    let mut reader = broadcast.choose(Kind::Video, BROWSER).unwrap().track.read(Start::Newest);
     let mut delays = Vec::new();
     let mut first = None;
     while delays.len() < 60 {

@@ -14,11 +14,14 @@ use bytes::Bytes;
 use ffmpeg_next as ff;
 use headwater_common::{
     live::{Broadcast, BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
-    media::{Codec, Frame, Info, Kind, Sample, Shape, nal},
+    media::{Accepts, Codec, Delivery, Frame, Info, Kind, Sample, Shape, nal},
     telemetry::{Door, Telemetry},
 };
 
 use crate::transcode::libav;
+
+/// A viewer that takes what every browser takes.
+pub(super) const BROWSER: Delivery = Delivery::WebRtc(Accepts::EVERYWHERE);
 
 /// When test broadcasts are born.
 pub(super) const BORN_US: i64 = 1_700_000_000_000_000;
@@ -97,9 +100,13 @@ pub(super) fn id() -> BroadcastId {
 }
 
 pub(super) fn claim(hub: &Hub, epoch: u64, now_us: i64) -> Writer {
+    claim_as(&id(), hub, epoch, now_us)
+}
+
+pub(super) fn claim_as(id: &BroadcastId, hub: &Hub, epoch: u64, now_us: i64) -> Writer {
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
     let claim = Claim { epoch, next_gop: 0, discontinuity: 0, publisher };
-    hub.claim(&id(), claim, Takeover::Replace, now_us).unwrap()
+    hub.claim(id, claim, Takeover::Replace, now_us).unwrap()
 }
 
 /// What the hall makes of clips, each published by another publisher, one behind the other.
@@ -153,7 +160,7 @@ pub(super) fn door() -> Door {
 }
 
 /// How many pictures the ffmpeg program decodes, and what it complains about.
-pub(super) fn program_decodes(frames: &[Frame]) -> (usize, String) {
+pub(super) fn program_decodes<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> (usize, String) {
     let mut program = Command::new("ffmpeg")
         .args(["-v", "error", "-f", "h264", "-i", "-", "-fps_mode", "passthrough", "-f", "framecrc", "-"])
         .stdin(Stdio::piped())
@@ -163,7 +170,7 @@ pub(super) fn program_decodes(frames: &[Frame]) -> (usize, String) {
         .expect("the ffmpeg program");
     let mut stdin = program.stdin.take().unwrap();
     let stream: Vec<u8> = frames
-        .iter()
+        .into_iter()
         .flat_map(|frame| nal::to_annex_b(&frame.payload, frame.keyframe.then_some(&*frame.info)).unwrap())
         .collect();
     let feeder = std::thread::spawn(move || stdin.write_all(&stream));

@@ -115,7 +115,7 @@ async fn a_session_from_offer_to_end() {
     assert_eq!(headers["link"], "<stun:stun.example.org:3478>; rel=\"ice-server\"");
     assert!(answer.contains("a=ice-lite") && answer.contains("a=candidate:") && answer.contains("tcptype passive"));
     assert_eq!(answer.matches("a=sendonly").count(), 2);
-    assert!(!answer.contains("VP8"));
+    assert!(answer.contains("H264") && answer.contains("VP8"), "whatever codec a publisher comes back with");
     let etag = headers["etag"].to_str().unwrap();
     assert!(etag.starts_with('"') && etag.ends_with('"'));
     let location = headers["location"].to_str().unwrap();

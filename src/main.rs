@@ -6,6 +6,7 @@
 mod flags;
 mod health;
 mod pages;
+mod turn;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use axum::{Router, middleware};
 use clap::Parser;
 use headwater_common::{
     config, http,
+    ice_servers::IceServers,
     live::Hub,
     node::Node,
     registry::{Opened, Registry},
@@ -49,11 +51,13 @@ async fn main() -> anyhow::Result<()> {
     telemetry.watch_hub(hub.clone());
 
     let engine = rtc::Engine::start(rtc_settings(&config.rtc), &telemetry)?;
-    let edge = Edge::start(&config, hub.clone(), engine.clone(), &telemetry);
+    let ice_servers = Arc::new(IceServers::new(&config));
+    let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry);
     let origin = Origin::start(origin::Shared {
         config: config.clone(),
         hub,
         engine,
+        ice_servers: ice_servers.clone(),
         registry,
         store,
         telemetry: telemetry.clone(),
@@ -66,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
         .merge(origin.serve_recordings(edge.router()))
         .merge(origin.router())
         .merge(pages::router())
+        .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()))
         .layer(middleware::from_fn(http::cross_origin));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);

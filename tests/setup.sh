@@ -12,6 +12,7 @@ declare -A package=(
   [node]=nodejs
   [npm]=npm
   [openssl]=openssl
+  [turnserver]=coturn
   [curl]=curl
 )
 wanted=()

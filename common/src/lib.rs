@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod fmp4;
 pub mod http;
+pub mod ice_servers;
 pub mod intake;
 pub mod live;
 pub mod media;

@@ -24,10 +24,7 @@ use axum::{
     routing::{MethodRouter, any, patch},
 };
 
-use crate::{
-    config::IceServer,
-    rtc::{Answer, Engine, Fragment, JoinError, RestartError, Role, SDP_BYTES_MAX, SdpError, SessionId},
-};
+use crate::rtc::{Answer, Engine, Fragment, JoinError, RestartError, Role, SDP_BYTES_MAX, SdpError, SessionId};
 
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -57,16 +54,6 @@ pub fn router<S: Clone + Send + Sync + 'static>(
         .with_state(state)
         .merge(sessions)
         .layer(DefaultBodyLimit::max(SDP_BYTES_MAX))
-}
-
-/// RFC 9725 section 4.6. A value that can't stand in a header is left out, and was refused with the settings.
-pub fn link(server: &IceServer) -> Option<HeaderValue> {
-    let IceServer { url, username, credential } = server;
-    let mut link = format!("<{url}>; rel=\"ice-server\"");
-    if !username.is_empty() {
-        link += &format!("; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
-    }
-    HeaderValue::from_str(&link).ok()
 }
 
 /// Tells what an endpoint takes (RFC 9725 section 4.2).
@@ -155,7 +142,7 @@ pub fn offer(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result
 }
 
 /// The answer to an offer that was taken, at `path/{session}`.
-pub fn created(path: &str, answer: Answer, links: &[HeaderValue]) -> Response {
+pub fn created(path: &str, answer: Answer, links: Vec<HeaderValue>) -> Response {
     let location = format!("{path}/{}", answer.session);
     let mut response = (
         StatusCode::CREATED,
@@ -165,7 +152,7 @@ pub fn created(path: &str, answer: Answer, links: &[HeaderValue]) -> Response {
     )
         .into_response();
     for link in links {
-        response.headers_mut().append(LINK, link.clone());
+        response.headers_mut().append(LINK, link);
     }
     response
 }

@@ -1,6 +1,6 @@
 //! From hall to viewer.
 //!
-//! In: settings, the hub that this process fills, the WebRTC engine. Out: an [`Edge`], its HTTP routes, and how many
+//! In: the hub that this process fills, the WebRTC engine. Out: an [`Edge`], its HTTP routes, and how many
 //! watch.
 
 pub mod hls;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::Router;
 use headwater_common::{
     audience::{CountViewers, Viewers},
-    config::{self, Config},
+    ice_servers::IceServers,
     live::Hub,
     rtc::Engine,
     telemetry::Telemetry,
@@ -28,18 +28,19 @@ pub struct Edge {
     hub: Arc<Hub>,
     engine: Engine,
     hls: Arc<Hls>,
-    ice_servers: Vec<config::IceServer>,
+    ice_servers: Arc<IceServers>,
 }
 
 impl Edge {
-    pub fn start(config: &Config, hub: Arc<Hub>, engine: Engine, telemetry: &Telemetry) -> Self {
+    pub fn start(hub: Arc<Hub>, engine: Engine, ice_servers: Arc<IceServers>, telemetry: &Telemetry) -> Self {
         let hls = Hls::new(hub.clone(), telemetry);
-        Self { hub, engine, hls, ice_servers: config.rtc.ice_servers.clone() }
+        Self { hub, engine, hls, ice_servers }
     }
 
     /// WHEP and HLS.
     pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.hub.clone(), &self.ice_servers).merge(hls::router(self.hls.clone()))
+        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone())
+            .merge(hls::router(self.hls.clone()))
     }
 
     pub fn count_viewers(&self) -> CountViewers {

@@ -23,8 +23,8 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    audience::CountViewers, config::Config, http::Tls, live::Hub, net, node::Node, registry::Registry, rtc::Engine,
-    store::Store, telemetry::Telemetry,
+    audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
+    registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
 
@@ -38,6 +38,7 @@ pub struct Shared {
     pub config: Arc<Config>,
     pub hub: Arc<Hub>,
     pub engine: Engine,
+    pub ice_servers: Arc<IceServers>,
     pub registry: Registry,
     pub store: Store,
     pub telemetry: Telemetry,
@@ -85,8 +86,7 @@ impl Origin {
 
     /// WHIP and REST.
     pub fn router(&self) -> Router {
-        let Shared { config, hub, engine, registry, viewers, telemetry, .. } = self.shared.clone();
-        let ice_servers = &config.rtc.ice_servers;
+        let Shared { config, hub, engine, ice_servers, registry, viewers, telemetry, .. } = self.shared.clone();
         let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
         whip.merge(api::router(api::Api { config, hub, registry, recorder: self.recorder.clone(), viewers }))
     }

@@ -211,7 +211,10 @@
       }
       if (entry.type === "transport" && entry.selectedCandidatePairId) {
         const pair = stats.get(entry.selectedCandidatePairId);
-        report.protocol = stats.get(pair.localCandidateId)?.protocol;
+        const local = stats.get(pair.localCandidateId);
+        report.protocol = local?.protocol;
+        report.candidate = local?.candidateType;
+        report.relay_protocol = local?.relayProtocol;
       }
     }
     return report;

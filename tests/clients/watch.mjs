@@ -1,7 +1,7 @@
-// node watch.mjs page|whep|hls ADDRESS [--tcp] [--classic] [--seconds=60]
+// node watch.mjs page|whep|hls ADDRESS [--tcp] [--relay=ADDRESS] [--classic] [--seconds=60]
 //
-// Watches one stream in Chromium: `page` our own player, `whep` a plain WHEP client, `hls` hls.js (low-latency, or not with
-// --classic). Prints a line of JSON with its figures twice a second until "stop" or the end of stdin; "reset" begins a new
+// Watches one stream in Chromium: `page` our own player, `whep` a plain WHEP client (with --relay through TURN servers only,
+// those that the address tells), `hls` hls.js (low-latency, or not with --classic). Prints a line of JSON with its figures twice a second until "stop" or the end of stdin; "reset" begins a new
 // measurement, "hls" or "webrtc" presses that button of our player. The last line has `"last": true`.
 
 import fs from "node:fs";
@@ -109,8 +109,9 @@ async function newVideo(page) {
 async function openWhep(page) {
   await newVideo(page);
   await page.evaluate(
-    async ({ address, tcp }) => {
-      const connection = new RTCPeerConnection();
+    async ({ address, tcp, relay }) => {
+      const told = relay ? await (await fetch(relay)).json() : {};
+      const connection = new RTCPeerConnection({ ...told, iceTransportPolicy: relay ? "relay" : "all" });
       const media = new MediaStream();
       connection.addTransceiver("audio", { direction: "recvonly" });
       connection.addTransceiver("video", { direction: "recvonly" });
@@ -132,7 +133,7 @@ async function openWhep(page) {
         return gone.status;
       };
     },
-    { address, tcp: Boolean(options.tcp) },
+    { address, tcp: Boolean(options.tcp), relay: options.relay },
   );
 }
 

@@ -13,4 +13,5 @@ mod record;
 mod rest;
 mod rtmp_bad;
 mod tls;
+mod turn;
 mod webrtc;

@@ -12,8 +12,9 @@ const ENV_PREFIX: &str = "HEADWATER_";
 pub enum ConfigError {
     #[error("read settings from {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{whence}: {source}")]
-    Syntax { whence: String, source: Box<toml::de::Error> },
+    /// Without the line itself, which may hold a secret.
+    #[error("{whence}, line {line}: this is not TOML: {problem}")]
+    Syntax { whence: String, line: usize, problem: String },
     /// Which key, and why not, stands in the source's message.
     #[error("settings: {0}")]
     Invalid(Box<toml::de::Error>),
@@ -44,9 +45,9 @@ impl Layers {
         leaves(&self.0, &mut Vec::new(), &mut known);
         for (name, text) in variables {
             let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
-            let path = known.iter().find(|path| path.join("_").to_uppercase() == key);
-            let Some(path) = path else { return Err(ConfigError::UnknownVariable { name }) };
-            self.set(path, value(&text));
+            let leaf = known.iter().find(|(path, _)| path.join("_").to_uppercase() == key);
+            let Some((path, is_text)) = leaf else { return Err(ConfigError::UnknownVariable { name }) };
+            self.set(path, value(&text, *is_text));
         }
         Ok(self)
     }
@@ -75,47 +76,20 @@ impl Layers {
     }
 }
 
-impl Config {
-    /// What the types can't say.
-    fn check(&self) -> Result<(), ConfigError> {
-        if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
-            let problem = "certificate and key go together, only one of them is set".to_owned();
-            return Err(ConfigError::Value { key: "tls", problem });
-        }
-        for app in self.apps.keys() {
-            if let Err(problem) = crate::live::BroadcastId::new(app, "x") {
-                return Err(ConfigError::Value { key: "apps", problem: problem.to_string() });
-            }
-        }
-        for server in &self.rtc.ice_servers {
-            let key = "rtc.ice_servers";
-            if !is_ice_url(&server.url) {
-                let problem = format!("{:?} begins with none of stun:, stuns:, turn:, turns:", server.url);
-                return Err(ConfigError::Value { key, problem });
-            }
-            // They are told to players in a header, in quotes.
-            let quotable = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'>'));
-            if ![&server.url, &server.username, &server.credential].into_iter().all(|text| quotable(text)) {
-                let problem = format!("{:?}: only printable ASCII without quotes and backslashes", server.url);
-                return Err(ConfigError::Value { key, problem });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_ice_url(url: &str) -> bool {
-    ["stun:", "stuns:", "turn:", "turns:"].iter().any(|scheme| url.starts_with(scheme))
-}
-
 fn parse(whence: &str, text: &str) -> Result<Table, ConfigError> {
-    text.parse().map_err(|source| ConfigError::Syntax { whence: whence.to_owned(), source: Box::new(source) })
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        ConfigError::Syntax { whence: whence.to_owned(), line, problem: error.message().to_owned() }
+    })
 }
 
-/// A variable's text is TOML where it is TOML (numbers, booleans, lists), else a string.
-fn value(text: &str) -> Value {
+/// A variable's text is TOML where it is TOML (numbers, booleans, lists), else a string. Where text belongs, as in a
+/// secret, digits are text as well.
+fn value(text: &str, is_text: bool) -> Value {
     let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
-    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+    let fits = parsed.filter(|value| value.is_str() || !is_text);
+    fits.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 fn merge(base: &mut Table, over: Table) {
@@ -129,12 +103,13 @@ fn merge(base: &mut Table, over: Table) {
     }
 }
 
-fn leaves(table: &Table, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+/// Every key that there is, and whether its value is text.
+fn leaves(table: &Table, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, bool)>) {
     for (key, value) in table {
         path.push(key.clone());
         match value {
             Value::Table(inner) => leaves(inner, path, found),
-            _ => found.push(path.clone()),
+            _ => found.push((path.clone(), value.is_str())),
         }
         path.pop();
     }

@@ -3,6 +3,7 @@
 //! In: that page, the operator's TOML file, environment variables and flags, each overriding the one before. Out: one
 //! [`Config`], or an error that names the key. Deliberately absent: keys that are read anywhere else.
 
+mod check;
 mod layers;
 mod secret;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub struct Config {
     pub tls: Tls,
     pub rtmp: Rtmp,
     pub rtc: Rtc,
+    pub turn: Turn,
     pub record: Record,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
@@ -78,7 +80,15 @@ pub struct IceServer {
     #[serde(default)]
     pub username: String,
     #[serde(default)]
-    pub credential: String,
+    pub credential: Secret,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    pub urls: Vec<String>,
+    pub secret: Secret,
+    pub ttl_s: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -81,10 +81,58 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[tls]\nkey = \"k.pem\"\n", "only one of them"),
         ("[apps.\"a b\"]\nrecord = true\n", "app contains ' '"),
         ("[rtc]\nice_servers = [{ url = \"http://x\" }]\n", "rtc.ice_servers"),
+        ("[rtc]\nice_servers = [{ url = \"turn:x\", username = \"u\" }]\n", "without username and credential"),
+        ("[rtc]\nice_servers = [{ url = \"stun:x\", username = \"a\\\"b\" }]\n", "without quotes"),
+        ("[turn]\nurls = [\"turn:x\"]\n", "turn.secret"),
+        ("[turn]\nsecret = \"s\"\n", "turn.urls"),
+        ("[turn]\nurls = [\"stun:x\"]\nsecret = \"s\"\n", "turn.urls: \"stun:x\""),
+        ("[turn]\nurls = [\"turn://x\"]\nsecret = \"s\"\n", "turn.urls: \"turn://x\""),
+        ("[turn]\nttl_s = 5\n", "turn.ttl_s"),
         ("[rtc]\npublic_ips = [\"here\"]\n", "public_ips"),
         ("[http\n", "TOML"),
     ] {
         let error = file(text).unwrap_err().to_string();
         assert!(error.contains(complaint), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_syntax_error_is_found_by_its_line() {
+    let error = file("[http]\n\nlisten = \n").unwrap_err().to_string();
+    assert!(error.contains(".toml, line 3"), "{error}");
+}
+
+/// Whatever is wrong with a page, its secrets are not in the complaint.
+#[test]
+fn secrets_are_never_shown() {
+    for page in [
+        "[turn]\nsecret = 57349\n",
+        "[turn]\nsecret = [\"57349\"]\n",
+        "[turn]\nsecret = \"57349\n",
+        "[turn]\nsecret = 57349x\n",
+        "[turn]\nsecret = \"\\q57349\"\n",
+        "[turn]\nsecret = \"57349\"\nsecret = \"57349\"\n",
+        "[turn]\nsecret = \"57349\"\n",
+        "[turn]\nsecret = \"57349\"\nurls = [\"x\"]\n",
+        "[rtc]\nice_servers = [{ url = \"turn:x\", username = \"u\", credential = 57349 }]\n",
+        "[rtc]\nice_servers = [{ url = \"turn:x\", credential = \"57349\" }]\n",
+    ] {
+        let error = file(page).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("57349"), "{error} {error:?}");
+    }
+    let config = file(
+        "[turn]\nurls = [\"turn:x\"]\nsecret = \"57349\"\n\
+         [rtc]\nice_servers = [{ url = \"turn:x\", username = \"u\", credential = \"57349\" }]\n",
+    )
+    .unwrap();
+    assert_eq!((config.turn.secret.reveal(), config.rtc.ice_servers[0].credential.reveal()), ("57349", "57349"));
+    assert!(!format!("{config:?}").contains("57349"));
+}
+
+#[test]
+fn a_variable_that_looks_like_a_number_is_text_where_text_belongs() {
+    let config = env(&[("HEADWATER_TURN_URLS", "[\"turn:x\"]"), ("HEADWATER_TURN_SECRET", "57349")]).unwrap();
+    assert_eq!(config.turn.secret.reveal(), "57349");
+    let config = env(&[("HEADWATER_DATA", "\"57\"")]).unwrap();
+    assert_eq!(config.data, PathBuf::from("57"));
 }

@@ -1,9 +1,11 @@
-//! What every HTTP room shares: the listener with its limits and TLS, CORS, and who may change things.
+//! What every HTTP room shares: the listener with its limits and TLS, CORS, who may change things, and how often one may
+//! ask.
 //!
 //! In: a router. Out: a server on a plain port and, where a certificate is set, on a TLS port with HTTP/2.
 
 mod admin;
 mod cors;
+mod rate;
 mod tls;
 
 use std::{net::SocketAddr, time::Duration};
@@ -17,6 +19,7 @@ use hyper_util::rt::TokioTimer;
 
 pub use admin::{Admin, admin_only};
 pub use cors::cross_origin;
+pub use rate::RateLimit;
 pub use tls::Tls;
 
 use crate::{config, net, node::Node};

@@ -137,6 +137,9 @@ impl Track {
     pub fn read(self: &Arc<Self>, start: Start) -> Reader {
         let next = {
             let ring = self.lock();
+            if ring.keyframes.is_empty() && start != Start::Live {
+                self.request_keyframe();
+            }
             match start {
                 Start::Newest => ring.keyframes.back().copied().unwrap_or(ring.end()),
                 Start::Oldest => ring.keyframes.front().copied().unwrap_or(ring.end()),

@@ -18,7 +18,7 @@ use super::{
     inbox::{Command, Inbox},
     net::{self, Outbox},
     publishing::Publishing,
-    reception,
+    reception::{self, Sends},
     roster::{Card, Ice, Role, Roster, SessionId, SessionStats, State},
     sdp::{Fragment, SdpError},
     session::{Agreed, End, Part, Session},
@@ -104,7 +104,7 @@ pub struct IceSession {
 }
 
 /// A publisher's offer that was understood. Nothing is claimed for it yet.
-pub struct Incoming(Box<Agreed>);
+pub struct Incoming(Box<Agreed>, Sends);
 
 #[derive(Debug)]
 pub(super) struct Meters {
@@ -279,14 +279,15 @@ impl Engine {
     pub fn receive(&self, offer: &str) -> Result<Incoming, JoinError> {
         let shared = &self.0.shared;
         shared.check_room()?;
-        let agreed = reception::answer(offer, &shared.candidates, Some(&shared.cert), Instant::now())?;
-        Ok(Incoming(Box::new(agreed)))
+        let (agreed, sends) = reception::answer(offer, &shared.candidates, Some(&shared.cert), Instant::now())?;
+        Ok(Incoming(Box::new(agreed), sends))
     }
 
     /// Lets a publisher write into the hall. Like a viewer's, the session begins with its first connectivity check.
     pub fn publish(&self, incoming: Incoming, intake: Intake) -> Result<Answer, JoinError> {
-        let (id, publishing) = (intake.broadcast().id().clone(), Box::new(Publishing::new(intake)));
-        self.0.shared.await_check(*incoming.0, &id, Part::Publisher(publishing), Instant::now())
+        let Incoming(agreed, sends) = incoming;
+        let (id, publishing) = (intake.broadcast().id().clone(), Box::new(Publishing::new(intake, sends)));
+        self.0.shared.await_check(*agreed, &id, Part::Publisher(publishing), Instant::now())
     }
 
     /// How far a session has come, while it lasts.

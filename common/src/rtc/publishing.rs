@@ -16,13 +16,14 @@ use str0m::{
 
 use super::{
     clocks::{Arrival, Clock, Clocks, Report},
+    reception::Sends,
     roster::Card,
     session::{End, Outcome},
 };
 use crate::{
     intake::Intake,
     live::Fenced,
-    media::{Codec, Framing, Kind, Sample},
+    media::{Codec, Framing, Kind, Sample, opus},
 };
 
 /// Browsers send a keyframe only when they are asked for one. Asked this often a broadcast has gops of two seconds,
@@ -36,6 +37,7 @@ const LAYERS_MAX: usize = 4;
 pub(super) struct Publishing {
     /// `None` when it is over.
     intake: Option<Intake>,
+    sends: Sends,
     streams: Vec<Stream>,
     clocks: Clocks,
     keyframes_asked: u64,
@@ -56,8 +58,18 @@ struct Stream {
 }
 
 impl Publishing {
-    pub(super) fn new(intake: Intake) -> Self {
-        Self { intake: Some(intake), streams: Vec::new(), clocks: Clocks::default(), keyframes_asked: 0 }
+    pub(super) fn new(intake: Intake, sends: Sends) -> Self {
+        Self { intake: Some(intake), sends, streams: Vec::new(), clocks: Clocks::default(), keyframes_asked: 0 }
+    }
+
+    /// Says that there will be sound before the first of it has come: a recording or a playlist that began with a
+    /// picture alone would have to begin anew. Stereo whatever is sent: who decodes it gets two channels of mono, and a
+    /// microphone that is exchanged for music changes nothing.
+    pub(super) fn connected(&mut self, outcome: &mut Outcome) {
+        if let Some(intake) = self.intake.as_mut().filter(|_| self.sends.sound) {
+            let announced = intake.configure(Codec::Opus, opus::Config::plain(2).dops());
+            outcome.over = announced.err().map(|Fenced| End::Replaced);
+        }
     }
 
     pub(super) fn event(&mut self, event: Event, rtc: &mut Rtc, card: &Card, outcome: &mut Outcome) {

@@ -27,12 +27,18 @@ const PREFERRED: [&str; 5] = ["H264", "VP8", "VP9", "AV1", "H265"];
 /// What an H.264 format means that says nothing (RFC 6184 section 8.1): constrained baseline would be 42e0.
 const H264_UNSAID: u32 = 0x42_00_0a;
 
+/// What a publisher is going to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sends {
+    pub(super) sound: bool,
+}
+
 pub(super) fn answer(
     text: &str,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
-) -> Result<Agreed, SdpError> {
+) -> Result<(Agreed, Sends), SdpError> {
     let offer = Offer::parse(text)?;
     let [video, audio] = [Kind::Video, Kind::Audio].map(|kind| offer.sending(kind));
     if video.is_none() && audio.is_none() {
@@ -63,7 +69,8 @@ pub(super) fn answer(
     }
     let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
     let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
-    Ok(Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice })
+    let sends = Sends { sound: audio.is_some() };
+    Ok((Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice }, sends))
 }
 
 fn agreed(rtc: &Rtc, section: &Section<'_>) -> bool {

@@ -192,6 +192,9 @@ impl Session {
                 self.connected = true;
                 self.card.set_state(State::Connected);
                 outcome.connected = true;
+                if let Part::Publisher(publishing) = &mut self.part {
+                    publishing.connected(outcome);
+                }
             }
             // Consent has expired: an ICE-lite agent sees that by checks that no longer come.
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.over = Some(End::Vanished),

@@ -1,6 +1,6 @@
 //! WHEP as a player speaks it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
@@ -9,8 +9,9 @@ use axum::{
 };
 use bytes::Bytes;
 use headwater_common::{
-    config::IceServer,
+    config::Layers,
     http::cross_origin,
+    ice_servers::IceServers,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
     media::{Codec, Info, Shape},
     rtc::Engine,
@@ -69,10 +70,17 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
-    let url = "stun:stun.example.org:3478".to_owned();
-    let stun = IceServer { url, username: String::new(), credential: String::new() };
-    let app = router(engine, Arc::clone(&hub), &[stun]).layer(axum::middleware::from_fn(cross_origin));
+    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers())).layer(axum::middleware::from_fn(cross_origin));
     Stage { app, writer: Some(writer) }
+}
+
+fn ice_servers() -> IceServers {
+    let settings = Layers::defaults()
+        .unwrap()
+        .with(&["rtc", "ice_servers"], vec![BTreeMap::from([("url", "stun:stun.example.org:3478")])])
+        .with(&["turn", "urls"], vec!["turn:turn.example.org"])
+        .with(&["turn", "secret"], "s");
+    IceServers::new(&settings.build().unwrap())
 }
 
 impl Stage {
@@ -137,6 +145,23 @@ async fn a_session_from_offer_to_end() {
     assert_eq!(stage.ask("DELETE", location, &[], "").await.0, StatusCode::OK);
     assert_eq!(stage.ask("DELETE", location, &[], "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(stage.ask("PATCH", location, &[fragment], FRAGMENT).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn each_player_is_told_of_turn_with_credentials_of_its_own() {
+    let stage = stage(true);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let (status, headers, _) = stage.post(OFFER).await;
+        assert_eq!(status, StatusCode::CREATED);
+        let links: Vec<_> = headers.get_all("link").iter().map(|link| link.to_str().unwrap().to_owned()).collect();
+        let [stun, turn] = <[String; 2]>::try_from(links).unwrap();
+        assert_eq!(stun, "<stun:stun.example.org:3478>; rel=\"ice-server\"");
+        let names: Vec<_> = turn.split("; ").map(|part| part.split('=').next().unwrap()).collect();
+        assert_eq!(names, ["<turn:turn.example.org>", "rel", "username", "credential", "credential-type"]);
+        seen.push(turn);
+    }
+    assert_ne!(seen[0], seen[1]);
 }
 
 #[tokio::test]

@@ -13,12 +13,13 @@ use axum::{
     Router,
     body::Bytes,
     extract::{Path, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderValue, StatusCode},
+    http::{HeaderMap, StatusCode},
     response::Response,
     routing::post,
 };
 use headwater_common::{
-    config::IceServer,
+    clock,
+    ice_servers::IceServers,
     live::{Broadcast, BroadcastId, Hub, Status},
     media::{Accepts, Delivery, Kind},
     rtc::{Engine, Role},
@@ -34,12 +35,12 @@ const SECOND_PATIENCE: Duration = Duration::from_millis(300);
 struct Whep {
     engine: Engine,
     hub: Arc<Hub>,
-    links: Vec<HeaderValue>,
+    ice_servers: Arc<IceServers>,
 }
 
 /// `ice_servers` are what players are told of.
-pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: &[IceServer]) -> Router {
-    let whep = Whep { engine: engine.clone(), hub, links: ice_servers.iter().flat_map(wish::link).collect() };
+pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: Arc<IceServers>) -> Router {
+    let whep = Whep { engine: engine.clone(), hub, ice_servers };
     wish::router("/{app}/whep/{id}", post(view), Arc::new(whep), engine, Role::Viewer)
 }
 
@@ -67,7 +68,7 @@ async fn view(
         Err(error) => return wish::refuse_offer(&error),
     };
     tracing::info!(broadcast = %broadcast.id(), session = %answer.session, agent = wish::agent(&headers), "WHEP viewer");
-    wish::created(&format!("/{app}/whep/{id}"), answer, &whep.links)
+    wish::created(&format!("/{app}/whep/{id}"), answer, whep.ice_servers.links(clock::now_us()))
 }
 
 /// Waits, for a moment, until a broadcast that has just begun has the tracks it is going to have: a player that came in

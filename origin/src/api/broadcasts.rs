@@ -249,6 +249,7 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
 fn publish_type(protocol: &str) -> String {
     match protocol {
         "rtmp" | "rtmps" => "RTMP".to_owned(),
+        "webrtc" => "WebRTC".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -34,6 +34,12 @@ impl Player {
         Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), &["--tcp"])
     }
 
+    /// A network that lets nothing through but the way to the TURN servers that the server tells of.
+    pub(crate) fn whep_relay(server: &Server, app: &str, id: &str) -> Self {
+        let relay = format!("--relay={}", server.url(&format!("/{app}/turn-credentials")));
+        Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), &[&relay])
+    }
+
     pub(crate) fn hls(server: &Server, app: &str, id: &str) -> Self {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &[])
     }

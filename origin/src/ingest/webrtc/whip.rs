@@ -17,7 +17,8 @@ use axum::{
     routing::post,
 };
 use headwater_common::{
-    config::IceServer,
+    clock,
+    ice_servers::IceServers,
     intake::Intake,
     live::Publisher,
     rtc::{Engine, Role},
@@ -31,13 +32,12 @@ struct Whip {
     engine: Engine,
     desk: Desk,
     door: Door,
-    links: Vec<HeaderValue>,
+    ice_servers: Arc<IceServers>,
 }
 
 /// `ice_servers` are what publishers are told of.
-pub(crate) fn router(engine: Engine, desk: Desk, door: Door, ice_servers: &[IceServer]) -> Router {
-    let links = ice_servers.iter().flat_map(wish::link).collect();
-    let whip = Whip { engine: engine.clone(), desk, door, links };
+pub(crate) fn router(engine: Engine, desk: Desk, door: Door, ice_servers: Arc<IceServers>) -> Router {
+    let whip = Whip { engine: engine.clone(), desk, door, ice_servers };
     wish::router("/{app}/whip/{id}", post(publish), Arc::new(whip), engine, Role::Publisher)
 }
 
@@ -77,7 +77,7 @@ async fn publish(
     match whip.engine.publish(incoming, Intake::new(writer, whip.door.clone())) {
         Ok(answer) => {
             tracing::info!(broadcast = format!("{app}/{id}"), %remote, session = %answer.session, "WHIP publisher");
-            wish::created(&format!("/{app}/whip/{id}"), answer, &whip.links)
+            wish::created(&format!("/{app}/whip/{id}"), answer, whip.ice_servers.links(clock::now_us()))
         }
         Err(error) => wish::refuse_offer(&error),
     }

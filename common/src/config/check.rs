@@ -1,0 +1,143 @@
+//! What the types of the settings can't say. In: settings. Out: nothing, or an error that names the key.
+
+use std::net::Ipv6Addr;
+
+use super::{Config, ConfigError, IceServer, Turn};
+use crate::live::BroadcastId;
+
+/// Clocks of two machines may be apart, and a page takes a while from its load to its use of the credentials.
+const TTL_S_MIN: u32 = 60;
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
+            return refuse("tls", "certificate and key go together, only one of them is set");
+        }
+        for app in self.apps.keys() {
+            if let Err(problem) = BroadcastId::new(app, "x") {
+                return refuse("apps", problem.to_string());
+            }
+        }
+        for server in &self.rtc.ice_servers {
+            if let Some(problem) = server_problem(server) {
+                return refuse("rtc.ice_servers", format!("{:?}: {problem}", server.url));
+            }
+        }
+        self.turn.check()
+    }
+}
+
+impl Turn {
+    fn check(&self) -> Result<(), ConfigError> {
+        for url in &self.urls {
+            if let Some(problem) = url_problem(url) {
+                return refuse("turn.urls", format!("{url:?}: {problem}"));
+            }
+            if !is_turn(url) {
+                return refuse("turn.urls", format!("{url:?}: not turn: or turns:, it belongs in rtc.ice_servers"));
+            }
+        }
+        if self.secret.is_empty() && !self.urls.is_empty() {
+            return refuse("turn.secret", "it is missing, and turn.urls are set: give coturn's static-auth-secret");
+        }
+        if self.urls.is_empty() && !self.secret.is_empty() {
+            return refuse("turn.urls", "they are missing, and turn.secret is set");
+        }
+        if self.ttl_s < TTL_S_MIN {
+            return refuse("turn.ttl_s", format!("{} is too short: {TTL_S_MIN} at least", self.ttl_s));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), ConfigError> {
+    Err(ConfigError::Value { key, problem: problem.into() })
+}
+
+fn server_problem(server: &IceServer) -> Option<&'static str> {
+    let has_login = !server.username.is_empty() && !server.credential.is_empty();
+    // They are told to players in a header, in quotes.
+    let quotable = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'>'));
+    if let Some(problem) = url_problem(&server.url) {
+        return Some(problem);
+    }
+    if is_turn(&server.url) && !has_login {
+        // W3C webrtc-pc section 4.4.1.6: it refuses the whole list.
+        return Some("a browser takes no TURN server without username and credential");
+    }
+    let is_quotable = quotable(&server.username) && quotable(server.credential.reveal());
+    (!is_quotable).then_some("username and credential may have printable ASCII without quotes and backslashes only")
+}
+
+fn is_turn(url: &str) -> bool {
+    url.starts_with("turn:") || url.starts_with("turns:")
+}
+
+/// RFC 7064 and RFC 7065 section 3.1. One that a browser can't read makes it refuse to play at all.
+fn url_problem(url: &str) -> Option<&'static str> {
+    let Some((_, rest)) =
+        url.split_once(':').filter(|(scheme, _)| matches!(*scheme, "stun" | "stuns" | "turn" | "turns"))
+    else {
+        return Some("it begins with none of stun:, stuns:, turn:, turns:");
+    };
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+    match query {
+        None => {}
+        Some("transport=udp" | "transport=tcp") if is_turn(url) => {}
+        Some(_) => return Some("what follows ? is transport=udp or transport=tcp, with turn: and turns: only"),
+    }
+    let (host_is_good, port) = match place.strip_prefix('[').and_then(|bracketed| bracketed.split_once(']')) {
+        Some((host, port)) => (host.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (host, port) = place.split_at(place.find(':').unwrap_or(place.len()));
+            let is_name = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+            (is_name && !host.is_empty(), port)
+        }
+    };
+    if !host_is_good {
+        return Some("a host's name or address follows the scheme, without slashes");
+    }
+    let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    (!port_is_good).then_some("the port is not a number below 65536")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url_problem;
+
+    #[test]
+    fn urls_that_browsers_take_are_taken() {
+        for url in [
+            "stun:stun.example.org",
+            "stuns:192.0.2.1:5349",
+            "turn:turn.example.org:3478",
+            "turn:turn.example.org?transport=udp",
+            "turns:[2001:db8::1]:5349?transport=tcp",
+            "turn:[::1]",
+        ] {
+            assert_eq!(url_problem(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_browsers_refuse_are_refused() {
+        for (url, word) in [
+            ("http://x", "none of"),
+            ("TURN.example.org", "none of"),
+            ("turn://turn.example.org", "slashes"),
+            ("turn:", "slashes"),
+            ("turn::3478", "slashes"),
+            ("turn:a b", "slashes"),
+            ("turn:[2001:db8::1", "slashes"),
+            ("turn:[192.0.2.1]", "slashes"),
+            ("turn:x:70000", "port"),
+            ("turn:x:", "port"),
+            ("turn:[::1]3478", "port"),
+            ("turn:x?transport=tls", "transport"),
+            ("stun:x?transport=udp", "transport"),
+        ] {
+            let problem = url_problem(url).unwrap_or_default();
+            assert!(problem.contains(word), "{url}: {problem:?}");
+        }
+    }
+}

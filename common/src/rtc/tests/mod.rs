@@ -17,6 +17,7 @@ use str0m::{
     rtp::RtpPacket,
 };
 
+mod codecs;
 mod invite;
 mod publish;
 
@@ -124,9 +125,14 @@ struct Client {
 
 impl Client {
     fn join(stage: &Stage) -> Self {
+        Self::taking(stage, RtcConfig::new())
+    }
+
+    /// With the codecs of `config`.
+    fn taking(stage: &Stage, config: RtcConfig) -> Self {
         let socket = UdpSocket::bind((stage.engine.address().ip(), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
-        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
+        let mut rtc = config.set_rtp_mode(true).build(Instant::now());
         rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
         let mut api = rtc.sdp_api();
         for kind in [MediaKind::Video, MediaKind::Audio] {

@@ -1,13 +1,15 @@
 #!/bin/bash
 # The standard series: the server on one core, the generator on the other. Where Debian's nginx with its RTMP module is
 # installed (`apt-get install nginx libnginx-mod-rtmp`) it runs beside it, round by round. Prints a section for
-# RESULTS.md; the JSON of every run stays in target/bench/runs.jsonl. Loopback only, about eight minutes.
+# RESULTS.md; the JSON of every run stays in target/bench/runs.jsonl. Loopback only, about twelve minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 MEASURE_S=${MEASURE_S:-10}
 # Between runs: a server may keep for some seconds what the last viewers needed, and that would count as idle.
 PAUSE_S=7
+# Until a publisher's latest media, which late viewers begin from, is complete.
+FULL_S=14
 SERVER_CORE=${SERVER_CORE:-0} LOAD_CORE=${LOAD_CORE:-1}
 HTTP=18080 RTMP=11935 RTC=15000 NGINX_HTTP=18081 NGINX_RTMP=11936
 NGINX_MODULE=/usr/lib/nginx/modules/ngx_rtmp_module.so
@@ -89,8 +91,15 @@ start_nginx() {
 
 idle() { run "$1 idle" server --pid "$2" --seconds 3; row "$1" "$(n .server.rss_kb/1024 10)" "$(n .server.cpu_ms_per_s 100)" .server.threads; }
 publishers() { # NAME PID URL COUNT
-	run "$1 publishers $4" rtmp --url "$3" --count "$4" --seconds "$MEASURE_S" --server-pid "$2"
+	run "$1 publishers $4" rtmp --url "$3" --count "$4" --seconds "$MEASURE_S" --settle "$FULL_S" --server-pid "$2"
 	row "$1, $4" .published "$(n .server.cpu_us_per_client_s 1)" "$(n .server.kb_per_client 1)" "$(n .connect_ms.p50 10)" \
+		"$(n .late_ms.p99 10)" "$(n .generator_cpu_ms_per_s 1)"
+}
+whip_publishers() { # COUNT
+	run "whip publishers $1" whip --url "http://127.0.0.1:$HTTP/live/whip/w$1-{n}" --count "$1" --seconds "$MEASURE_S" \
+		--settle "$FULL_S" --server-pid "$headwater"
+	row "$1" .published "$(n .post_ms.p50 10)" "$(n .setup_ms.p50 10)" "$(n .setup_ms.p95 10)" "$(n .server.cpu_us_per_client_s 1)" \
+		"$(n .server.kb_per_client 1)" .packets .nacks .lost .keyframes_wanted \
 		"$(n .late_ms.p99 10)" "$(n .generator_cpu_ms_per_s 1)"
 }
 viewers() { # COUNT JOIN_RATE
@@ -129,7 +138,13 @@ for count in 1 50 200; do
 	[ -z "$with_nginx" ] || publishers nginx-rtmp "$nginx" "rtmp://127.0.0.1:$NGINX_RTMP/live/p$count-{n}" "$count"
 done
 
-# A fresh process: what 200 publishers left behind is not what viewers cost.
+# A fresh process: what 200 publishers left behind is not what others cost.
+stop_headwater; start_headwater
+echo; echo "### WebRTC publishers"
+echo; echo "| publishers | published | POST ms p50 | until media flows ms p50 | p95 | CPU µs per publisher and second | kB per publisher | packets | asked for again | lost | keyframes asked for | generator late ms p99 | generator CPU ms/s |"
+echo "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+for count in 1 50 150; do whip_publishers "$count"; done
+
 stop_headwater; start_headwater
 echo; echo "### WebRTC viewers of one stream"
 echo; echo "| viewers (joining) | joined | joins/s | POST ms p50 | answer to first RTP ms p50 | to first keyframe ms p50 | p95 | CPU µs per packet | CPU ms/s | kB per viewer | added delay ms p50 | p95 | p99 | lost | stalled | generator CPU ms/s |"

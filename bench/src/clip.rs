@@ -38,6 +38,11 @@ pub(crate) fn make(out: &Path, variant: Variant) -> Result<()> {
     Ok(())
 }
 
+/// `file`, or else the standard clip.
+pub(crate) fn path(file: Option<&Path>, variant: Variant) -> Result<PathBuf> {
+    file.map_or_else(|| standard(variant), |file| Ok(file.to_owned()))
+}
+
 /// The standard clip, made when it is not there yet.
 fn standard(variant: Variant) -> Result<PathBuf> {
     let name = if variant.b_frames { "headwater-bench-b-frames.flv" } else { "headwater-bench.flv" };
@@ -77,7 +82,7 @@ pub(crate) struct Clip {
 impl Clip {
     /// Loads `file`, or else the standard clip; every `stamp_every`th picture gets room for a stamp.
     pub(crate) fn load(file: Option<&Path>, variant: Variant, stamp_every: usize) -> Result<Self> {
-        let path = file.map_or_else(|| standard(variant), |file| Ok(file.to_owned()))?;
+        let path = path(file, variant)?;
         let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&bytes, stamp_every).with_context(|| format!("{} is no clip to publish", path.display()))
     }

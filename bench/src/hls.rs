@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    Load, SETTLE,
+    Load,
     playlist::{Media, Playlist},
     process::{Cost, Probe},
     report::Quantiles,
@@ -91,7 +91,7 @@ struct Seen {
 pub(crate) async fn run(options: Options) -> Result<Report> {
     let load = &options.load;
     let mut probe = Probe::new(load.server_pid)?;
-    let measured_from = Instant::now() + SPREAD + SETTLE;
+    let measured_from = Instant::now() + SPREAD + load.settling();
     let until = measured_from + load.measured();
     let measuring = Arc::new(AtomicBool::new(false));
     let mut players = JoinSet::new();

@@ -2,7 +2,7 @@
 //!
 //! In: a URL whose `{n}` becomes the number of the client, a count and a time. Out: a table on stderr and one JSON
 //! object on stdout. Every run has the same shape: a baseline while nothing of ours is connected, clients joining,
-//! a second to settle, then `--seconds` that are measured; it ends by itself. With `--server-pid` the server's CPU and
+//! `--settle` seconds, then `--seconds` that are measured; it ends by itself. With `--server-pid` the server's CPU and
 //! memory are sampled at those borders, so that they can be charged to the clients.
 //!
 //! It shares no code with the server it measures: a mistake made twice would not be seen. Deliberately absent:
@@ -13,9 +13,11 @@ mod hls;
 mod playlist;
 mod process;
 mod report;
+mod rtc;
 mod rtmp;
 mod stamp;
 mod whep;
+mod whip;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -35,7 +37,9 @@ enum Command {
     /// Publish clips by RTMP
     Rtmp(rtmp::Options),
     /// Watch by WebRTC (WHEP) without decoding
-    Whep(whep::Options),
+    Whep(rtc::Options),
+    /// Publish clips by WebRTC (WHIP)
+    Whip(whip::Options),
     /// Watch by HLS or low-latency HLS without decoding
     Hls(hls::Options),
     /// Sample a process: CPU, memory, threads, file descriptors
@@ -65,17 +69,21 @@ struct Load {
     /// How long to measure, after everybody has joined
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// Seconds between the last join and the first measured one; a server that keeps the latest media grows until then
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=600))]
+    settle: u64,
     /// Sample this process too
     #[arg(long)]
     server_pid: Option<u32>,
 }
 
-/// Between the last join and the first measured second.
-const SETTLE: Duration = Duration::from_secs(1);
-
 impl Load {
     fn url_of(&self, number: u32) -> String {
         self.url.replace("{n}", &number.to_string())
+    }
+
+    fn settling(&self) -> Duration {
+        Duration::from_secs(self.settle)
     }
 
     fn measured(&self) -> Duration {
@@ -88,6 +96,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Rtmp(options) => report::print(&runtime.block_on(rtmp::run(options))?),
         Command::Whep(options) => report::print(&runtime.block_on(whep::run(options))?),
+        Command::Whip(options) => report::print(&runtime.block_on(whip::run(options))?),
         Command::Hls(options) => report::print(&runtime.block_on(hls::run(options))?),
         Command::Server { pid, seconds } => {
             let mut probe = Probe::new(Some(pid))?;

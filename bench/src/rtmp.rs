@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    Load, SETTLE,
+    Load,
     clip::{self, Clip, Kind, Tag},
     process::{Cost, Probe},
     report::Quantiles,
@@ -81,7 +81,7 @@ pub(crate) async fn run(options: Options) -> Result<Report> {
     let load = &options.load;
     let clip = Arc::new(Clip::load(options.file.as_deref(), options.variant, options.stamp_every)?);
     let mut probe = Probe::new(load.server_pid)?;
-    let measured_from = Instant::now() + SPREAD + SETTLE;
+    let measured_from = Instant::now() + SPREAD + load.settling();
     let until = measured_from + load.measured();
 
     let mut publishers = JoinSet::new();

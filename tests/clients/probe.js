@@ -154,7 +154,7 @@
         // Decoded, then not shown: a busy browser was too late for it, or several came at once.
         dropped: quality.dropped - this.quality_before.dropped,
         unreadable: this.unreadable,
-        // Between the first picture that was seen and the last, by the numbers in them; and how many of those never came.
+        // From the first picture that was seen to the last, by the numbers in them; and how many of those never came.
         published: this.published,
         missing: Math.max(0, this.published - decoded),
         repeated: this.repeated,

@@ -4,83 +4,19 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use str0m::{
-    Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
-    change::{SdpAnswer, SdpPendingOffer},
-    config::{CryptoProvider, DtlsCert},
+    Event, IceConnectionState, Input, Output, Rtc,
     format::Codec,
-    media::{Direction, MediaKind, Pt},
-    net::{Protocol, Receive},
+    media::{Mid, Pt},
     rtp::RtpPacket,
 };
 
 use super::picture::{FirstKeyframe, stamp_of};
-
-/// What all viewers of this process share: a certificate for each would cost more than the rest of the join.
-pub(super) struct Shared {
-    provider: Arc<CryptoProvider>,
-    certificate: DtlsCert,
-}
-
-impl Shared {
-    pub(super) fn new() -> Result<Self> {
-        let provider = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = provider.dtls_provider.generate_certificate().context("no DTLS certificate")?;
-        Ok(Self { provider, certificate })
-    }
-}
-
-/// A viewer that has made its offer.
-pub(super) struct Offering {
-    rtc: Rtc,
-    pending: SdpPendingOffer,
-    audio: Option<Pt>,
-    pub(super) local: SocketAddr,
-    pub(super) offer: String,
-}
-
-impl Offering {
-    pub(super) fn new(shared: &Shared, local: SocketAddr) -> Result<Self> {
-        let mut config = RtcConfig::new()
-            .set_crypto_provider(shared.provider.clone())
-            .set_dtls_cert(shared.certificate.clone())
-            .clear_codecs()
-            .enable_h264(true)
-            .enable_opus(true, false)
-            .set_rtp_mode(true)
-            .set_stats_interval(Some(Duration::from_secs(1)));
-        let audio = config.codec_config().find(|params| params.spec().codec == Codec::Opus).map(|params| params.pt());
-        let mut rtc = config.build(Instant::now());
-        rtc.add_local_candidate(Candidate::host(local, "udp")?);
-        let mut changes = rtc.sdp_api();
-        changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
-        changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
-        let (offer, pending) = changes.apply().context("an offer without changes")?;
-        Ok(Self { rtc, pending, audio, local, offer: offer.to_sdp_string() })
-    }
-
-    pub(super) fn accept(mut self, answer: &str, answered: Instant) -> Result<Viewer> {
-        let answer = SdpAnswer::from_sdp_string(answer).context("the answer is no SDP")?;
-        self.rtc.sdp_api().accept_answer(self.pending, answer).context("the answer does not fit the offer")?;
-        Ok(Viewer {
-            rtc: self.rtc,
-            audio: self.audio,
-            local: self.local,
-            wake_at: answered,
-            answered,
-            keyframe: FirstKeyframe::default(),
-            sequences: [Sequences::default(); 2],
-            nacks: [0; 2],
-            last_video: None,
-            seen: Seen::default(),
-        })
-    }
-}
+use crate::rtc::{Arrival, Peer, Send, Session, received};
 
 /// What one viewer has to tell at the end.
 #[derive(Debug, Default)]
@@ -103,9 +39,10 @@ pub(super) struct Seen {
 
 pub(super) struct Viewer {
     rtc: Rtc,
-    audio: Option<Pt>,
+    audio: Mid,
+    audio_pt: Option<Pt>,
     local: SocketAddr,
-    pub(super) wake_at: Instant,
+    wake_at: Instant,
     answered: Instant,
     keyframe: FirstKeyframe,
     sequences: [Sequences; 2],
@@ -134,33 +71,52 @@ impl Sequences {
     }
 }
 
-/// A datagram's place in time: when it was handed over, and when the kernel got it by the wall clock.
-#[derive(Clone, Copy)]
-pub(super) struct Arrival {
-    pub(super) now: Instant,
-    pub(super) wall_us: u64,
-    pub(super) measuring: bool,
-}
+impl Peer for Viewer {
+    type Seen = Seen;
 
-impl Viewer {
-    pub(super) fn receive(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        arrival: Arrival,
-        send: impl FnMut(SocketAddr, &[u8]),
-    ) -> Result<()> {
-        let receive = Receive::new(Protocol::Udp, from, self.local, datagram)?;
-        self.rtc.handle_input(Input::Receive(arrival.now, receive))?;
+    fn wake_at(&self) -> Instant {
+        self.wake_at
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8], arrival: Arrival, send: Send<'_>) -> Result<()> {
+        self.rtc.handle_input(received(from, self.local, datagram, arrival)?)?;
         self.drain(arrival, send)
     }
 
-    pub(super) fn wake(&mut self, arrival: Arrival, send: impl FnMut(SocketAddr, &[u8])) -> Result<()> {
+    fn wake(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()> {
         self.rtc.handle_input(Input::Timeout(arrival.now))?;
         self.drain(arrival, send)
     }
 
-    fn drain(&mut self, arrival: Arrival, mut send: impl FnMut(SocketAddr, &[u8])) -> Result<()> {
+    fn finish(mut self, now: Instant) -> Seen {
+        // Silence until the very end is a gap as well.
+        let silence = self.last_video.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
+        self.seen.longest_gap = self.seen.longest_gap.max(silence);
+        self.seen.lost = self.sequences.iter().map(Sequences::lost).sum();
+        self.seen.nacks = self.nacks.iter().sum();
+        self.seen
+    }
+}
+
+impl Viewer {
+    pub(super) fn new(session: Session) -> Self {
+        let Session { rtc, audio, local, answered, .. } = session;
+        Self {
+            audio_pt: rtc.codec_config().find(|params| params.spec().codec == Codec::Opus).map(|params| params.pt()),
+            rtc,
+            audio,
+            local,
+            wake_at: answered,
+            answered,
+            keyframe: FirstKeyframe::default(),
+            sequences: [Sequences::default(); 2],
+            nacks: [0; 2],
+            last_video: None,
+            seen: Seen::default(),
+        }
+    }
+
+    fn drain(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()> {
         loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
@@ -181,8 +137,7 @@ impl Viewer {
             }
             Event::RtpPacket(packet) => self.watch(&packet, arrival),
             Event::MediaIngressStats(stats) => {
-                let known = self.rtc.media(stats.mid).is_some_and(|media| media.kind() == MediaKind::Audio);
-                self.nacks[usize::from(known)] = stats.nacks;
+                self.nacks[usize::from(stats.mid == self.audio)] = stats.nacks;
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.seen.disconnected = true,
             _ => {}
@@ -193,7 +148,7 @@ impl Viewer {
         let sequence = *packet.seq_no;
         let since_answer_ms = self.since_answer_ms(arrival.now);
         self.seen.first_rtp_ms.get_or_insert(since_answer_ms);
-        let audio = Some(packet.header.payload_type) == self.audio;
+        let audio = Some(packet.header.payload_type) == self.audio_pt;
         self.sequences[usize::from(audio)].push(sequence);
         if arrival.measuring {
             self.seen.packets += 1;
@@ -223,15 +178,6 @@ impl Viewer {
 
     fn since_answer_ms(&self, now: Instant) -> f64 {
         now.saturating_duration_since(self.answered).as_secs_f64() * 1e3
-    }
-
-    pub(super) fn finish(mut self, now: Instant) -> Seen {
-        // Silence until the very end is a gap as well.
-        let silence = self.last_video.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
-        self.seen.longest_gap = self.seen.longest_gap.max(silence);
-        self.seen.lost = self.sequences.iter().map(Sequences::lost).sum();
-        self.seen.nacks = self.nacks.iter().sum();
-        self.seen
     }
 }
 

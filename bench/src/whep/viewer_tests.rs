@@ -1,9 +1,18 @@
 //! The viewer against a WebRTC server in the same thread: no socket, and a clock that we turn.
 
-use str0m::{change::SdpOffer, media::Mid, rtp::RtpWrite};
+use str0m::{
+    Candidate, RtcConfig,
+    change::SdpOffer,
+    media::{Direction, MediaKind},
+    net::{Protocol, Receive},
+    rtp::RtpWrite,
+};
 
 use super::*;
-use crate::stamp;
+use crate::{
+    rtc::{Offering, Shared},
+    stamp,
+};
 
 const VIEWER: &str = "127.0.0.1:5001";
 const SERVER: &str = "127.0.0.1:5002";
@@ -20,13 +29,13 @@ impl Pair {
     fn connected() -> Self {
         let (viewer, server): (SocketAddr, SocketAddr) = (VIEWER.parse().unwrap(), SERVER.parse().unwrap());
         let now = Instant::now();
-        let offering = Offering::new(&Shared::new().unwrap(), viewer).unwrap();
+        let offering = Offering::new(&Shared::new().unwrap(), viewer, Direction::RecvOnly).unwrap();
         let mut rtc = RtcConfig::new().set_rtp_mode(true).set_ice_lite(true).build(now);
         rtc.add_local_candidate(Candidate::host(server, "udp").unwrap());
         let offer = SdpOffer::from_sdp_string(&offering.offer).unwrap();
         let answer = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-        let mut pair =
-            Self { viewer: offering.accept(&answer, now).unwrap(), server: rtc, video: None, now, wall_us: 1_000_000 };
+        let viewer = Viewer::new(offering.accept(&answer, now, now).unwrap());
+        let mut pair = Self { viewer, server: rtc, video: None, now, wall_us: 1_000_000 };
         for _ in 0..1000 {
             pair.step(false);
             if pair.server.is_connected() && pair.viewer.seen.connected_ms.is_some() {
@@ -43,13 +52,13 @@ impl Pair {
         let arrival = Arrival { now: self.now, wall_us: self.wall_us, measuring };
         let (viewer, server): (SocketAddr, SocketAddr) = (VIEWER.parse().unwrap(), SERVER.parse().unwrap());
         let mut to_server = Vec::new();
-        self.viewer.wake(arrival, |_, datagram| to_server.push(datagram.to_vec())).unwrap();
+        self.viewer.wake(arrival, &mut |_, datagram| to_server.push(datagram.to_vec())).unwrap();
         self.server.handle_input(Input::Timeout(self.now)).unwrap();
         loop {
             match self.server.poll_output().unwrap() {
                 Output::Transmit(transmit) => self
                     .viewer
-                    .receive(server, &transmit.contents, arrival, |_, datagram| to_server.push(datagram.to_vec()))
+                    .receive(server, &transmit.contents, arrival, &mut |_, datagram| to_server.push(datagram.to_vec()))
                     .unwrap(),
                 Output::Event(Event::MediaAdded(media)) if media.kind == MediaKind::Video => {
                     self.video = Some(media.mid)

@@ -1,4 +1,4 @@
-//! A thread that drives viewers: each has its own UDP socket, because to a server one address is one viewer.
+//! A thread that drives peers: each has its own UDP socket, because to a server one address is one peer.
 
 use std::{
     io::{ErrorKind, IoSliceMut},
@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use quinn_udp::{RecvMeta, UdpSocketState};
 use slab::Slab;
 
-use super::viewer::{Arrival, Seen, Viewer};
+use super::{Arrival, Peer};
 use crate::stamp;
 
 /// How often timers are looked at; ICE and DTLS work in steps of tens of milliseconds.
@@ -35,13 +35,13 @@ pub(super) struct Phase {
     pub(super) over: AtomicBool,
 }
 
-pub(super) struct Shard {
-    inbox: Sender<(Viewer, std::net::UdpSocket)>,
+pub(super) struct Shard<P: Peer> {
+    inbox: Sender<(P, std::net::UdpSocket)>,
     waker: Arc<Waker>,
-    thread: JoinHandle<Result<Vec<Seen>>>,
+    thread: JoinHandle<Result<Vec<P::Seen>>>,
 }
 
-impl Shard {
+impl<P: Peer> Shard<P> {
     pub(super) fn start(phase: Arc<Phase>) -> Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -50,34 +50,34 @@ impl Shard {
         Ok(Self { inbox, waker, thread })
     }
 
-    pub(super) fn add(&self, viewer: Viewer, socket: std::net::UdpSocket) -> Result<()> {
-        self.inbox.send((viewer, socket)).ok().context("a media thread has ended")?;
+    pub(super) fn add(&self, peer: P, socket: std::net::UdpSocket) -> Result<()> {
+        self.inbox.send((peer, socket)).ok().context("a media thread has ended")?;
         Ok(self.waker.wake()?)
     }
 
-    pub(super) fn join(self) -> Result<Vec<Seen>> {
+    pub(super) fn join(self) -> Result<Vec<P::Seen>> {
         self.thread.join().ok().context("a media thread panicked")?
     }
 }
 
-struct Seat {
-    viewer: Viewer,
+struct Seat<P> {
+    peer: P,
     socket: UdpSocket,
     state: UdpSocketState,
 }
 
-struct Loop {
+struct Loop<P> {
     poll: Poll,
-    seats: Slab<Seat>,
+    seats: Slab<Seat<P>>,
     buffers: Vec<Vec<u8>>,
 }
 
-impl Loop {
+impl<P: Peer> Loop<P> {
     fn new(poll: Poll) -> Self {
         Self { poll, seats: Slab::new(), buffers: vec![vec![0; DATAGRAM_BYTES_MAX]; BATCH] }
     }
 
-    fn run(mut self, joining: &Receiver<(Viewer, std::net::UdpSocket)>, phase: &Phase) -> Result<Vec<Seen>> {
+    fn run(mut self, joining: &Receiver<(P, std::net::UdpSocket)>, phase: &Phase) -> Result<Vec<P::Seen>> {
         let mut events = Events::with_capacity(1024);
         let mut next_tick = Instant::now();
         while !phase.over.load(Relaxed) {
@@ -92,35 +92,35 @@ impl Loop {
                     seat.receive(&mut self.buffers, measuring)?;
                 }
             }
-            for (viewer, socket) in joining.try_iter() {
-                self.sit_down(viewer, socket)?;
+            for (peer, socket) in joining.try_iter() {
+                self.sit_down(peer, socket)?;
             }
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
                 let arrival = Arrival { now, wall_us: stamp::now_us(), measuring };
-                for (_, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.viewer.wake_at <= now) {
-                    seat.viewer.wake(arrival, |to, datagram| send(&seat.socket, to, datagram))?;
+                for (_, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.peer.wake_at() <= now) {
+                    seat.peer.wake(arrival, &mut |to, datagram| send(&seat.socket, to, datagram))?;
                 }
             }
         }
         let now = Instant::now();
-        Ok(self.seats.drain().map(|seat| seat.viewer.finish(now)).collect())
+        Ok(self.seats.drain().map(|seat| seat.peer.finish(now)).collect())
     }
 
-    fn sit_down(&mut self, viewer: Viewer, socket: std::net::UdpSocket) -> Result<()> {
+    fn sit_down(&mut self, peer: P, socket: std::net::UdpSocket) -> Result<()> {
         let state = UdpSocketState::new((&socket).into())?;
         // A whole gop may come at once; where the system allows less, it shows as loss that is not the server's.
         state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER_BYTES)?;
         let mut socket = UdpSocket::from_std(socket);
         let entry = self.seats.vacant_entry();
         self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE)?;
-        entry.insert(Seat { viewer, socket, state });
+        entry.insert(Seat { peer, socket, state });
         Ok(())
     }
 }
 
-impl Seat {
+impl<P: Peer> Seat<P> {
     fn receive(&mut self, buffers: &mut [Vec<u8>], measuring: bool) -> Result<()> {
         let mut metas = [RecvMeta::default(); BATCH];
         loop {
@@ -138,7 +138,7 @@ impl Seat {
                 let wall_us = meta.timestamp.map_or_else(stamp::now_us, |since| since.as_micros() as u64);
                 let arrival = Arrival { now, wall_us, measuring };
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    self.viewer.receive(meta.addr, datagram, arrival, |to, bytes| send(&self.socket, to, bytes))?;
+                    self.peer.receive(meta.addr, datagram, arrival, &mut |to, bytes| send(&self.socket, to, bytes))?;
                 }
             }
             if received < BATCH {

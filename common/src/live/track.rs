@@ -78,14 +78,20 @@ struct Ring {
     frames: VecDeque<Arc<Frame>>,
     /// Position of `frames[0]` since the track began.
     first: u64,
-    /// Positions of the keyframes in the ring.
-    keyframes: VecDeque<u64>,
+    /// Of the keyframes in the ring: looking into frames as old as these would wait for memory at each append.
+    keyframes: VecDeque<Keyframe>,
     info: Option<Arc<Info>>,
     closed: bool,
     wakers: Vec<Waker>,
     bytes: usize,
     frames_total: u64,
     bytes_total: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Keyframe {
+    position: u64,
+    dts_us: i64,
 }
 
 impl Track {
@@ -141,8 +147,8 @@ impl Track {
                 self.request_keyframe();
             }
             match start {
-                Start::Newest => ring.keyframes.back().copied().unwrap_or(ring.end()),
-                Start::Oldest => ring.keyframes.front().copied().unwrap_or(ring.end()),
+                Start::Newest => ring.newest_keyframe().unwrap_or(ring.end()),
+                Start::Oldest => ring.keyframes.front().map_or(ring.end(), |keyframe| keyframe.position),
                 Start::Live => ring.end(),
                 Start::At { dts_us } => ring.first + ring.frames.partition_point(|frame| frame.dts_us < dts_us) as u64,
             }
@@ -218,6 +224,10 @@ impl Ring {
         self.first + self.frames.len() as u64
     }
 
+    fn newest_keyframe(&self) -> Option<u64> {
+        self.keyframes.back().map(|keyframe| keyframe.position)
+    }
+
     fn bits_per_second(&self) -> u64 {
         let (Some(oldest), Some(newest)) = (self.frames.front(), self.frames.back()) else { return 0 };
         let span_us = (newest.dts_us - oldest.dts_us).max(0) as u64;
@@ -227,7 +237,7 @@ impl Ring {
 
     fn append(&mut self, frame: Arc<Frame>) {
         if frame.keyframe {
-            self.keyframes.push_back(self.end());
+            self.keyframes.push_back(Keyframe { position: self.end(), dts_us: frame.dts_us });
         }
         self.bytes += frame.payload.len();
         self.bytes_total += frame.payload.len() as u64;
@@ -237,11 +247,10 @@ impl Ring {
         self.frames.push_back(frame);
         // Whole gops first: what is left then still begins at a keyframe.
         while let Some(&second) = self.keyframes.get(1) {
-            let second_us = self.frames[(second - self.first) as usize].dts_us;
-            if self.bytes <= BYTES_MAX && newest_us - second_us <= KEEP_US {
+            if self.bytes <= BYTES_MAX && newest_us - second.dts_us <= KEEP_US {
                 break;
             }
-            self.evict_until(second);
+            self.evict_until(second.position);
         }
         while self.bytes > BYTES_MAX || self.frames.front().is_some_and(|f| newest_us - f.dts_us > AGE_US_MAX) {
             self.evict_until(self.first + 1);
@@ -254,7 +263,7 @@ impl Ring {
             self.bytes -= frame.payload.len();
             self.first += 1;
         }
-        while self.keyframes.front().is_some_and(|&keyframe| keyframe < self.first) {
+        while self.keyframes.front().is_some_and(|keyframe| keyframe.position < self.first) {
             self.keyframes.pop_front();
         }
     }
@@ -303,7 +312,7 @@ impl Reader {
 
     /// Moves on to the newest keyframe if that lies ahead. Returns how many frames that leaves out.
     pub fn skip_to_newest(&mut self) -> u64 {
-        let newest = self.track.lock().keyframes.back().copied().unwrap_or(self.next);
+        let newest = self.track.lock().newest_keyframe().unwrap_or(self.next);
         let left_out = newest.saturating_sub(self.next);
         self.next += left_out;
         self.track.skipped.fetch_add(left_out, Relaxed);
@@ -351,7 +360,7 @@ impl Reader {
 
     fn take(&mut self, ring: &mut Ring) -> Option<Arc<Frame>> {
         if self.next < ring.first {
-            let resume = ring.keyframes.back().copied().unwrap_or(ring.first);
+            let resume = ring.newest_keyframe().unwrap_or(ring.first);
             self.skipped += resume - self.next;
             self.track.skipped.fetch_add(resume - self.next, Relaxed);
             self.next = resume;

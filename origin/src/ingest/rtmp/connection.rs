@@ -3,13 +3,13 @@
 //! In: a byte stream (TCP, or TLS on it). Out: frames in the hall. Nothing queues here: what is not read yet waits in
 //! the socket, and TCP pushes back.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use headwater_common::{clock::now_us, live::Publisher, media::Kind, node::Node, telemetry};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -28,10 +28,12 @@ const PINGS_MAX: u32 = 4;
 /// A peer that does not take a few hundred bytes in this time is gone.
 const SEND_MAX: Duration = Duration::from_secs(10);
 
-/// How much is read at once, and how little room is left before a new buffer is begun. Payloads are slices of these
-/// buffers: they have to be used up, or each small audio frame would hold on to a large one.
-const READ_BYTES: usize = 64 << 10;
+/// How much is read at once, and how little room is left before room is made. Messages are copied out, so a connection
+/// goes on with one buffer, which grows only where a chunk does not fit.
+const READ_BYTES: usize = 16 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
+/// What a large chunk made it grow to is given back above this.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// How a connection came to its end without anything being wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +114,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         begin_by: Instant,
     ) -> Result<Ended, Error> {
         let node = self.node.clone();
+        // These two outlast the turns of the loop: else each read would enter and leave the timer wheel and the list of
+        // those who wait for the stop.
+        let mut stopping = pin!(node.stopping());
+        let mut alarm = pin!(sleep_until(begin_by));
         let mut pings = 0;
+        let mut heard = Instant::now();
         let mut publish_by = begin_by;
         let mut has_published = false;
         loop {
@@ -133,24 +140,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.send(session.take_output()).await?;
 
             let patience = match publication {
-                Some(_) => Instant::now() + PING_EVERY,
+                Some(_) => heard + PING_EVERY * (pings + 1),
                 None => publish_by,
             };
+            // It may go off too early, when something was heard since it was set.
+            if alarm.is_elapsed() || alarm.deadline() > patience {
+                alarm.as_mut().reset(patience);
+            }
             let received = tokio::select! {
-                received = timeout_at(patience, receive(&mut self.stream, &mut input)) => received,
-                () = node.stopping() => {
+                received = receive(&mut self.stream, &mut input) => Some(received),
+                () = &mut alarm => None,
+                () = &mut stopping => {
                     session.reject(Refusal::Rejected, "The server is going down.");
                     return Ok(Ended::Stopping);
                 }
             };
             match received {
-                Ok(Ok(true)) => pings = 0,
-                Ok(Ok(false)) => return Ok(Ended::ByPeer),
-                Ok(Err(_)) | Err(_) if has_published && publication.is_none() => return Ok(Ended::ByPeer),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) if publication.is_none() => return Err(Error::Slow),
-                Err(_) if pings == PINGS_MAX => return Err(Error::Silent),
-                Err(_) => {
+                Some(Ok(true)) => (pings, heard) = (0, Instant::now()),
+                None if Instant::now() < patience => {}
+                Some(Ok(false)) => return Ok(Ended::ByPeer),
+                Some(Err(_)) | None if has_published && publication.is_none() => return Ok(Ended::ByPeer),
+                Some(Err(error)) => return Err(error.into()),
+                None if publication.is_none() => return Err(Error::Slow),
+                None if pings == PINGS_MAX => return Err(Error::Silent),
+                None => {
                     pings += 1;
                     session.ping(0);
                 }
@@ -244,6 +257,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 /// False at the end of the stream. Cancelling it loses nothing.
 async fn receive(stream: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> io::Result<bool> {
+    if input.is_empty() && input.capacity() > BUFFER_BYTES_MAX {
+        *input = BytesMut::new();
+    }
     if input.capacity() - input.len() < READ_BYTES_MIN {
         input.reserve(READ_BYTES);
     }

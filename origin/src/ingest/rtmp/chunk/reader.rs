@@ -1,9 +1,9 @@
 //! Chunks to messages.
 //!
-//! A chunk is taken from the input once it is there as a whole. A message of one chunk is a slice of the input, one of
-//! several chunks is gathered in a buffer of its own chunk stream, so audio between two chunks of a video frame (or
-//! Set Chunk Size there) disturbs neither. Memory is bounded by [`PARTIAL_BYTES_MAX`] here plus one chunk and one read
-//! in the input.
+//! A chunk is taken from the input once it is there as a whole. A message is copied once, into a buffer of its own: a
+//! slice would keep all of the input in memory as long as one small audio frame of it lives. Messages of several chunks
+//! are gathered by chunk stream, so audio between two chunks of a video frame (or Set Chunk Size there) disturbs neither.
+//! Memory is bounded by [`PARTIAL_BYTES_MAX`] here plus one chunk and one read in the input.
 
 use bytes::{Buf, BytesMut};
 
@@ -123,8 +123,7 @@ impl Reader {
 
     fn take(&mut self, chunk: Chunk, input: &mut BytesMut) -> Result<Option<Message>, Error> {
         let at = self.consumed;
-        input.advance(chunk.header_bytes);
-        let payload = input.split_to(chunk.payload_bytes);
+        let payload = &input[chunk.header_bytes..][..chunk.payload_bytes];
         self.consumed += (chunk.header_bytes + chunk.payload_bytes) as u64;
 
         let index = self.streams.iter().position(|stream| stream.id == chunk.id).unwrap_or_else(|| {
@@ -140,23 +139,20 @@ impl Reader {
             stream.partial = BytesMut::new();
         }
 
-        let whole = if stream.partial.is_empty() && payload.len() == chunk.header.length {
-            payload
-        } else {
-            self.partial_bytes += payload.len();
-            if self.partial_bytes > PARTIAL_BYTES_MAX {
-                return Err(Error::TooMuchUnfinished { at });
-            }
-            if stream.partial.is_empty() {
-                stream.partial.reserve(chunk.header.length.min(PARTIAL_BYTES_INITIAL));
-            }
-            stream.partial.extend_from_slice(&payload);
-            if stream.partial.len() < chunk.header.length {
-                return Ok(None);
-            }
-            self.partial_bytes -= stream.partial.len();
-            std::mem::take(&mut stream.partial)
-        };
+        self.partial_bytes += payload.len();
+        if self.partial_bytes > PARTIAL_BYTES_MAX {
+            return Err(Error::TooMuchUnfinished { at });
+        }
+        if stream.partial.is_empty() {
+            stream.partial.reserve(chunk.header.length.min(PARTIAL_BYTES_INITIAL));
+        }
+        stream.partial.extend_from_slice(payload);
+        input.advance(chunk.header_bytes + chunk.payload_bytes);
+        if stream.partial.len() < chunk.header.length {
+            return Ok(None);
+        }
+        self.partial_bytes -= stream.partial.len();
+        let whole = std::mem::take(&mut stream.partial);
         let is_media = matches!(chunk.header.kind, kind::AUDIO | kind::VIDEO | kind::AGGREGATE);
         Ok(Some(Message {
             timestamp_ms: self.timeline.place(chunk.header.timestamp, is_media),

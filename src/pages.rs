@@ -30,13 +30,14 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 const INDEX: Asset = asset!("index.html", HTML);
 const PLAY: Asset = asset!("play.html", HTML);
-const ASSETS: [Asset; 10] = [
+const ASSETS: [Asset; 11] = [
     asset!("favicon.svg", "image/svg+xml"),
     asset!("style.css", "text/css; charset=utf-8"),
     asset!("index.js", SCRIPT),
     asset!("play.js", SCRIPT),
     asset!("player.js", SCRIPT),
     asset!("delivery.js", SCRIPT),
+    asset!("session.js", SCRIPT),
     asset!("whep.js", SCRIPT),
     asset!("hls.js", SCRIPT),
     asset!("vod.js", SCRIPT),

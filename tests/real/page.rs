@@ -13,6 +13,7 @@ fn the_pages_are_in_the_binary() {
             ("/assets/index.js", "text/javascript", "rest/v2/live"),
             ("/assets/play.js", "text/javascript", "playOrder"),
             ("/assets/player.js", "text/javascript", "class Player"),
+            ("/assets/session.js", "text/javascript", "If-Match"),
             ("/assets/whep.js", "text/javascript", "RTCPeerConnection"),
             ("/assets/hls.js", "text/javascript", "lowLatencyMode"),
             ("/assets/vod.js", "text/javascript", "loadedmetadata"),

@@ -9,6 +9,8 @@ fn the_pages_are_in_the_binary() {
         for (path, kind, word) in [
             ("/", "text/html", "Headwater"),
             ("/live/play.html?id=x", "text/html", "<video"),
+            ("/live/publish.html?id=x", "text/html", "Start publishing"),
+            ("/live/index.html", "text/html", "Start publishing"),
             ("/assets/style.css", "text/css", "color-scheme"),
             ("/assets/index.js", "text/javascript", "rest/v2/live"),
             ("/assets/play.js", "text/javascript", "playOrder"),
@@ -18,6 +20,11 @@ fn the_pages_are_in_the_binary() {
             ("/assets/hls.js", "text/javascript", "lowLatencyMode"),
             ("/assets/vod.js", "text/javascript", "loadedmetadata"),
             ("/assets/delivery.js", "text/javascript", "DeliveryError"),
+            ("/assets/publish.js", "text/javascript", "new Publisher"),
+            ("/assets/publisher.js", "text/javascript", "class Publisher"),
+            ("/assets/devices.js", "text/javascript", "isSecureContext"),
+            ("/assets/whip.js", "text/javascript", "class Whip"),
+            ("/assets/copying.js", "text/javascript", "clipboard"),
             ("/assets/hls.light.min.mjs", "text/javascript", "lowLatencyMode"),
             ("/assets/favicon.svg", "image/svg+xml", "<svg"),
         ] {

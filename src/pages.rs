@@ -30,16 +30,23 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 const INDEX: Asset = asset!("index.html", HTML);
 const PLAY: Asset = asset!("play.html", HTML);
-const ASSETS: [Asset; 10] = [
+const PUBLISH: Asset = asset!("publish.html", HTML);
+const ASSETS: [Asset; 16] = [
     asset!("favicon.svg", "image/svg+xml"),
     asset!("style.css", "text/css; charset=utf-8"),
     asset!("index.js", SCRIPT),
     asset!("play.js", SCRIPT),
     asset!("player.js", SCRIPT),
     asset!("delivery.js", SCRIPT),
+    asset!("session.js", SCRIPT),
     asset!("whep.js", SCRIPT),
     asset!("hls.js", SCRIPT),
     asset!("vod.js", SCRIPT),
+    asset!("publish.js", SCRIPT),
+    asset!("publisher.js", SCRIPT),
+    asset!("devices.js", SCRIPT),
+    asset!("whip.js", SCRIPT),
+    asset!("copying.js", SCRIPT),
     Asset {
         name: "hls.light.min.mjs",
         mime: SCRIPT,
@@ -55,6 +62,9 @@ pub(crate) fn router() -> Router {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { INDEX.answer(&headers) }))
         .route("/{app}/play.html", get(|headers: HeaderMap| async move { PLAY.answer(&headers) }))
+        .route("/{app}/publish.html", get(|headers: HeaderMap| async move { PUBLISH.answer(&headers) }))
+        // Where Ant Media has its publish page.
+        .route("/{app}/index.html", get(|headers: HeaderMap| async move { PUBLISH.answer(&headers) }))
         .route("/assets/{name}", get(asset))
         .layer(CompressionLayer::new())
 }

@@ -1,6 +1,8 @@
 // The front page. In: the lists of live streams and recordings. Out: cards and rows with links, and what a publisher has to
 // type. Deliberately absent: playing anything (play.js) and changing anything at the server.
 
+import { wireCopying } from "./copying.js";
+
 const LIVE_MS = 2000;
 const RECORDINGS_MS = 10000;
 const RTMP_PORT = 1935;
@@ -124,23 +126,8 @@ function showPublish() {
   $("ffmpeg").textContent =
     "ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=440:sample_rate=48000 " +
     `-c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 60 -b:v 2500k -c:a aac -b:a 128k -f flv "${server}/${stream}"`;
+  $("browser").href = `${encodeURIComponent(app)}/publish.html?id=${encodeURIComponent(stream)}`;
   $("watch").textContent = new URL(playAddress(app, stream), location.href).href;
-}
-
-async function copy(button) {
-  const source = $(button.dataset.copy);
-  try {
-    await navigator.clipboard.writeText(source.textContent);
-  } catch {
-    // Plain http has no clipboard: mark the text, so that one key press copies it.
-    getSelection().selectAllChildren(source);
-    $("copied").textContent = "Marked; press the copy key.";
-    button.textContent = "Marked";
-    return;
-  }
-  $("copied").textContent = "Copied.";
-  button.textContent = "Copied";
-  setTimeout(() => (button.textContent = "Copy"), 1500);
 }
 
 // What was kept.
@@ -218,7 +205,7 @@ async function showVersion() {
 
 $("publish").addEventListener("input", showPublish);
 $("publish").addEventListener("submit", (event) => event.preventDefault());
-$("publish").addEventListener("click", (event) => event.target.dataset.copy && copy(event.target));
+wireCopying($("publish"));
 showPublish();
 showVersion();
 repeat(showLive, LIVE_MS);

@@ -122,7 +122,8 @@ function showReport(player, report) {
   document.body.dataset.way = player.way ?? "";
   showWay(player);
   const path = player.facts?.deliveryPath?.[player.way];
-  $("protocol").textContent = report.protocol + (report.udp === false ? " over TCP" : "");
+  const roundabout = report.path && report.path !== "UDP";
+  $("protocol").textContent = report.protocol + (roundabout ? ` over ${report.path}` : "");
   // Only WebRTC tells of every track; a playlist may leave its codecs out.
   const unknown = report.protocol === "WebRTC" ? "none" : "–";
   const picture = [

@@ -117,7 +117,8 @@ export class Player extends EventTarget {
     const Way = WAYS[name];
     if (!Way.supported()) return { error: new DeliveryError("unsupported", `This browser has no ${name}.`), started: false };
     const url = this.#address(name);
-    const delivery = new Way({ url, video: this.#video, targetLatency: this.#target_s });
+    const credentials = `${this.#app}/turn-credentials`;
+    const delivery = new Way({ url, credentials, video: this.#video, targetLatency: this.#target_s });
     this.#delivery = delivery;
     // While it waits for a stream to come back, the viewer reads why, not "connecting" at every attempt.
     if (this.state === "idle") this.#say("connecting", "Connecting…");

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use headwater_common::{
     clock,
     config::Config,
-    live::{Broadcast, BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, Status, Writer},
+    live::{Broadcast, BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
     node::{Node, Phase},
     registry::{Ending, Progress, Registry, RegistryError},
 };
@@ -76,6 +76,11 @@ impl Desk {
             return Err(Refusal::Unauthorized { app: app.to_owned(), given });
         }
         Ok(self.hub.check(&id, settings.takeover, clock::now_us())?)
+    }
+
+    /// For publishers that would rather be told than replace somebody, whatever the settings say.
+    pub fn check_free(&self, app: &str, stream: &str) -> Result<(), Refusal> {
+        Ok(self.hub.check(&BroadcastId::new(app, stream)?, Takeover::Refuse, clock::now_us())?)
     }
 
     /// Gives the broadcast to this publisher.

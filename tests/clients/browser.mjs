@@ -22,11 +22,13 @@ const FLAGS = [
   "--autoplay-policy=no-user-gesture-required",
   "--mute-audio",
   "--allow-loopback-in-peer-connection",
-  "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
+  // A name for the loopback that is no "localhost": pages from there are not secure.
+  "--host-resolver-rules=MAP insecure.test 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
   "--disable-features=WebRtcHideLocalIpsWithMdns,Translate,OptimizationHints,MediaRouter",
 ];
 
-export async function openBrowser() {
+/** `flags` go before the others. */
+export async function openBrowser(flags = []) {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "headwater-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -35,13 +37,23 @@ export async function openBrowser() {
     bypassCSP: true,
     viewport: { width: 1280, height: 800 },
     ignoreDefaultArgs: true,
-    args: [...FLAGS, "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"],
+    args: [...flags, ...FLAGS, "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"],
   });
   const close = async () => {
     await context.close().catch(() => {});
     fs.rmSync(profile, { recursive: true, force: true });
   };
   return { context, close };
+}
+
+/** For addInitScript(): a network that lets nothing through but TURN. */
+export function onlyRelays() {
+  const Native = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Native {
+    constructor(settings) {
+      super({ ...settings, iceTransportPolicy: "relay" });
+    }
+  };
 }
 
 /** An origin that is not the server's: what plays from here has passed CORS. */

@@ -1,14 +1,15 @@
-// node watch.mjs page|whep|hls ADDRESS [--tcp] [--relay=ADDRESS] [--classic] [--seconds=60]
+// node watch.mjs page|whep|hls ADDRESS [--tcp] [--relay[=ADDRESS]] [--classic] [--seconds=60]
 //
-// Watches one stream in Chromium: `page` our own player, `whep` a plain WHEP client (with --relay through TURN servers only,
-// those that the address tells), `hls` hls.js (low-latency, or not with --classic). Prints a line of JSON with its figures twice a second until "stop" or the end of stdin; "reset" begins a new
-// measurement, "hls" or "webrtc" presses that button of our player. The last line has `"last": true`.
+// Watches one stream in Chromium: `page` our own player (with --relay through TURN servers only), `whep` a plain WHEP client
+// (likewise, through those that the address tells), `hls` hls.js (low-latency, or not with --classic). Prints a line of JSON
+// with its figures twice a second until "stop" or the end of stdin; "reset" begins a new measurement, "hls" or "webrtc" presses
+// that button of our player. The last line has `"last": true`.
 
 import fs from "node:fs";
 import path from "node:path";
 import readline from "node:readline";
 import { fileURLToPath } from "node:url";
-import { foreignPage, openBrowser } from "./browser.mjs";
+import { foreignPage, onlyRelays, openBrowser } from "./browser.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const [mode, address, ...rest] = process.argv.slice(2);
@@ -33,6 +34,7 @@ try {
   page.on("pageerror", (error) => errors.push(`page: ${error.message}`));
   page.on("console", (message) => message.type() === "error" && errors.push(message.text().slice(0, 300)));
   await page.addInitScript({ content: fs.readFileSync(path.join(here, "probe.js"), "utf8") });
+  if (mode === "page" && options.relay) await page.addInitScript(onlyRelays);
   if (mode === "page") await openPlayer(page);
   else if (mode === "whep") await openWhep(page);
   else if (mode === "hls") await openHls(page);

@@ -9,6 +9,7 @@ mod house;
 mod obs;
 mod page;
 mod publish;
+mod publish_page;
 mod record;
 mod rest;
 mod rtmp_bad;

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use crate::harness::{Clock, Server, light, s, scratch, server::free_address, until};
 
 /// A self-signed certificate of this name, as an operator's renewal would put it there.
-fn certify(folder: &Path, name: &str) {
+pub(crate) fn certify(folder: &Path, name: &str) {
     let path = |file: &str| folder.join(file).display().to_string();
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &format!("/CN={name}")])

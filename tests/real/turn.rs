@@ -100,6 +100,22 @@ fn a_viewer_whose_network_lets_only_turn_through_watches() {
 }
 
 #[test]
+fn our_pages_find_their_way_through_turn() {
+    heavy(s(90), || {
+        let coturn = Coturn::start();
+        let server = Server::with(&settings(&[format!("turn:{}?transport=tcp", coturn.address)]));
+        let mut page = Player::publish_page(&server.url("/live/publish.html?id=pages"), &["--relay"]);
+        page.until("the camera's picture", s(20), |seen| seen.number("pictures") > 5.0);
+        page.press("click start");
+        page.until("figures through coturn", s(20), |seen| seen.text("path") == "a relay (TCP)");
+        let mut viewer = Player::page_relay(&server, "live", "pages");
+        viewer.until_playing();
+        let seen = viewer.until("the way to be told", s(10), |seen| !seen.text("page.protocol").is_empty());
+        assert_eq!(seen.text("page.protocol"), "WebRTC over a relay (TCP)", "{:#}", seen.0);
+    });
+}
+
+#[test]
 fn coturn_takes_our_credentials_until_they_expire() {
     light(s(60), || {
         let coturn = Coturn::start();

@@ -68,6 +68,8 @@ async fn version(State(api): State<Api>) -> impl IntoResponse {
         build_number: &'static str,
         /// Where to publish to, for the pages.
         rtmp_port: u16,
+        /// Where the pages are secure enough for cameras; null without a certificate.
+        https_port: Option<u16>,
     }
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     Json(Version {
@@ -75,6 +77,7 @@ async fn version(State(api): State<Api>) -> impl IntoResponse {
         version_type: "Headwater",
         build_number: VERSION,
         rtmp_port: api.config.rtmp.listen.port(),
+        https_port: api.config.tls.is_set().then(|| api.config.http.tls_listen.port()),
     })
 }
 

@@ -68,7 +68,7 @@ impl Job {
         let mut backoff = BACKOFF_MIN;
         loop {
             self.track.wanted().await;
-            let _place = match &self.places {
+            let place = match &self.places {
                 Some(places) => tokio::select! {
                     place = self.place(places) => Some(place),
                     () = rested(&self.track) => continue,
@@ -86,6 +86,7 @@ impl Job {
                 }
                 Err(error) => Err(Failure::Thread(error)),
             };
+            drop(place);
             // Nobody reads it now, or it begins anew: either way nobody should be shown what is in there.
             self.lock_output().writer.clear();
             match outcome {

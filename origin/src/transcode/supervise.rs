@@ -35,7 +35,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        // So many 720p30 fill nine tenths of the machine. Larger pictures fill it sooner: then all leave out some.
+        // So many 720p30 fill four fifths of the machine. Larger pictures fill it sooner: then all leave out some.
         let video_jobs_max = 4 * available_parallelism().map_or(1, usize::from);
         Self { video: true, audio: true, video_jobs_max }
     }

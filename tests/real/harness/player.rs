@@ -1,4 +1,4 @@
-//! Chromium watching one stream, and what it saw.
+//! Chromium watching one stream, or publishing one by our page, and what it saw.
 
 use std::{process::Command, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{Process, Server, clients, s};
 /// Of the 30 that every publisher sends.
 const FPS_MIN: f64 = 25.0;
 
-/// Figures since the last [`Player::measure`] began; the names are those of `watch.mjs` and `probe.js`.
+/// Figures since the last [`Player::measure`] began; the names are those of `watch.mjs` and `probe.js`, or of `publish.mjs`.
 #[derive(Clone, Debug)]
 pub(crate) struct Report(pub(crate) Value);
 
@@ -23,6 +23,11 @@ impl Player {
     /// Our own page. `query` is what follows `?id=…`.
     pub(crate) fn page(server: &Server, app: &str, id: &str, query: &str) -> Self {
         Self::start("page", &server.url(&format!("/{app}/play.html?id={id}{query}")), &[])
+    }
+
+    /// Our own page in a network that lets nothing through but TURN.
+    pub(crate) fn page_relay(server: &Server, app: &str, id: &str) -> Self {
+        Self::start("page", &server.url(&format!("/{app}/play.html?id={id}&playOrder=webrtc")), &["--relay"])
     }
 
     pub(crate) fn whep(server: &Server, app: &str, id: &str) -> Self {
@@ -48,10 +53,19 @@ impl Player {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &["--classic"])
     }
 
+    /// Our publish page, with a fake camera unless the options of `publish.mjs` say otherwise.
+    pub(crate) fn publish_page(address: &str, options: &[&str]) -> Self {
+        Self::run("publish.mjs", &[&[address], options].concat())
+    }
+
     fn start(mode: &str, address: &str, options: &[&str]) -> Self {
+        Self::run("watch.mjs", &[&[mode, address], options].concat())
+    }
+
+    fn run(script: &str, words: &[&str]) -> Self {
         let mut command = Command::new("node");
-        command.arg(clients("watch.mjs")).args([mode, address]).args(options).arg("--seconds=120");
-        Self { process: Process::start(format!("Chromium, {mode} {address}"), &mut command), read: 0 }
+        command.arg(clients(script)).args(words).arg("--seconds=120");
+        Self { process: Process::start(format!("Chromium, {script} {}", words.join(" ")), &mut command), read: 0 }
     }
 
     /// The first report from now on that satisfies `enough`.
@@ -107,6 +121,7 @@ impl Player {
         seen
     }
 
+    /// A button of the player, or an order of `publish.mjs`.
     pub(crate) fn press(&mut self, button: &str) {
         self.process.tell(button);
     }
@@ -128,6 +143,11 @@ impl Report {
 
     pub(crate) fn text(&self, path: &str) -> &str {
         self.at(path).as_str().unwrap_or_default()
+    }
+
+    /// How often a list of texts has this one.
+    pub(crate) fn count(&self, path: &str, text: &str) -> usize {
+        self.at(path).as_array().map_or(0, |list| list.iter().filter(|one| *one == text).count())
     }
 
     pub(crate) fn at(&self, path: &str) -> &Value {

@@ -205,7 +205,8 @@ fn what_a_publisher_sends_is_in_the_hall_and_plays() {
     viewer.assert_seamless();
     assert!(stage.engine.close(&sender.session));
     sender.until("the end is known", |_| broadcast.status() == Status::Ended);
-    assert!(stage.engine.state(&sender.session).is_none(), "nothing remains");
+    let session = sender.session.clone();
+    sender.until("nothing remains", |_| stage.engine.state(&session).is_none());
 }
 
 #[test]

@@ -230,6 +230,23 @@ async fn a_live_publisher_is_replaced_or_not_as_the_application_says() {
 }
 
 #[tokio::test]
+async fn who_asks_not_to_replace_anybody_does_not() {
+    let asked = [IS_SDP, ("if-none-match", "*")];
+    for (takeover, status) in [("refuse", StatusCode::CONFLICT), ("replace", StatusCode::PRECONDITION_FAILED)] {
+        let stage = stage(&format!("polite-{takeover}"), &[("takeover", takeover)]);
+        let publisher = Publisher { protocol: "rtmp", remote: "10.0.0.1:9".to_owned(), agent: String::new() };
+        let held = stage.desk.claim("live", "x", None, publisher).await.unwrap();
+        let epoch = held.broadcast().epoch();
+        let (code, _, text) = stage.ask("POST", "/live/whip/x", &asked, OFFER).await;
+        assert_eq!(code, status, "{text}");
+        assert!(text.contains("by rtmp from 10.0.0.1:9"), "{text}");
+        assert_eq!(held.broadcast().epoch(), epoch, "it was replaced all the same");
+        let (code, _, text) = stage.ask("POST", "/live/whip/free", &asked, OFFER).await;
+        assert_eq!(code, StatusCode::CREATED, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn preflights_and_options_say_what_is_taken() {
     let stage = stage("options", &[]);
     let preflight = [("origin", "http://a.example"), ("access-control-request-method", "POST")];

@@ -1,6 +1,8 @@
 //! WHIP (RFC 9725): `POST /{app}/whip/{id}` with an offer is answered with 201 and `Location`, `ETag`, and a `Link` per ICE
 //! server. What can be done with a session then is in `common/wish`.
 //!
+//! With `If-None-Match: *` nobody who publishes now is replaced: the answer is 412 then, where the settings would allow it.
+//!
 //! The offer is looked at before the broadcast is claimed: one that can't be taken must not end somebody else's stream.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -11,7 +13,7 @@ use axum::{
     extract::{ConnectInfo, Path, State, rejection::BytesRejection},
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, IF_NONE_MATCH, WWW_AUTHENTICATE},
     },
     response::Response,
     routing::post,
@@ -56,6 +58,11 @@ async fn publish(
     let token = bearer(&headers);
     if let Err(refusal) = whip.desk.check(&app, &id, token) {
         return turned_away(&refusal);
+    }
+    // RFC 9110 section 13.1.2. Our page asks its user before it comes without this.
+    let yields = headers.get(IF_NONE_MATCH).is_some_and(|value| value == "*");
+    if yields && let Err(refusal) = whip.desk.check_free(&app, &id) {
+        return wish::refuse(StatusCode::PRECONDITION_FAILED, refusal.to_string());
     }
     let offer = match wish::offer(&headers, body) {
         Ok(offer) => offer,

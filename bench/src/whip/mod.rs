@@ -54,7 +54,7 @@ pub(crate) struct Report {
     packets: u64,
     nacks: u64,
     keyframes_wanted: u64,
-    /// Publishers that the server sent receiver reports to, and what these tell: lost for good, not asked for again.
+    /// Publishers that the server sent receiver reports to, and the packets that are missing by these.
     reported: usize,
     lost: u64,
     disconnected: usize,

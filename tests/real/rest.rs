@@ -58,6 +58,10 @@ fn changes_are_refused_to_who_is_not_allowed() {
         let path = "/live/rest/v2/broadcasts/guarded/recording/true";
         let forwarded = send(server.request("PUT", path).header("x-forwarded-for", "198.51.100.9"));
         assert_eq!(forwarded.status(), 403, "a proxy does not lend its address");
+        let sessions = "/live/rest/v2/broadcasts/guarded/webrtc-client-stats/0/50";
+        assert_eq!(server.json(sessions), serde_json::json!([]));
+        let forwarded = send(server.request("GET", sessions).header("x-forwarded-for", "198.51.100.9"));
+        assert_eq!(forwarded.status(), 403, "viewers' addresses are not for everybody");
         let foreign = send(server.request("PUT", path).header("origin", "https://evil.example"));
         assert_eq!(foreign.status(), 403, "a page of somebody else");
         assert_eq!(server.broadcast("live", "guarded").unwrap()["mp4Enabled"], 0);

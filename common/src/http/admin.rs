@@ -49,19 +49,29 @@ impl Admin {
 }
 
 /// Middleware: reading is free, changing is not.
-pub async fn admin_only(
-    State(admin): State<Admin>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+pub async fn admin_to_change(
+    admin: State<Admin>,
+    peer: ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return next.run(request).await;
     }
+    admin_only(admin, peer, request, next).await
+}
+
+/// Middleware, where reading is not free either.
+pub async fn admin_only(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
     match admin.refusal(peer.ip(), request.headers()) {
         None => next.run(request).await,
         Some(reason) => {
-            tracing::warn!(%peer, method = %request.method(), path = request.uri().path(), reason, "refused a change");
+            tracing::warn!(%peer, method = %request.method(), path = request.uri().path(), reason, "refused");
             (StatusCode::FORBIDDEN, format!("not allowed: {reason}\n")).into_response()
         }
     }

@@ -1,7 +1,7 @@
 //! Cross-origin requests: players run on other people's pages, so every page may read every answer.
 //!
 //! With credentials `*` is not accepted by browsers, so the origin is echoed. Changing things is another matter: see
-//! [`admin_only`](super::admin_only).
+//! [`admin_to_change`](super::admin_to_change).
 
 use axum::{
     extract::Request,

@@ -17,7 +17,7 @@ use axum::{
 use axum_server::{Handle, accept::NoDelayAcceptor};
 use hyper_util::rt::TokioTimer;
 
-pub use admin::{Admin, admin_only};
+pub use admin::{Admin, admin_only, admin_to_change};
 pub use cors::cross_origin;
 pub use rate::RateLimit;
 pub use tls::Tls;

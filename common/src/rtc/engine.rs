@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Restarted,
     answer::{answer, invite, sends},
+    census::Census,
     inbox::{Command, Inbox},
     net::{self, Outbox},
     publishing::Publishing,
@@ -210,6 +211,7 @@ impl Engine {
             candidates,
             cert,
         });
+        telemetry.register(|registry| registry.register_collector(Box::new(Census(shared.clone()))));
         let mut threads = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, own) = (shared.clone(), own.clone());

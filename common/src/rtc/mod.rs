@@ -10,6 +10,7 @@
 //! the same port serves viewers without UDP), transport-wide congestion feedback for viewers (see `answer`), and codecs.
 
 mod answer;
+mod census;
 mod clocks;
 mod engine;
 mod feed;

@@ -73,6 +73,9 @@ pub struct SessionStats {
     pub age_ms: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// Over the last few seconds.
+    pub send_bps: u64,
+    pub receive_bps: u64,
     /// Of media.
     pub packets_sent: u64,
     /// Retransmissions and keyframes that a viewer asked for.
@@ -121,6 +124,8 @@ impl Card {
             age_ms: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            send_bps: 0,
+            receive_bps: 0,
             packets_sent: 0,
             nacks: 0,
             plis: 0,
@@ -297,6 +302,12 @@ impl Roster {
         let inner = self.lock();
         let ids = inner.by_broadcast.get(broadcast).into_iter().flatten();
         ids.filter_map(|id| inner.sessions.get(id).cloned()).collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<SessionStats> {
+        // Not while the roster is locked: joining and leaving wait for that.
+        let cards: Vec<Arc<Card>> = self.lock().sessions.values().cloned().collect();
+        cards.iter().map(|card| card.stats()).collect()
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

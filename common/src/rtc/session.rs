@@ -83,6 +83,8 @@ pub(super) struct Session {
     peer: Peer,
     pub(super) connected: bool,
     timeout: Instant,
+    /// When its bytes were counted last.
+    counted: Instant,
     pub(super) addresses: Vec<SocketAddr>,
     tcp: Vec<(SocketAddr, TcpOut)>,
     dropped: u64,
@@ -105,6 +107,7 @@ impl Session {
             peer,
             connected: false,
             timeout: now,
+            counted: now,
             addresses: Vec::new(),
             tcp: Vec::new(),
             dropped: 0,
@@ -207,8 +210,12 @@ impl Session {
         }
     }
 
-    fn peer_stats(&self, peer: &PeerStats) {
+    fn peer_stats(&mut self, peer: &PeerStats) {
+        let elapsed_ms = peer.timestamp.saturating_duration_since(self.counted).as_millis().max(1) as u64;
+        self.counted = peer.timestamp;
         self.card.update(|stats| {
+            stats.send_bps = peer.peer_bytes_tx.saturating_sub(stats.bytes_sent) * 8_000 / elapsed_ms;
+            stats.receive_bps = peer.peer_bytes_rx.saturating_sub(stats.bytes_received) * 8_000 / elapsed_ms;
             (stats.bytes_sent, stats.bytes_received) = (peer.peer_bytes_tx, peer.peer_bytes_rx);
             stats.packets_sent = self.viewing().map_or(0, |viewing| viewing.packets);
             stats.rtt_ms = peer.rtt.map(|rtt| rtt.as_secs_f32() * 1_000.0).or(stats.rtt_ms);

@@ -4,6 +4,7 @@
 //! the networks in `http.admin_networks`. Deliberately absent: media, and queries to the registry for what is live.
 
 mod broadcasts;
+mod sessions;
 mod vods;
 
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use axum::{
 use headwater_common::{
     audience::CountViewers,
     config::Config,
-    http::{Admin, NO_STORE, admin_only},
+    http::{Admin, NO_STORE, admin_only, admin_to_change},
     live::{BroadcastId, Hub},
     registry::{Registry, RegistryError},
+    rtc::Engine,
 };
 use serde::Serialize;
 
@@ -31,6 +33,7 @@ use crate::record::{DeleteError, Recorder, SetError};
 pub(crate) struct Api {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     pub(crate) recorder: Recorder,
     pub(crate) viewers: CountViewers,
@@ -38,6 +41,9 @@ pub(crate) struct Api {
 
 pub(crate) fn router(api: Api) -> Router {
     let admin = Admin::new(&api.config.http.admin_networks);
+    let sessions = Router::new()
+        .route("/{app}/rest/v2/broadcasts/{id}/webrtc-client-stats/{offset}/{size}", get(sessions::list))
+        .layer(middleware::from_fn_with_state(admin.clone(), admin_only));
     Router::new()
         .route("/rest/v2/version", get(version))
         .route("/rest/v2/live", get(broadcasts::live))
@@ -52,7 +58,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/vods/count", get(vods::count))
         .route("/{app}/rest/v2/vods/{vod}", get(vods::get))
         .route("/{app}/rest/v2/vods/{vod}", delete(vods::remove))
-        .layer(middleware::from_fn_with_state(admin, admin_only))
+        .layer(middleware::from_fn_with_state(admin, admin_to_change))
+        .merge(sessions)
         .with_state(api)
 }
 

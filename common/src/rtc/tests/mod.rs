@@ -34,6 +34,7 @@ const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];
 
 struct Stage {
     hub: Arc<Hub>,
+    telemetry: Telemetry,
     id: BroadcastId,
     engine: Engine,
     writer: Option<Writer>,
@@ -64,9 +65,10 @@ impl Stage {
     fn listening(listen: &str, shards: usize) -> Self {
         let listen = listen.parse().unwrap();
         let settings = Settings { listen, public_ips: Vec::new(), shards, sessions_max: 100 };
-        let engine = Engine::start(settings, &Telemetry::new()).unwrap();
+        let telemetry = Telemetry::new();
+        let engine = Engine::start(settings, &telemetry).unwrap();
         let id = BroadcastId::new("live", "x").unwrap();
-        let mut stage = Self { hub: Hub::new(), id, engine, writer: None, epoch: 0, pts_us: 0 };
+        let mut stage = Self { hub: Hub::new(), telemetry, id, engine, writer: None, epoch: 0, pts_us: 0 };
         stage.publish();
         stage
     }

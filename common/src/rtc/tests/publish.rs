@@ -210,6 +210,28 @@ fn what_a_publisher_sends_is_in_the_hall_and_plays() {
 }
 
 #[test]
+fn a_publishers_numbers_are_known_and_summed_up() {
+    let mut stage = Stage::empty(1);
+    let broadcast = stage.broadcast();
+    let mut sender = Sender::join(&mut stage, &[]);
+    let engine = stage.engine.clone();
+    let numbers = || engine.sessions(broadcast.id()).pop().unwrap();
+    sender.until("bitrates are known", |_| numbers().receive_bps > 100_000);
+    let numbers = numbers();
+    assert_eq!((numbers.role, numbers.connected, numbers.protocol), (Role::Publisher, true, "udp"));
+    assert!(numbers.keyframes_asked >= 1 && numbers.bytes_received > 100_000, "{numbers:?}");
+    assert!(numbers.remote.starts_with("127.0.0.1:"), "{numbers:?}");
+    let metrics = stage.telemetry.render();
+    let sum = |line: &str| {
+        let value = metrics.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_else(|| panic!("{line}: {metrics}"));
+        value.trim().parse::<f64>().unwrap()
+    };
+    assert_eq!(sum("headwater_webrtc_sessions{role=\"publisher\"}"), 1.0);
+    assert_eq!(sum("headwater_webrtc_sessions{role=\"viewer\"}"), 0.0);
+    assert!(sum("headwater_webrtc_receive_bits_per_second{role=\"publisher\"}") > 100_000.0);
+}
+
+#[test]
 fn a_publisher_is_asked_for_keyframes_when_somebody_needs_one_and_never_in_a_storm() {
     let mut stage = Stage::empty(1);
     let broadcast = stage.broadcast();

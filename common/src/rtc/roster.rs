@@ -75,6 +75,10 @@ pub struct SessionStats {
     pub bytes_received: u64,
     /// Of media.
     pub packets_sent: u64,
+    /// Of its data channel. Dropped are those that could not be told it, and those of its own that were too much.
+    pub messages_sent: u64,
+    pub messages_received: u64,
+    pub messages_dropped: u64,
     /// Retransmissions and keyframes that a viewer asked for.
     pub nacks: u64,
     pub plis: u64,
@@ -122,6 +126,9 @@ impl Card {
             bytes_sent: 0,
             bytes_received: 0,
             packets_sent: 0,
+            messages_sent: 0,
+            messages_received: 0,
+            messages_dropped: 0,
             nacks: 0,
             plis: 0,
             keyframes_asked: 0,

@@ -17,6 +17,7 @@ use str0m::{
     rtp::RtpPacket,
 };
 
+mod channels;
 mod codecs;
 mod invite;
 mod publish;
@@ -63,7 +64,10 @@ impl Stage {
 
     fn listening(listen: &str, shards: usize) -> Self {
         let listen = listen.parse().unwrap();
-        let settings = Settings { listen, public_ips: Vec::new(), shards, sessions_max: 100 };
+        Self::with(Settings { listen, shards, sessions_max: 100, ..Settings::default() })
+    }
+
+    fn with(settings: Settings) -> Self {
         let engine = Engine::start(settings, &Telemetry::new()).unwrap();
         let id = BroadcastId::new("live", "x").unwrap();
         let mut stage = Self { hub: Hub::new(), id, engine, writer: None, epoch: 0, pts_us: 0 };

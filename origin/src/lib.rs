@@ -87,8 +87,8 @@ impl Origin {
     /// WHIP and REST.
     pub fn router(&self) -> Router {
         let Shared { config, hub, engine, ice_servers, registry, viewers, telemetry, .. } = self.shared.clone();
-        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
-        whip.merge(api::router(api::Api { config, hub, registry, recorder: self.recorder.clone(), viewers }))
+        let whip = ingest::webrtc::router(engine.clone(), self.desk.clone(), telemetry.door("whip"), ice_servers);
+        whip.merge(api::router(api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }))
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings

@@ -14,7 +14,7 @@ use axum::{
     http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
-    routing::{delete, get, put},
+    routing::{delete, get, post, put},
 };
 use headwater_common::{
     audience::CountViewers,
@@ -22,6 +22,7 @@ use headwater_common::{
     http::{Admin, NO_STORE, admin_only},
     live::{BroadcastId, Hub},
     registry::{Registry, RegistryError},
+    rtc::{Engine, SayError},
 };
 use serde::Serialize;
 
@@ -31,6 +32,7 @@ use crate::record::{DeleteError, Recorder, SetError};
 pub(crate) struct Api {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     pub(crate) recorder: Recorder,
     pub(crate) viewers: CountViewers,
@@ -47,6 +49,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/active-live-stream-count", get(broadcasts::count_live))
         .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get))
         .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
+        .route("/{app}/rest/v2/broadcasts/{id}/data", post(broadcasts::say))
         .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))
         .route("/{app}/rest/v2/vods/list/{offset}/{size}", get(vods::list))
         .route("/{app}/rest/v2/vods/count", get(vods::count))
@@ -108,6 +111,8 @@ enum ApiError {
     #[error("{0} is not known")]
     Unknown(String),
     #[error(transparent)]
+    Say(#[from] SayError),
+    #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Set(#[from] SetError),
@@ -118,7 +123,7 @@ enum ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Say(_) => StatusCode::BAD_REQUEST,
             Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Delete(DeleteError::InProgress { .. }) => StatusCode::CONFLICT,

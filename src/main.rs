@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
 
     telemetry.watch_hub(hub.clone());
 
-    let engine = rtc::Engine::start(rtc_settings(&config.rtc), &telemetry)?;
+    let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
     let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry);
     let origin = Origin::start(origin::Shared {
@@ -84,9 +84,10 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rtc_settings(config: &config::Rtc) -> rtc::Settings {
-    let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.clone();
-    rtc::Settings { listen, public_ips, shards, sessions_max }
+fn rtc_settings(config: &config::Config) -> rtc::Settings {
+    let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.rtc.clone();
+    let distribution = config.apps.iter().map(|(name, app)| (name.clone(), app.data_from_viewers)).collect();
+    rtc::Settings { listen, public_ips, shards, sessions_max, distribution }
 }
 
 /// The process-wide crypto provider: everything here uses one and the same.

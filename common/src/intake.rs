@@ -54,6 +54,11 @@ impl Intake {
         self.writer.broadcast()
     }
 
+    /// Whether nobody else has taken the broadcast.
+    pub fn holds(&self) -> bool {
+        self.writer.holds()
+    }
+
     /// The publisher said that it is done.
     pub fn finish(self, now_us: i64) {
         self.writer.finish(now_us);

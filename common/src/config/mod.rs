@@ -21,7 +21,7 @@ use serde::Deserialize;
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
 
-use crate::live::Takeover;
+use crate::{live::Takeover, rtc::Distribution};
 
 /// The commented defaults, as `--print-config` shows them.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -108,6 +108,7 @@ pub struct Log {
 pub struct App {
     pub record: bool,
     pub takeover: Takeover,
+    pub data_from_viewers: Distribution,
     pub publish_token: Secret,
 }
 

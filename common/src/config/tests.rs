@@ -78,6 +78,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
     for (text, complaint) in [
         ("[http]\nlisten = \"localhost\"\n", "listen"),
         ("[apps.live]\ntakeover = \"maybe\"\n", "maybe"),
+        ("[apps.live]\ndata_from_viewers = \"maybe\"\n", "maybe"),
         ("[tls]\nkey = \"k.pem\"\n", "only one of them"),
         ("[apps.\"a b\"]\nrecord = true\n", "app contains ' '"),
         ("[rtc]\nice_servers = [{ url = \"http://x\" }]\n", "rtc.ice_servers"),

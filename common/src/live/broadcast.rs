@@ -324,6 +324,11 @@ impl Writer {
         self.epoch
     }
 
+    /// Whether nobody else has taken the broadcast.
+    pub fn holds(&self) -> bool {
+        self.lock().is_ok()
+    }
+
     /// Says what the samples of this kind carry from now on. Must precede the first sample of its kind.
     pub fn announce(&mut self, info: Info) -> Result<(), Fenced> {
         let mut state = self.lock()?;

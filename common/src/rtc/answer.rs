@@ -16,6 +16,7 @@ use str0m::{
 };
 
 use super::{
+    channel,
     formats::Formats,
     roster::Ice,
     sdp::{Offer, SdpError, guarded, in_one_stream, ufrag_of},
@@ -106,6 +107,10 @@ pub(super) fn invite(
         let add = || api.add_media(section, Direction::SendOnly, Some(stream.to_owned()), None, None);
         sends(kind, Accepts::EVERYTHING).then(add)
     });
+    if mids.iter().any(Option::is_some) {
+        // Named as Ant Media's players expect it.
+        api.add_channel(stream.to_owned());
+    }
     let (offer, pending) = api.apply().ok_or(SdpError::NothingToSend)?;
     let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag: String::new() };
     Ok(Agreed { rtc, sdp: offer.to_sdp_string(), peer: Peer::Invited { pending, mids }, ice })
@@ -152,7 +157,7 @@ fn config(cert: Option<&DtlsCert>) -> RtcConfig {
     extensions.set(4, Extension::RtpMid);
     extensions.set(5, Extension::PlayoutDelay);
 
-    let mut config = RtcConfig::new()
+    let mut config = channel::bounded(RtcConfig::new())
         .set_ice_lite(true)
         .set_rtp_mode(true)
         .set_extension_map(extensions)

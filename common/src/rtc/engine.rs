@@ -1,6 +1,7 @@
 //! The front of the room: starts the shards, answers offers, tells who watches.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
@@ -8,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use str0m::{Candidate, config::DtlsCert, crypto::from_feature_flags, net::TcpType};
 use tokio::sync::{oneshot, watch};
@@ -16,6 +18,8 @@ use super::{
     Restarted,
     answer::{answer, invite, sends},
     census::Census,
+    channel::{self, Channels, SayError},
+    exchange::{Distribution, Exchange, Message, To},
     inbox::{Command, Inbox},
     net::{self, Outbox},
     publishing::Publishing,
@@ -44,11 +48,19 @@ pub struct Settings {
     pub shards: usize,
     /// Further viewers are told that the node is full.
     pub sessions_max: usize,
+    /// Who hears what viewers say on data channels, by application; all where nothing is said.
+    pub distribution: BTreeMap<String, Distribution>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: (Ipv6Addr::UNSPECIFIED, 50_000).into(), public_ips: Vec::new(), shards: 0, sessions_max: 20_000 }
+        Self {
+            listen: (Ipv6Addr::UNSPECIFIED, 50_000).into(),
+            public_ips: Vec::new(),
+            shards: 0,
+            sessions_max: 20_000,
+            distribution: BTreeMap::new(),
+        }
     }
 }
 
@@ -118,6 +130,7 @@ pub(super) struct Shared {
     pub(super) address: SocketAddr,
     pub(super) roster: Roster,
     pub(super) inboxes: Vec<Arc<Inbox>>,
+    pub(super) exchange: Arc<Exchange>,
     pub(super) door: Door,
     pub(super) meters: Meters,
     sessions_max: usize,
@@ -152,7 +165,8 @@ impl Shared {
         };
         let card = Card::new(id.clone(), role, ice.clone(), now, crate::clock::now_us());
         let session = card.id.clone();
-        if !self.roster.await_check(Box::new(Session::new(agreed, card, part, now))) {
+        let channels = Channels::new(self.exchange.clone(), id, role);
+        if !self.roster.await_check(Box::new(Session::new(agreed, card, part, channels, now))) {
             self.door.errors.inc();
             return Err(JoinError::Busy);
         }
@@ -200,10 +214,13 @@ impl Engine {
             let help = "Packets that arrived at another shard than their session's";
             registry.register("webrtc_handed_over", help, meters.handed_over.clone());
         });
+        let inboxes: Vec<Arc<Inbox>> = (0..shards).map(|_| Arc::default()).collect();
+        let exchange = Exchange::new(telemetry.door("data"), inboxes.clone(), settings.distribution);
         let shared = Arc::new(Shared {
             address,
             roster: Roster::default(),
-            inboxes: (0..shards).map(|_| Arc::default()).collect(),
+            inboxes,
+            exchange: Arc::new(exchange),
             door: telemetry.door("webrtc"),
             meters,
             sessions_max: settings.sessions_max,
@@ -292,6 +309,19 @@ impl Engine {
         self.0.shared.await_check(*agreed, &id, Part::Publisher(publishing), Instant::now())
     }
 
+    /// Says something to the publisher and all viewers of a broadcast who have a data channel now.
+    pub fn say(&self, broadcast: &BroadcastId, binary: bool, data: Bytes) -> Result<(), SayError> {
+        channel::check(binary, &data)?;
+        self.0.shared.exchange.pass(Message {
+            broadcast: broadcast.clone(),
+            from: None,
+            to: To::Everybody,
+            binary,
+            data,
+        });
+        Ok(())
+    }
+
     /// How far a session has come, while it lasts.
     pub fn state(&self, id: &SessionId) -> Option<watch::Receiver<State>> {
         Some(self.0.shared.roster.card(id)?.state())
@@ -359,6 +389,17 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn panics_for_test(&self) -> u64 {
         self.0.shared.meters.panics.get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn exchange_for_test(&self) -> &Exchange {
+        &self.0.shared.exchange
+    }
+
+    #[cfg(test)]
+    pub(super) fn shard_for_test(&self, id: &SessionId) -> Option<usize> {
+        let roster = &self.0.shared.roster;
+        roster.shard_of(&*roster.card(id)?)
     }
 
     /// All sessions, and how many of them nothing was heard of yet.

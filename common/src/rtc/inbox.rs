@@ -1,7 +1,7 @@
 //! A shard's letter box: everything that other threads have to tell it.
 //!
-//! In: marks (a track has frames, a broadcast changed), commands, packets that arrived elsewhere. Out: all of them, once
-//! per turn. Deliberately absent: media; a shard reads that from the hall itself.
+//! In: marks (a track has frames, a broadcast changed), commands, packets that arrived elsewhere, messages for data
+//! channels. Out: all of them, once per turn; messages as many as the turn has time for. Deliberately absent: media; a shard reads that from the hall itself.
 
 use std::{
     collections::VecDeque,
@@ -16,11 +16,17 @@ use std::{
 use str0m::net::Protocol;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Restarted, SdpError, SessionId, sdp::Fragment, tcp::TcpOut};
+use super::{Restarted, SdpError, SessionId, exchange::Message, sdp::Fragment, tcp::TcpOut};
 
 /// Packets of TCP peers and of sessions that live on another shard. Full means that the shard is overloaded: what
 /// comes then is dropped and counted, and peers repeat themselves.
 const PACKETS_MAX: usize = 4_096;
+/// Messages that wait to be told, and their bytes. Full means that more is said on this node than the shard can tell
+/// beside its media: what comes then is dropped and counted.
+const MESSAGES_MAX: usize = 4_096;
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages about one broadcast that are taken at a time: each listener's stack is driven once for all of them.
+const MESSAGES_AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Packet {
@@ -54,8 +60,15 @@ pub(super) struct Letters {
 }
 
 #[derive(Debug, Default)]
+struct Messages {
+    queue: VecDeque<Arc<Message>>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Inbox {
     letters: Mutex<Letters>,
+    messages: Mutex<Messages>,
     arrived: Notify,
     pub(super) overflowed: AtomicU64,
 }
@@ -77,6 +90,38 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// `false` when full.
+    pub(super) fn message(&self, message: Arc<Message>) -> bool {
+        let mut messages = self.lock_messages();
+        let bytes = messages.bytes + message.data.len();
+        if messages.queue.len() >= MESSAGES_MAX || bytes > WAITING_BYTES_MAX {
+            return false;
+        }
+        messages.bytes = bytes;
+        messages.queue.push_back(message);
+        drop(messages);
+        self.arrived.notify_one();
+        true
+    }
+
+    /// The oldest message, and what was said after it about the same broadcast.
+    pub(super) fn messages(&self) -> Vec<Arc<Message>> {
+        let mut messages = self.lock_messages();
+        let Some(broadcast) = messages.queue.front().map(|message| message.broadcast.clone()) else {
+            return Vec::new();
+        };
+        let same = messages.queue.iter().take(MESSAGES_AT_ONCE).take_while(|message| message.broadcast == broadcast);
+        let count = same.count();
+        let taken: Vec<_> = messages.queue.drain(..count).collect();
+        messages.bytes -= taken.iter().map(|message| message.data.len()).sum::<usize>();
+        taken
+    }
+
+    /// Makes the shard take another turn.
+    pub(super) fn nudge(&self) {
+        self.arrived.notify_one();
+    }
+
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
     }
@@ -84,6 +129,10 @@ impl Inbox {
     /// Swaps with the emptied letters of the last turn, so that no turn allocates.
     pub(super) fn take(&self, letters: &mut Letters) {
         std::mem::swap(&mut *self.lock(), letters);
+    }
+
+    fn lock_messages(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock(&self) -> MutexGuard<'_, Letters> {

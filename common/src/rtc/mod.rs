@@ -6,13 +6,17 @@
 //! (`media::Frame::rtp`); per viewer remains a header, encryption, and its share of a system call.
 //!
 //! What was agreed on is in `answer` (viewers) and `reception` (publishers); what a session does with it in `viewing` and
-//! `publishing`. Deliberately absent: signalling (WHIP, WHEP and others are doors of their own), TURN (ICE over TCP on
-//! the same port serves viewers without UDP), transport-wide congestion feedback for viewers (see `answer`), and codecs.
+//! `publishing`; what publishers and viewers say to each other on data channels in `channel` and `exchange`. Deliberately
+//! absent: signalling (WHIP, WHEP and others are doors of their own), TURN (ICE over TCP on the same port serves viewers
+//! without UDP), transport-wide congestion feedback for viewers (see `answer`), and codecs.
 
 mod answer;
+mod budget;
 mod census;
+mod channel;
 mod clocks;
 mod engine;
+mod exchange;
 mod feed;
 mod formats;
 mod inbox;
@@ -28,7 +32,9 @@ mod shard;
 mod tcp;
 mod viewing;
 
+pub use channel::SayError;
 pub use engine::{Answer, Engine, IceSession, Incoming, JoinError, RestartError, Settings, StartError, check_offer};
+pub use exchange::Distribution;
 pub use roster::{Role, SessionId, SessionStats, State};
 pub use sdp::{Fragment, SDP_BYTES_MAX, SdpError};
 pub use session::End;

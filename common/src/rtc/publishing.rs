@@ -82,6 +82,11 @@ impl Publishing {
         }
     }
 
+    /// Whether nobody else has taken the broadcast.
+    pub(super) fn holds(&self) -> bool {
+        self.intake.as_ref().is_some_and(Intake::holds)
+    }
+
     /// Tells the hall how it ended.
     pub(super) fn end(&mut self, end: End, now_us: i64) {
         if let (Some(intake), End::Asked | End::Left) = (self.intake.take(), end) {

@@ -16,6 +16,7 @@ use str0m::{
 
 use super::{
     answer::STATS_EVERY,
+    channel,
     roster::Ice,
     sdp::{Format, Offer, SdpError, Section, guarded, ufrag_of},
     session::{Agreed, Peer},
@@ -126,8 +127,10 @@ fn config(codecs: CodecConfig, cert: Option<&DtlsCert>) -> RtcConfig {
     extensions.set(4, Extension::RtpMid);
     extensions.set(10, Extension::RtpStreamId);
     extensions.set(11, Extension::RepairedRtpStreamId);
-    let mut config =
-        RtcConfig::new().set_ice_lite(true).set_extension_map(extensions).set_stats_interval(Some(STATS_EVERY));
+    let mut config = channel::bounded(RtcConfig::new())
+        .set_ice_lite(true)
+        .set_extension_map(extensions)
+        .set_stats_interval(Some(STATS_EVERY));
     *config.codec_config() = codecs;
     match cert {
         Some(cert) => config.set_dtls_cert(cert.clone()),

@@ -78,6 +78,10 @@ pub struct SessionStats {
     pub receive_bps: u64,
     /// Of media.
     pub packets_sent: u64,
+    /// Of its data channel. Dropped are those that could not be told it, and those of its own that were too much.
+    pub messages_sent: u64,
+    pub messages_received: u64,
+    pub messages_dropped: u64,
     /// Retransmissions and keyframes that a viewer asked for.
     pub nacks: u64,
     pub plis: u64,
@@ -127,6 +131,9 @@ impl Card {
             send_bps: 0,
             receive_bps: 0,
             packets_sent: 0,
+            messages_sent: 0,
+            messages_received: 0,
+            messages_dropped: 0,
             nacks: 0,
             plis: 0,
             keyframes_asked: 0,

@@ -17,6 +17,8 @@ use str0m::{
 use super::{
     Restarted,
     answer::{Mids, sections},
+    channel::Channels,
+    exchange::Message,
     formats::Formats,
     net::Outbox,
     publishing::Publishing,
@@ -80,6 +82,7 @@ pub(super) struct Session {
     rtc: Rtc,
     pub(super) card: Arc<Card>,
     pub(super) part: Part,
+    pub(super) channels: Channels,
     peer: Peer,
     pub(super) connected: bool,
     timeout: Instant,
@@ -98,12 +101,13 @@ pub(super) enum Part {
 }
 
 impl Session {
-    pub(super) fn new(agreed: Agreed, card: Arc<Card>, part: Part, now: Instant) -> Self {
+    pub(super) fn new(agreed: Agreed, card: Arc<Card>, part: Part, channels: Channels, now: Instant) -> Self {
         let Agreed { rtc, peer, .. } = agreed;
         Self {
             rtc,
             card,
             part,
+            channels,
             peer,
             connected: false,
             timeout: now,
@@ -144,6 +148,27 @@ impl Session {
         self.drive(Input::Timeout(clock.now), outbox)
     }
 
+    /// Others said something.
+    pub(super) fn tell(
+        &mut self,
+        messages: &[Arc<Message>],
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<Outcome, RtcError> {
+        if self.is_replaced() {
+            return Ok(Outcome { over: Some(End::Replaced), ..Outcome::default() });
+        }
+        if !self.channels.tell(messages, &self.card, &mut self.rtc) {
+            return Ok(Outcome::default());
+        }
+        self.drive(Input::Timeout(now), outbox)
+    }
+
+    /// A publisher whose broadcast is another's now. One that sends no media would not learn it from the hall.
+    fn is_replaced(&self) -> bool {
+        matches!(&self.part, Part::Publisher(publishing) if !publishing.holds())
+    }
+
     /// Whether a check was made with this session's credentials.
     pub(super) fn accepts(&self, input: &Input<'_>) -> bool {
         self.rtc.accepts(input)
@@ -151,6 +176,7 @@ impl Session {
 
     /// Feeds the stack one thing and empties it.
     pub(super) fn drive(&mut self, input: Input<'_>, outbox: &mut Outbox) -> Result<Outcome, RtcError> {
+        let (Input::Timeout(now) | Input::Receive(now, _)) = input;
         self.rtc.handle_input(input)?;
         let mut outcome = Outcome::default();
         loop {
@@ -160,7 +186,7 @@ impl Session {
                     break;
                 }
                 Output::Transmit(transmit) => self.transmit(transmit, outbox),
-                Output::Event(event) => self.event(event, &mut outcome),
+                Output::Event(event) => self.event(event, now, &mut outcome),
             }
         }
         if !self.rtc.is_alive() {
@@ -189,7 +215,7 @@ impl Session {
         }
     }
 
-    fn event(&mut self, event: Event, outcome: &mut Outcome) {
+    fn event(&mut self, event: Event, now: Instant, outcome: &mut Outcome) {
         match event {
             Event::Connected => {
                 self.connected = true;
@@ -203,6 +229,10 @@ impl Session {
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.over = Some(End::Vanished),
             Event::Closed => outcome.over = Some(End::Left),
             Event::PeerStats(peer) => self.peer_stats(&peer),
+            Event::ChannelOpen(id, _) => self.channels.opened(id, &mut self.rtc),
+            Event::ChannelData(_) if self.is_replaced() => outcome.over = Some(End::Replaced),
+            Event::ChannelData(data) => self.channels.heard(data, &self.card, &mut self.rtc, now),
+            Event::ChannelClose(id) => self.channels.closed(id),
             event => match &mut self.part {
                 Part::Viewer(viewing) => viewing.event(&event, &self.card, outcome),
                 Part::Publisher(publishing) => publishing.event(event, &mut self.rtc, &self.card, outcome),
@@ -218,6 +248,9 @@ impl Session {
             stats.receive_bps = peer.peer_bytes_rx.saturating_sub(stats.bytes_received) * 8_000 / elapsed_ms;
             (stats.bytes_sent, stats.bytes_received) = (peer.peer_bytes_tx, peer.peer_bytes_rx);
             stats.packets_sent = self.viewing().map_or(0, |viewing| viewing.packets);
+            let messages = self.channels.counts;
+            (stats.messages_sent, stats.messages_received) = (messages.sent, messages.received);
+            stats.messages_dropped = messages.dropped;
             stats.rtt_ms = peer.rtt.map(|rtt| rtt.as_secs_f32() * 1_000.0).or(stats.rtt_ms);
             stats.lost_percent = peer.egress_loss_fraction.map(|loss| loss * 100.0).or(stats.lost_percent);
             if let Some(pair) = &peer.selected_candidate_pair {

@@ -25,6 +25,7 @@ use tokio::io::Interest;
 
 use super::{
     Shared,
+    exchange::Listeners,
     feed::{Audience, Feed},
     inbox::{Command, Inbox, Letters, Mark, Packet},
     net::{Outbox, canonical},
@@ -46,11 +47,15 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// teaches us again.
 const FOREIGN_MAX: usize = 8_192;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Messages for data channels that are told in one turn, whatever waits: media comes first.
+const TOLD_PER_TURN: usize = 512;
 
 struct Slot {
     session: Box<Session>,
     /// A publisher has none.
     audience: Option<usize>,
+    /// It is among the `listeners`.
+    listens: bool,
     /// Of its entry in `timers`; others are stale.
     scheduled: Option<Instant>,
 }
@@ -67,6 +72,7 @@ pub(super) struct Shard {
     foreign: HashMap<SocketAddr, usize>,
     feeds: Slab<Feed>,
     audiences: Slab<Audience>,
+    listeners: Listeners,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     ended: Vec<(usize, End)>,
     housekeeping: Instant,
@@ -80,6 +86,7 @@ impl Shard {
         Self {
             index,
             inbox: shared.inboxes[index].clone(),
+            listeners: Listeners::new(index, shared.exchange.clone()),
             shared,
             outbox,
             sessions: Slab::new(),
@@ -125,6 +132,7 @@ impl Shard {
                 self.obey(command);
             }
             self.fire();
+            self.tell();
             self.bury();
             self.outbox.flush();
             self.count();
@@ -381,7 +389,7 @@ impl Shard {
         let broadcast = session.viewing().map(|viewing| viewing.broadcast.clone());
         let audience = broadcast.map(|broadcast| self.audience(&broadcast));
         let (id, ufrag) = (session.card.id.clone(), session.card.ice().local_ufrag);
-        let key = self.sessions.insert(Slot { session, audience, scheduled: None });
+        let key = self.sessions.insert(Slot { session, audience, listens: false, scheduled: None });
         self.by_id.insert(id, key);
         self.by_ufrag.insert(ufrag, key);
         if let Some(audience) = audience.and_then(|audience| self.audiences.get_mut(audience)) {
@@ -413,7 +421,22 @@ impl Shard {
         key
     }
 
-    // What others ask for.
+    // What others say and ask for.
+
+    /// Passes on what was said about broadcasts, to those of this shard who have a data channel.
+    fn tell(&mut self) {
+        let mut told = 0;
+        while told < TOLD_PER_TURN {
+            let messages = self.inbox.messages();
+            let Some(first) = messages.first() else { return };
+            let (listeners, now) = (self.listeners.of(&first.broadcast), Instant::now());
+            for &key in &listeners {
+                self.act(key, |session, outbox| session.tell(&messages, now, outbox));
+            }
+            told += messages.len() * listeners.len().max(1);
+        }
+        self.inbox.nudge();
+    }
 
     fn obey(&mut self, command: Command) {
         match command {
@@ -464,6 +487,7 @@ impl Shard {
                 } else if outcome.connected || outcome.picture_wanted {
                     self.show_picture(key, outcome.connected);
                 }
+                self.attend(key);
                 self.schedule(key);
             }
             Ok(Err(err)) => {
@@ -475,6 +499,21 @@ impl Shard {
                 self.shared.meters.panics.inc();
                 self.ended.push((key, End::Panicked));
             }
+        }
+    }
+
+    /// Keeps the listeners those who have a data channel.
+    fn attend(&mut self, key: usize) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        let listens = slot.session.channels.listens();
+        if std::mem::replace(&mut slot.listens, listens) == listens {
+            return;
+        }
+        let broadcast = &slot.session.card.broadcast;
+        if listens {
+            self.listeners.join(broadcast, key);
+        } else {
+            self.listeners.leave(broadcast, key);
         }
     }
 
@@ -547,6 +586,9 @@ impl Shard {
                 if audience.sessions.is_empty() {
                     self.audiences.remove(audience_key);
                 }
+            }
+            if slot.listens {
+                self.listeners.leave(&slot.session.card.broadcast, key);
             }
             self.by_address.retain(|_, session| *session != key);
             let card = &slot.session.card;

@@ -63,7 +63,7 @@ fn stage(has_video: bool) -> Stage {
 /// A broadcast that was claimed, and nothing more.
 fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings = headwater_common::rtc::Settings { listen, public_ips: Vec::new(), shards: 1, sessions_max };
+    let settings = headwater_common::rtc::Settings { listen, shards: 1, sessions_max, ..Default::default() };
     let engine = Engine::start(settings, &Telemetry::new()).unwrap();
     let hub = Hub::new();
     let id = BroadcastId::new("live", "x").unwrap();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use axum::{
     Json,
+    body::Bytes,
     extract::{Path, State},
     response::IntoResponse,
 };
@@ -160,6 +161,20 @@ pub(super) async fn set_recording(
     let id = api.id(&app, &stream)?;
     api.recorder.set(&id, on).await?;
     tracing::info!(broadcast = %id, on, "recording switched by REST");
+    Ok(Json(Outcome::done(stream)))
+}
+
+/// Tells the text to all who publish or watch by WebRTC and have a data channel now.
+pub(super) async fn say(
+    State(api): State<Api>,
+    Path((app, stream)): Path<(String, String)>,
+    text: Bytes,
+) -> Result<Json<Outcome>, ApiError> {
+    let id = api.id(&app, &stream)?;
+    if !api.hub.get(&id).is_some_and(|broadcast| broadcast.status() != Status::Ended) {
+        return Err(ApiError::Unknown(id.to_string()));
+    }
+    api.engine.say(&id, false, text)?;
     Ok(Json(Outcome::done(stream)))
 }
 

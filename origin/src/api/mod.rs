@@ -15,7 +15,7 @@ use axum::{
     http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
-    routing::{delete, get, put},
+    routing::{delete, get, post, put},
 };
 use headwater_common::{
     audience::CountViewers,
@@ -23,7 +23,7 @@ use headwater_common::{
     http::{Admin, NO_STORE, admin_only, admin_to_change},
     live::{BroadcastId, Hub},
     registry::{Registry, RegistryError},
-    rtc::Engine,
+    rtc::{Engine, SayError},
 };
 use serde::Serialize;
 
@@ -53,6 +53,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/active-live-stream-count", get(broadcasts::count_live))
         .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get))
         .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
+        .route("/{app}/rest/v2/broadcasts/{id}/data", post(broadcasts::say))
         .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))
         .route("/{app}/rest/v2/vods/list/{offset}/{size}", get(vods::list))
         .route("/{app}/rest/v2/vods/count", get(vods::count))
@@ -115,6 +116,8 @@ enum ApiError {
     #[error("{0} is not known")]
     Unknown(String),
     #[error(transparent)]
+    Say(#[from] SayError),
+    #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Set(#[from] SetError),
@@ -125,7 +128,7 @@ enum ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Say(_) => StatusCode::BAD_REQUEST,
             Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Delete(DeleteError::InProgress { .. }) => StatusCode::CONFLICT,

@@ -17,6 +17,7 @@ use str0m::{
     rtp::RtpPacket,
 };
 
+mod channels;
 mod codecs;
 mod invite;
 mod publish;
@@ -64,7 +65,10 @@ impl Stage {
 
     fn listening(listen: &str, shards: usize) -> Self {
         let listen = listen.parse().unwrap();
-        let settings = Settings { listen, public_ips: Vec::new(), shards, sessions_max: 100 };
+        Self::with(Settings { listen, shards, sessions_max: 100, ..Settings::default() })
+    }
+
+    fn with(settings: Settings) -> Self {
         let telemetry = Telemetry::new();
         let engine = Engine::start(settings, &telemetry).unwrap();
         let id = BroadcastId::new("live", "x").unwrap();

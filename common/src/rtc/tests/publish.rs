@@ -46,13 +46,13 @@ fn annex_b(keyframe: bool, bytes: usize) -> Vec<u8> {
 
 impl Stage {
     /// A hall without a publisher.
-    fn empty(shards: usize) -> Self {
+    pub(super) fn empty(shards: usize) -> Self {
         let mut stage = Self::new(shards);
         stage.writer.take().unwrap().finish(crate::clock::now_us());
         stage
     }
 
-    fn claim(&mut self) -> Intake {
+    pub(super) fn claim(&mut self) -> Intake {
         self.epoch += 1;
         let publisher = Publisher { protocol: "webrtc", remote: String::new(), agent: String::new() };
         let claim = Claim { epoch: self.epoch, next_gop: 0, discontinuity: 0, publisher };

@@ -392,7 +392,10 @@ fn who_leaves_is_forgotten() {
 fn an_invited_viewer_may_do_without_a_channel() {
     let mut stage = Stage::new(1);
     stage.gop(3);
-    let without = |answer: &str| answer.replace("m=application 9", "m=application 0");
+    let without = |answer: &str| {
+        assert!(answer.contains("m=application 9 "), "{answer}");
+        answer.replace("m=application 9 ", "m=application 0 ")
+    };
     let mut viewer = Talker::invited(&stage, without);
     until([&mut viewer], "it is connected", |_| stage.engine.sessions(&stage.id)[0].connected);
     stage.engine.say(&stage.id, false, Bytes::from_static(b"anybody?")).unwrap();

@@ -29,6 +29,7 @@ try {
     heard: await Promise.all(everybody.map((page) => page.evaluate(() => heard))),
     size: await publisher.evaluate(() => connection.sctp.maxMessageSize),
     rest: { status: rest.status, answer: await rest.json() },
+    messages: await messages(),
     pictures: await Promise.all(viewers.map((page) => page.evaluate(pictures))),
   };
 } catch (error) {
@@ -39,6 +40,16 @@ console.log(JSON.stringify(report));
 await close();
 foreign.close();
 process.exit();
+
+/** What REST counts by session, once it has counted all: the publisher first. */
+async function messages() {
+  for (const limit = Date.now() + 15_000; ; ) {
+    const sessions = await (await fetch(`${address}/${app}/rest/v2/broadcasts/${id}/webrtc-client-stats/0/50`)).json();
+    const counts = sessions.map(({ messagesSent, messagesReceived, messagesDropped }) => [messagesSent, messagesReceived, messagesDropped]);
+    if (Date.now() > limit || counts.flat().reduce((sum, count) => sum + count, 0) === 14) return counts;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
 
 /** A page with `connection`, `channel` (open) and `heard`. */
 async function join(door) {

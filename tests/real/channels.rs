@@ -21,6 +21,7 @@ fn browsers_that_publish_and_watch_talk_to_each_other() {
         assert_eq!(report["heard"][2], json!([muted, bytes, "grüße 👋", "from REST"]), "the other viewer");
         assert_eq!(report["size"], 65_536);
         assert_eq!((&report["rest"]["status"], &report["rest"]["answer"]["success"]), (&json!(200), &json!(true)));
+        assert_eq!(report["messages"], json!([[2, 3, 1], [3, 1, 0], [4, 0, 0]]), "by session: sent, received, dropped");
         let data = |name: &str| server.metric(name, "door=\"data\"");
         assert_eq!((data("headwater_received_total"), data("headwater_sent_total")), (4.0, 9.0));
         assert_eq!((data("headwater_dropped_total"), data("headwater_errors_total")), (1.0, 0.0));

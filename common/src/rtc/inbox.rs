@@ -1,7 +1,8 @@
 //! A shard's letter box: everything that other threads have to tell it.
 //!
 //! In: marks (a track has frames, a broadcast changed), commands, packets that arrived elsewhere, messages for data
-//! channels. Out: all of them, once per turn; messages as many as the turn has time for. Deliberately absent: media; a shard reads that from the hall itself.
+//! channels. Out: all of them, once per turn; messages as many as the turn has time for. Deliberately absent: media; a
+//! shard reads that from the hall itself.
 
 use std::{
     collections::VecDeque,

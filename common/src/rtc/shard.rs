@@ -451,6 +451,13 @@ impl Shard {
                 self.follow_broadcast(key);
                 self.act(key, |session, outbox| session.drive(Input::Timeout(Instant::now()), outbox));
             }
+            Command::Enable { id, kind, enabled } => {
+                let Some(&key) = self.by_id.get(&id) else { return };
+                let Some(slot) = self.sessions.get_mut(key) else { return };
+                if slot.session.enable(kind, enabled) && enabled && kind == Kind::Video {
+                    self.show_picture(key, true);
+                }
+            }
             Command::Restart { id, fragment, reply } => {
                 let Some(slot) = self.by_id.get(&id).and_then(|&key| self.sessions.get_mut(key)) else { return };
                 let restarted = slot.session.restart(&fragment).map(|(ice, restarted)| {

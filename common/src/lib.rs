@@ -16,6 +16,7 @@ pub mod registry;
 pub mod rtc;
 pub mod store;
 pub mod telemetry;
+pub mod waiting;
 pub mod wish;
 
 #[doc(hidden)]

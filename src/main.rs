@@ -14,6 +14,7 @@ use anyhow::Context;
 use axum::{Router, middleware};
 use clap::Parser;
 use headwater_common::{
+    antmedia::{self, Signalling},
     config, http,
     ice_servers::IceServers,
     live::Hub,
@@ -55,8 +56,8 @@ async fn main() -> anyhow::Result<()> {
     let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry);
     let origin = Origin::start(origin::Shared {
         config: config.clone(),
-        hub,
-        engine,
+        hub: hub.clone(),
+        engine: engine.clone(),
         ice_servers: ice_servers.clone(),
         registry,
         store,
@@ -66,7 +67,19 @@ async fn main() -> anyhow::Result<()> {
         viewers: edge.count_viewers(),
     })?;
 
+    let signalling = Signalling::new(antmedia::Shared {
+        apps: config.apps.keys().cloned().collect(),
+        engine,
+        hub,
+        node: node.clone(),
+        ice_servers: ice_servers.clone(),
+        claim: origin.claim(),
+        describe: origin.describe(),
+        door: telemetry.door("antmedia"),
+    });
+
     let router = Router::new()
+        .merge(signalling.router())
         .merge(origin.serve_recordings(edge.router()))
         .merge(origin.router())
         .merge(pages::router())
@@ -79,6 +92,7 @@ async fn main() -> anyhow::Result<()> {
 
     stop_signal(tls).await?;
     node.stop();
+    signalling.finish().await;
     origin.finish().await;
     server.await??;
     Ok(())

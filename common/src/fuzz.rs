@@ -1,10 +1,14 @@
 //! Doors for fuzzers: every parser of what a peer or a disk hands us. In: any bytes. Out: nothing, or a panic that names
 //! a broken promise. Deliberately absent: corpora and the fuzzer itself.
 
-use std::io::Cursor;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Cursor,
+};
 
 use bytes::Bytes;
 
+use crate::antmedia::{Action, Ending, Machine, Outcome, Refusal};
 use crate::fmp4::progressive::rewrite;
 use crate::fmp4::read::complete_len;
 use crate::fmp4::{Fragment, TrackSpec, init};
@@ -124,6 +128,62 @@ pub fn mp4_recover(data: &[u8]) {
     if let Ok(summary) = rewrite(Cursor::new(data), &mut output) {
         assert_eq!((summary.bytes, summary.torn_bytes), (output.len() as u64, data.len() as u64 - end));
         assert!(summary.fragments > 0 && summary.samples > 0);
+    }
+}
+
+/// A socket's conversation, a line each: what a client says, or `!` with two digits: which of the streams so far meets
+/// what. However it goes, replies are short JSON, and a stream has one place on a socket.
+pub fn antmedia(data: &[u8]) {
+    let mut machine = Machine::new("live");
+    let (mut tickets, mut open, mut closed) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    for line in String::from_utf8_lossy(data).lines() {
+        let digits = line.strip_prefix('!').map(|digits| digits.chars().filter_map(|c| c.to_digit(10)));
+        let met = digits.and_then(|mut digits| Some((*tickets.get(digits.next()? as usize)?, digits.next()?)));
+        let actions = match met {
+            Some((ticket, outcome)) => machine.outcome(ticket, outcome_of(outcome)),
+            None => machine.receive(line),
+        };
+        assert!((met.is_some() || actions.len() <= 2) && actions.len() <= 4, "{actions:?}");
+        for action in actions {
+            match action {
+                Action::Send(reply) => {
+                    let text = reply.text();
+                    assert!(text.len() < 1024, "{text}");
+                    let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                    assert!(read["command"].is_string(), "{text}");
+                }
+                Action::Publish { ticket, stream, .. } | Action::Invite { ticket, stream } => {
+                    assert!(!closed.contains(&ticket) && !open.contains_key(&ticket), "a ticket is used once");
+                    assert!(open.values().all(|other| *other != stream), "{stream} twice");
+                    open.insert(ticket, stream);
+                    tickets.push(ticket);
+                    assert!(open.len() <= 64);
+                }
+                Action::Accept { ticket, .. } | Action::Quality { ticket, .. } | Action::Enable { ticket, .. } => {
+                    assert!(open.contains_key(&ticket));
+                }
+                Action::Close(ticket) => {
+                    open.remove(&ticket);
+                    let late = met.is_some_and(|(met, _)| met == ticket);
+                    assert!(closed.insert(ticket) || late, "closed twice");
+                }
+                Action::Look { .. } | Action::ListIceServers => {}
+            }
+        }
+    }
+}
+
+fn outcome_of(digit: u32) -> Outcome {
+    match digit {
+        0 => Outcome::Answer("v=0".to_owned()),
+        1 => Outcome::Offer("v=0\r\na=mid:0\r\na=mid:1".to_owned()),
+        2 => Outcome::Absent,
+        3 => Outcome::Live,
+        4 => Outcome::Refused(Refusal::Sdp("no".to_owned())),
+        5 => Outcome::Refused(Refusal::Stopping),
+        6 => Outcome::Running,
+        7 => Outcome::Ended(Ending::Over),
+        _ => Outcome::Ended(Ending::Replaced),
     }
 }
 
@@ -272,6 +332,25 @@ mod tests {
         let keyframe: &[u8] = &[0x82, 0x49, 0x83, 0x42, 0x20, 0x27, 0xf0, 0x16, 0x70, 0];
         let vp8: &[u8] = &[0x10, 2, 0, 0x9d, 1, 0x2a, 0x80, 2, 0xe0, 1, 0xff];
         hammer(vp9, ROUNDS / 4, &[keyframe, vp8, &[0, 21, 0x82, 5, 6, 5, 0, 0]]);
+    }
+
+    #[test]
+    fn conversations() {
+        let said = |names: &str| names.replace("SAY", r#"{"streamId":"s","command":"#).replace(';', "}\n").into_bytes();
+        let publisher = said(
+            r#"SAY"publish";SAY"takeConfiguration","type":"offer","sdp":"v=0";!00
+!06
+SAY"publish";SAY"play";!09
+SAY"stop";SAY"takeCandidate","label":0;"#,
+        );
+        let player = said(
+            r#"SAY"play";!02
+SAY"play";!11
+SAY"takeConfiguration","type":"answer","sdp":"v=0";!16
+SAY"forceStreamQuality","streamHeight":"720";SAY"enableTrack","enabled":false;!17
+SAY"stop";"#,
+        );
+        hammer(antmedia, ROUNDS / 4, &[&publisher, &player]);
     }
 
     #[test]

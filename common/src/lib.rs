@@ -1,5 +1,6 @@
 //! What both roles need: frames and codecs (`media`), the hall where they meet (`live`), and the machine around them.
 
+pub mod antmedia;
 pub mod audience;
 pub mod clock;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod registry;
 pub mod rtc;
 pub mod store;
 pub mod telemetry;
+pub mod waiting;
 pub mod wish;
 
 #[doc(hidden)]

@@ -23,7 +23,7 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
+    antmedia, audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
     registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
@@ -86,9 +86,25 @@ impl Origin {
 
     /// WHIP and REST.
     pub fn router(&self) -> Router {
-        let Shared { config, hub, engine, ice_servers, registry, viewers, telemetry, .. } = self.shared.clone();
-        let whip = ingest::webrtc::router(engine.clone(), self.desk.clone(), telemetry.door("whip"), ice_servers);
-        whip.merge(api::router(api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }))
+        let Shared { engine, ice_servers, telemetry, .. } = self.shared.clone();
+        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
+        whip.merge(api::router(self.api()))
+    }
+
+    fn api(&self) -> api::Api {
+        let Shared { config, hub, engine, registry, viewers, .. } = self.shared.clone();
+        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }
+    }
+
+    /// For publishers that come by Ant Media's signalling.
+    pub fn claim(&self) -> antmedia::Claim {
+        ingest::webrtc::claim(self.desk.clone())
+    }
+
+    /// Broadcasts as REST shows them.
+    pub fn describe(&self) -> antmedia::Describe {
+        let api = self.api();
+        Arc::new(move |id| api.describe(id))
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings

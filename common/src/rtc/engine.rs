@@ -309,6 +309,18 @@ impl Engine {
         self.0.shared.await_check(*agreed, &id, Part::Publisher(publishing), Instant::now())
     }
 
+    /// Sends a viewer picture or sound, or stops sending it. A session that is over is left alone.
+    pub fn enable(&self, id: &SessionId, kind: Kind, enabled: bool) {
+        let shared = &self.0.shared;
+        let Some(card) = shared.roster.card(id) else { return };
+        let set = |session: &mut Session| session.enable(kind, enabled);
+        if shared.roster.with_pending(&card.ice().local_ufrag, set).is_none()
+            && let Some(shard) = shared.roster.shard_of(&card)
+        {
+            shared.inboxes[shard].command(Command::Enable { id: id.clone(), kind, enabled });
+        }
+    }
+
     /// Says something to the publisher and all viewers of a broadcast who have a data channel now.
     pub fn say(&self, broadcast: &BroadcastId, binary: bool, data: Bytes) -> Result<(), SayError> {
         channel::check(binary, &data)?;

@@ -18,6 +18,7 @@ use str0m::net::Protocol;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Restarted, SdpError, SessionId, exchange::Message, sdp::Fragment, tcp::TcpOut};
+use crate::media::Kind;
 
 /// Packets of TCP peers and of sessions that live on another shard. Full means that the shard is overloaded: what
 /// comes then is dropped and counted, and peers repeat themselves.
@@ -42,6 +43,7 @@ pub(super) struct Packet {
 pub(super) enum Command {
     Close(SessionId),
     Accept { id: SessionId, answer: String, reply: oneshot::Sender<Result<(), SdpError>> },
+    Enable { id: SessionId, kind: Kind, enabled: bool },
     Restart { id: SessionId, fragment: Fragment, reply: oneshot::Sender<Result<Restarted, SdpError>> },
     Stop,
 }

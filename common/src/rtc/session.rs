@@ -25,7 +25,7 @@ use super::{
     roster::{Card, Ice, PENDING_PATIENCE, State},
     sdp::{self, Fragment, SdpError},
     tcp::TcpOut,
-    viewing::{Clock, Viewing},
+    viewing::{Clock, Viewing, index},
 };
 use crate::media::Kind;
 
@@ -311,6 +311,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether this changes what is sent.
+    pub(super) fn enable(&mut self, kind: Kind, enabled: bool) -> bool {
+        self.viewing_mut().is_some_and(|(viewing, _)| viewing.enable(index(kind), enabled))
     }
 
     /// Over: tells everybody but the peer.

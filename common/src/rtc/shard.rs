@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, VecDeque},
     io::IoSliceMut,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -74,7 +74,8 @@ pub(super) struct Shard {
     audiences: Slab<Audience>,
     listeners: Listeners,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    ended: Vec<(usize, End)>,
+    /// In the order of their reasons: the first is what happened, others follow from it.
+    ended: VecDeque<(usize, End)>,
     housekeeping: Instant,
     received: u64,
     frames: Vec<Arc<Frame>>,
@@ -97,7 +98,7 @@ impl Shard {
             feeds: Slab::new(),
             audiences: Slab::new(),
             timers: BinaryHeap::new(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             housekeeping: Instant::now(),
             received: 0,
             frames: Vec::new(),
@@ -450,6 +451,13 @@ impl Shard {
                 self.follow_broadcast(key);
                 self.act(key, |session, outbox| session.drive(Input::Timeout(Instant::now()), outbox));
             }
+            Command::Enable { id, kind, enabled } => {
+                let Some(&key) = self.by_id.get(&id) else { return };
+                let Some(slot) = self.sessions.get_mut(key) else { return };
+                if slot.session.enable(kind, enabled) && enabled && kind == Kind::Video {
+                    self.show_picture(key, true);
+                }
+            }
             Command::Restart { id, fragment, reply } => {
                 let Some(slot) = self.by_id.get(&id).and_then(|&key| self.sessions.get_mut(key)) else { return };
                 let restarted = slot.session.restart(&fragment).map(|(ice, restarted)| {
@@ -483,7 +491,7 @@ impl Shard {
         match catch_unwind(AssertUnwindSafe(|| act(session, outbox))) {
             Ok(Ok(outcome)) => {
                 if let Some(end) = outcome.over {
-                    self.ended.push((key, end));
+                    self.ended.push_back((key, end));
                 } else if outcome.connected || outcome.picture_wanted {
                     self.show_picture(key, outcome.connected);
                 }
@@ -492,12 +500,12 @@ impl Shard {
             }
             Ok(Err(err)) => {
                 tracing::debug!(session = %slot.session.card.id, %err, "WebRTC session failed");
-                self.ended.push((key, End::Failed));
+                self.ended.push_back((key, End::Failed));
             }
             Err(_) => {
                 tracing::error!(session = %slot.session.card.id, "WebRTC session panicked");
                 self.shared.meters.panics.inc();
-                self.ended.push((key, End::Panicked));
+                self.ended.push_back((key, End::Panicked));
             }
         }
     }
@@ -553,7 +561,7 @@ impl Shard {
             let Some(slot) = self.sessions.get_mut(key).filter(|slot| slot.scheduled == Some(at)) else { continue };
             slot.scheduled = None;
             if slot.session.expired(clock.now) {
-                self.ended.push((key, End::Vanished));
+                self.ended.push_back((key, End::Vanished));
             } else if slot.session.deadline() <= clock.now {
                 self.act(key, |session, outbox| session.flush(&clock, outbox));
             } else {
@@ -571,7 +579,7 @@ impl Shard {
     }
 
     fn bury(&mut self) {
-        while let Some((key, end)) = self.ended.pop() {
+        while let Some((key, end)) = self.ended.pop_front() {
             let Some(mut slot) = self.sessions.try_remove(key) else { continue };
             slot.session.end(end, Instant::now(), &mut self.outbox);
             for out in slot.session.viewing().iter().flat_map(|viewing| viewing.outs.iter().flatten()) {

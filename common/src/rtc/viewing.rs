@@ -53,6 +53,8 @@ pub(super) struct Out {
     /// Nothing can be decoded before the next keyframe.
     waiting: bool,
     clock: Outgoing,
+    /// The viewer wants it.
+    enabled: bool,
     /// The peer takes the playout-delay extension.
     delay: bool,
 }
@@ -142,7 +144,7 @@ impl Viewing {
             }
             let ssrc = stream.ssrc();
             let clock = Outgoing::new(if index == VIDEO { 90_000 } else { 48_000 }, *ssrc);
-            Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, delay })
+            Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, enabled: true, delay })
         });
     }
 
@@ -173,6 +175,10 @@ impl Viewing {
         } else if out.feed != Some(feed) || (out.waiting && !frame.keyframe) {
             return None;
         }
+        if !out.enabled {
+            out.waiting = true;
+            return left;
+        }
         out.waiting = false;
         match index {
             AUDIO => {
@@ -198,7 +204,7 @@ impl Viewing {
     /// as if it had been taken just now, so that the player catches up at once instead of staying late.
     pub(super) fn catch_up(&mut self, gop: &[Arc<Frame>], rate: i64) {
         let Some(out) = self.outs[VIDEO].as_mut() else { return };
-        if !gop.first().is_some_and(|frame| frame.keyframe) {
+        if !out.enabled || !gop.first().is_some_and(|frame| frame.keyframe) {
             return;
         }
         self.rate = rate;
@@ -219,6 +225,16 @@ impl Viewing {
             return false;
         }
         self.replayed = Some(now);
+        true
+    }
+
+    /// What the viewer does not want is not sent. Returns whether this is news.
+    pub(super) fn enable(&mut self, index: usize, enabled: bool) -> bool {
+        let Some(out) = self.outs[index].as_mut().filter(|out| out.enabled != enabled) else { return false };
+        out.enabled = enabled;
+        if index == VIDEO && !enabled {
+            self.queue.clear();
+        }
         true
     }
 

@@ -4,10 +4,7 @@
 //! Players take 400 as "make me an offer" and 406 as "drop a track", so a missing stream is always 404, and so is one
 //! whose publisher has not said yet what it sends: players take that as "try again".
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -21,16 +18,9 @@ use headwater_common::{
     clock,
     ice_servers::IceServers,
     live::{Broadcast, BroadcastId, Hub, Status},
-    media::{Accepts, Delivery, Kind},
     rtc::{Engine, Role},
-    wish,
+    waiting, wish,
 };
-use tokio::time::{Instant, timeout_at};
-
-/// A publisher says what it sends within this after it was let in.
-const START_PATIENCE: Duration = Duration::from_secs(3);
-/// The headers of picture and sound, and the conversion of the sound, come one after the other.
-const SECOND_PATIENCE: Duration = Duration::from_millis(300);
 
 struct Whep {
     engine: Engine,
@@ -58,7 +48,7 @@ async fn view(
         Ok(offer) => offer,
         Err(response) => return *response,
     };
-    settle(&broadcast).await;
+    waiting::until_complete(&broadcast).await;
     if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() {
         let text = format!("{} sends no picture and no sound yet.", broadcast.id());
         return wish::retry_later(StatusCode::NOT_FOUND, text);
@@ -69,36 +59,6 @@ async fn view(
     };
     tracing::info!(broadcast = %broadcast.id(), session = %answer.session, agent = wish::agent(&headers), "WHEP viewer");
     wish::created(&format!("/{app}/whep/{id}"), answer, whep.ice_servers.links(clock::now_us()))
-}
-
-/// Waits, for a moment, until a broadcast that has just begun has the tracks it is going to have: a player that came in
-/// between would be answered without sound, or be told that WebRTC is not for it.
-async fn settle(broadcast: &Broadcast) {
-    let mut news = broadcast.watch();
-    let limit = Instant::now() + START_PATIENCE;
-    let mut second = None;
-    loop {
-        let chosen = [Kind::Video, Kind::Audio]
-            .map(|kind| broadcast.choose(kind, Delivery::WebRtc(Accepts::EVERYWHERE)).is_some());
-        // What an older broadcast has not got, it will not get.
-        let older = !broadcast.tracks().is_empty() && age_us(broadcast) > START_PATIENCE.as_micros() as i64;
-        if older || chosen == [true; 2] || broadcast.status() == Status::Ended {
-            return;
-        }
-        if chosen != [false; 2] {
-            second.get_or_insert_with(|| Instant::now() + SECOND_PATIENCE);
-        }
-        let until = second.map_or(limit, |second| limit.min(second));
-        if !matches!(timeout_at(until, news.changed()).await, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
-/// How long ago the present publisher took it.
-fn age_us(broadcast: &Broadcast) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_micros() as i64 - broadcast.epoch_began_us()
 }
 
 impl Whep {

@@ -164,6 +164,15 @@ pub(super) async fn set_recording(
     Ok(Json(Outcome::done(stream)))
 }
 
+/// A registry that fails costs the past only.
+pub(super) fn describe_as_text(api: &Api, id: &BroadcastId) -> Option<String> {
+    let row = api.registry.get(id).unwrap_or_else(|error| {
+        tracing::error!(broadcast = %id, %error, "the registry was not read");
+        None
+    });
+    serde_json::to_string(&describe(api, id, row)?).ok()
+}
+
 /// Tells the text to all who publish or watch by WebRTC and have a data channel now.
 pub(super) async fn say(
     State(api): State<Api>,

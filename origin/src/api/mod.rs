@@ -143,6 +143,11 @@ impl IntoResponse for ApiError {
 }
 
 impl Api {
+    /// JSON, for other ways to ask than HTTP.
+    pub(crate) fn describe(&self, id: &BroadcastId) -> Option<String> {
+        broadcasts::describe_as_text(self, id)
+    }
+
     fn id(&self, app: &str, stream: &str) -> Result<BroadcastId, ApiError> {
         self.app(app)?;
         BroadcastId::new(app, stream).map_err(|error| ApiError::Invalid(error.to_string()))

@@ -305,6 +305,28 @@ fn a_publisher_that_vanishes_leaves_nothing_but_an_interrupted_broadcast() {
 }
 
 #[test]
+fn a_goodbye_counts_whatever_follows_it() {
+    let mut stage = Stage::empty(1);
+    let broadcast = stage.broadcast();
+    let mut sender = Sender::join(&mut stage, &[]);
+    sender.until("pictures are in the hall", |_| frames(&broadcast, Kind::Video) > 5);
+    let state = stage.engine.state(&sender.session).unwrap();
+    sender.rtc.close().unwrap();
+    sender.drain();
+    // The shard takes them all at once.
+    for _ in 0..50 {
+        sender.socket.send_to(&[0x80; 64], stage.engine.address()).unwrap();
+    }
+    let limit = Instant::now() + PATIENCE;
+    while *state.borrow() == State::Connected {
+        assert!(Instant::now() < limit, "still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(*state.borrow(), State::Ended(End::Left));
+    assert_eq!(broadcast.status(), Status::Ended);
+}
+
+#[test]
 fn a_publisher_that_is_replaced_is_told() {
     let mut stage = Stage::empty(1);
     let broadcast = stage.broadcast();

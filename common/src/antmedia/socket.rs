@@ -1,0 +1,366 @@
+//! One client's socket: the loop around the protocol.
+//!
+//! In: text messages, and what becomes of the client's streams. Out: replies; sessions begin and end in the engine.
+//! Nothing queues here: while a reply is being taken nothing is read, and a client that does not take it is gone. What
+//! happens meanwhile is a value that is looked at again. Deliberately absent: the protocol.
+//!
+//! A socket that closes ends no media: its client has gone for good and its media with it (RFC 7675), or it comes
+//! back within seconds.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use super::{Action, Ending, Found, Look, Machine, Outcome, Refusal, Rendition, Shared, Ticket};
+use crate::{
+    clock,
+    intake::Intake,
+    live::{Broadcast, BroadcastId, Publisher, Status},
+    media::{Accepts, Delivery, Kind, Shape},
+    rtc::{End, JoinError, RestartError, SessionId, State},
+    waiting,
+};
+
+/// The SDK pings every three seconds; browsers let background pages do so once a minute.
+const SILENT_MAX: Duration = Duration::from_secs(150);
+/// A client that does not take a reply in this time is gone.
+const SEND_MAX: Duration = Duration::from_secs(10);
+/// A publisher's SDK whose socket broke ends its stream and is back in a second: its viewers stay so long.
+const RETURN_WITHIN: Duration = Duration::from_secs(3);
+/// What a client says beyond this, per turn, waits in its connection. A publisher's start is twenty messages.
+const MESSAGES_PER_TURN: u32 = 100;
+const TURN: Duration = Duration::from_secs(1);
+
+/// The client has gone, or is to go.
+struct Gone;
+
+/// What a stream's watcher saw.
+enum News {
+    /// Somebody publishes it now.
+    Live,
+    /// It can be offered.
+    Complete(Arc<Broadcast>),
+    State(State),
+    /// What is played has ended.
+    Over,
+}
+
+/// What lies behind a ticket.
+#[derive(Default)]
+struct Held {
+    watcher: Option<AbortHandle>,
+    session: Option<SessionId>,
+    /// What is played.
+    broadcast: Option<Arc<Broadcast>>,
+}
+
+pub(super) struct Socket<'a> {
+    web: WebSocket,
+    machine: Machine,
+    publisher: Publisher,
+    shared: &'a Shared,
+    held: HashMap<Ticket, Held>,
+    /// They only watch: dropping one undoes nothing. One at a time for each ticket.
+    watchers: JoinSet<(Ticket, News)>,
+}
+
+impl<'a> Socket<'a> {
+    pub(super) fn new(web: WebSocket, app: String, publisher: Publisher, shared: &'a Shared) -> Self {
+        let (held, watchers) = (HashMap::new(), JoinSet::new());
+        Self { web, machine: Machine::new(app), publisher, shared, held, watchers }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut turn = interval(TURN);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut messages, mut heard, mut stopping) = (0, Instant::now(), false);
+        loop {
+            let actions = tokio::select! {
+                _ = turn.tick() => {
+                    messages = 0;
+                    if heard.elapsed() > SILENT_MAX {
+                        return self.close(close_code::POLICY, "nothing was said for too long").await;
+                    }
+                    Vec::new()
+                }
+                () = self.shared.node.stopping(), if !stopping => {
+                    stopping = true;
+                    self.machine.drain()
+                }
+                Some(seen) = self.watchers.join_next() => match seen {
+                    Ok((ticket, news)) => self.news(ticket, news),
+                    // The ticket was let go of.
+                    Err(_) => Vec::new(),
+                },
+                message = self.web.recv(), if messages < MESSAGES_PER_TURN => {
+                    (messages, heard) = (messages + 1, Instant::now());
+                    match message {
+                        Some(Ok(Message::Text(text))) => self.machine.receive(&text),
+                        // A goodbye is answered by the next read, which then has nothing more to tell.
+                        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => Vec::new(),
+                        Some(Ok(Message::Binary(_))) => {
+                            return self.close(close_code::UNSUPPORTED, "only text is understood here").await;
+                        }
+                        Some(Err(_)) | None => return,
+                    }
+                }
+            };
+            if let Err(Gone) = self.apply(actions).await {
+                return;
+            }
+        }
+    }
+
+    async fn apply(&mut self, actions: Vec<Action>) -> Result<(), Gone> {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Send(reply) => self.send(reply.text()).await?,
+                Action::Publish { ticket, stream, token, offer } => {
+                    let outcome = self.publish(ticket, stream, token, &offer).await;
+                    actions.extend(self.machine.outcome(ticket, outcome));
+                }
+                Action::Invite { ticket, stream } => actions.extend(self.look_for(ticket, stream)),
+                Action::Accept { ticket, answer } => {
+                    if let Some(outcome) = self.accept(ticket, &answer).await {
+                        actions.extend(self.machine.outcome(ticket, outcome));
+                    }
+                }
+                Action::Enable { ticket, kind, enabled } => {
+                    if let Some(session) = self.session(ticket) {
+                        self.shared.engine.enable(&session, kind, enabled);
+                    }
+                }
+                // There is one quality to send.
+                Action::Quality { .. } => {}
+                Action::Close(ticket) => self.let_go(ticket),
+                Action::Look { stream, what } => {
+                    self.send(Machine::found(&stream, self.find(&stream, what)).text()).await?
+                }
+                Action::ListIceServers => {
+                    let servers = self.shared.ice_servers.for_client(clock::now_us());
+                    self.send(Machine::ice_servers(&servers).text()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), Gone> {
+        match timeout(SEND_MAX, self.web.send(Message::Text(text.into()))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+
+    async fn close(mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+        // Whether the client still hears it is its own affair.
+        let _ = timeout(SEND_MAX, self.web.send(Message::Close(Some(frame)))).await;
+    }
+
+    /// The offer is looked at before the broadcast is claimed: one that can't be taken must not end somebody else's
+    /// stream.
+    async fn publish(&mut self, ticket: Ticket, stream: BroadcastId, token: String, offer: &str) -> Outcome {
+        let Shared { engine, claim, door, .. } = self.shared;
+        let remote = self.publisher.remote.clone();
+        let refused = |refusal: Refusal| {
+            door.errors.inc();
+            tracing::warn!(broadcast = %stream, remote, ?refusal, "publisher turned away");
+            Outcome::Refused(refusal)
+        };
+        let incoming = match engine.receive(offer) {
+            Ok(incoming) => incoming,
+            Err(error) => return refused(error.into()),
+        };
+        let writer = match claim(stream.clone(), token, self.publisher.clone()).await {
+            Ok(writer) => writer,
+            Err(refusal) => return refused(refusal),
+        };
+        match engine.publish(incoming, Intake::new(writer, door.clone())) {
+            Ok(answer) => {
+                tracing::info!(broadcast = %stream, remote, session = %answer.session, "Ant Media publisher");
+                self.hold(ticket, answer.session, None);
+                Outcome::Answer(answer.sdp)
+            }
+            Err(error) => refused(error.into()),
+        }
+    }
+
+    /// Finds what is to be played, or waits for it.
+    fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
+        match self.shared.hub.get(&stream).filter(|broadcast| broadcast.status() != Status::Ended) {
+            Some(broadcast) => {
+                self.watch(ticket, async move {
+                    waiting::until_complete(&broadcast).await;
+                    News::Complete(broadcast)
+                });
+                Vec::new()
+            }
+            None => self.wait_for(ticket, stream),
+        }
+    }
+
+    fn wait_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
+        let hub = self.shared.hub.clone();
+        self.watch(ticket, async move {
+            waiting::until_live(&hub, &stream).await;
+            News::Live
+        });
+        self.machine.outcome(ticket, Outcome::Absent)
+    }
+
+    fn invite(&mut self, ticket: Ticket, broadcast: Arc<Broadcast>) -> Outcome {
+        match self.shared.engine.invite(&broadcast) {
+            Ok(invitation) => {
+                let (broadcast_id, session) = (broadcast.id(), &invitation.session);
+                tracing::info!(broadcast = %broadcast_id, %session, agent = self.publisher.agent, "Ant Media viewer");
+                self.hold(ticket, invitation.session, Some(broadcast));
+                Outcome::Offer(invitation.sdp)
+            }
+            Err(error) => Outcome::Refused(error.into()),
+        }
+    }
+
+    async fn accept(&mut self, ticket: Ticket, answer: &str) -> Option<Outcome> {
+        let session = self.session(ticket)?;
+        match self.shared.engine.accept(&session, answer).await {
+            // That it begins is told by its state.
+            Ok(()) => None,
+            Err(RestartError::Sdp(error)) => Some(Outcome::Refused(Refusal::Sdp(error.to_string()))),
+            Err(RestartError::Gone) => Some(Outcome::Ended(Ending::Over)),
+        }
+    }
+
+    fn news(&mut self, ticket: Ticket, news: News) -> Vec<Action> {
+        let outcome = match news {
+            News::Live => Outcome::Live,
+            News::Complete(broadcast) if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() => {
+                return self.wait_for(ticket, broadcast.id().clone());
+            }
+            News::Complete(broadcast) => self.invite(ticket, broadcast),
+            News::State(State::Ended(End::Replaced)) => Outcome::Ended(Ending::Replaced),
+            News::State(State::Ended(_)) | News::Over => Outcome::Ended(Ending::Over),
+            News::State(state @ (State::Connecting | State::Connected)) => {
+                self.follow(ticket, state);
+                Outcome::Running
+            }
+        };
+        self.machine.outcome(ticket, outcome)
+    }
+
+    fn hold(&mut self, ticket: Ticket, session: SessionId, broadcast: Option<Arc<Broadcast>>) {
+        let held = self.held.entry(ticket).or_default();
+        (held.session, held.broadcast) = (Some(session), broadcast);
+        self.follow(ticket, State::Connecting);
+    }
+
+    /// Watches a session that was in this state.
+    fn follow(&mut self, ticket: Ticket, was: State) {
+        let Some(held) = self.held.get(&ticket) else { return };
+        let state = held.session.as_ref().and_then(|session| self.shared.engine.state(session));
+        let broadcast = held.broadcast.clone();
+        self.watch(ticket, async move {
+            match (state, broadcast) {
+                (None, _) => News::Over,
+                (Some(mut state), None) => change(&mut state, was).await,
+                (Some(mut state), Some(broadcast)) => tokio::select! {
+                    news = change(&mut state, was) => news,
+                    () = until_over(&broadcast) => News::Over,
+                },
+            }
+        });
+    }
+
+    fn watch(&mut self, ticket: Ticket, watcher: impl Future<Output = News> + Send + 'static) {
+        let handle = self.watchers.spawn(async move { (ticket, watcher.await) });
+        let held = self.held.entry(ticket).or_default();
+        if let Some(old) = held.watcher.replace(handle) {
+            old.abort();
+        }
+    }
+
+    fn session(&self, ticket: Ticket) -> Option<SessionId> {
+        self.held.get(&ticket)?.session.clone()
+    }
+
+    fn let_go(&mut self, ticket: Ticket) {
+        let Some(held) = self.held.remove(&ticket) else { return };
+        if let Some(watcher) = held.watcher {
+            watcher.abort();
+        }
+        if let Some(session) = held.session {
+            // It may have ended by itself.
+            self.shared.engine.close(&session);
+        }
+    }
+
+    fn find(&self, stream: &BroadcastId, what: Look) -> Option<Found> {
+        let live = || self.shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
+        match what {
+            Look::Description => (self.shared.describe)(stream).map(Found::Description),
+            Look::Tracks => live().map(|_| Found::Tracks),
+            Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
+        }
+    }
+}
+
+/// The next state of a session.
+async fn change(state: &mut watch::Receiver<State>, was: State) -> News {
+    match state.wait_for(|state| *state != was).await {
+        Ok(state) => News::State(*state),
+        Err(_) => News::Over,
+    }
+}
+
+/// Waits until a broadcast is over, and nobody came back to it.
+async fn until_over(broadcast: &Broadcast) {
+    let mut news = broadcast.watch();
+    // Neither wait fails: the sender lives as long as the broadcast that is borrowed here.
+    loop {
+        let _ = news.wait_for(|_| broadcast.status() == Status::Ended).await;
+        let back = news.wait_for(|_| broadcast.status() != Status::Ended);
+        if timeout(RETURN_WITHIN, back).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The picture's qualities that a viewer can be sent; none where there is only sound.
+fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
+    let sound = broadcast.choose(Kind::Audio, Delivery::WebRtc(Accepts::EVERYWHERE));
+    let audio_bitrate = sound.map_or(0, |choice| choice.track.stats().bits_per_second);
+    let picture = broadcast.choose(Kind::Video, Delivery::WebRtc(Accepts::EVERYWHERE));
+    let rendition = picture.and_then(|choice| {
+        let info = choice.track.info()?;
+        let Shape::Video { width, height, .. } = info.shape else { return None };
+        Some(Rendition {
+            stream_width: width,
+            stream_height: height,
+            video_bitrate: choice.track.stats().bits_per_second,
+            audio_bitrate,
+            video_codec: info.codec.name(),
+        })
+    });
+    Vec::from_iter(rendition)
+}
+
+impl From<JoinError> for Refusal {
+    fn from(error: JoinError) -> Self {
+        let text = error.to_string();
+        match error {
+            JoinError::Sdp(_) => Self::Sdp(text),
+            JoinError::Busy => Self::Busy(text),
+            JoinError::Full { .. } => Self::Full(text),
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub enum Action {
         ticket: Ticket,
         answer: String,
     },
-    /// Send this quality; `None`: the best that arrives.
+    /// Send this quality; `None`: what the network carries.
     Quality {
         ticket: Ticket,
         height: Option<u32>,

@@ -26,7 +26,7 @@ use crate::{
     intake::Intake,
     live::{Broadcast, BroadcastId, Publisher, Status},
     media::{Accepts, Delivery, Kind, Shape},
-    rtc::{End, JoinError, RestartError, SessionId, State},
+    rtc::{End, JoinError, Quality, RestartError, SessionId, State},
     waiting,
 };
 
@@ -140,8 +140,11 @@ impl<'a> Socket<'a> {
                         self.shared.engine.enable(&session, kind, enabled);
                     }
                 }
-                // There is one quality to send.
-                Action::Quality { .. } => {}
+                Action::Quality { ticket, height } => {
+                    if let Some(session) = self.session(ticket) {
+                        self.shared.engine.pin(&session, height.map_or(Quality::Auto, Quality::Height));
+                    }
+                }
                 Action::Close(ticket) => self.let_go(ticket),
                 Action::Look { stream, what } => {
                     self.send(Machine::found(&stream, self.find(&stream, what)).text()).await?

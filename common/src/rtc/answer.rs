@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use str0m::{
     Candidate, Rtc, RtcConfig,
+    bwe::Bitrate,
     change::SdpOffer,
     config::DtlsCert,
-    format::CodecConfig,
+    format::{CodecConfig, PayloadParams},
     media::{Direction, MediaKind, Mid},
     rtp::{Extension, ExtensionMap},
 };
@@ -30,8 +31,13 @@ use crate::{
 
 /// How often counters of a session are refreshed.
 pub(super) const STATS_EVERY: Duration = Duration::from_secs(3);
+/// And where the loss among them decides over layers.
+const LOSS_EVERY: Duration = Duration::from_millis(250);
 /// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
 const REPORTS_EVERY: Duration = Duration::from_millis(500);
+
+/// What a path is believed to carry before anything was measured: most mobile networks do.
+pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 
 /// Video, audio.
 pub(super) type Mids = [Option<Mid>; 2];
@@ -44,6 +50,7 @@ pub(super) fn sends(broadcast: &Broadcast) -> impl Fn(Kind, Accepts) -> bool {
 pub(super) fn answer(
     text: &str,
     sends: impl Fn(Kind, Accepts) -> bool,
+    layered: bool,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
@@ -65,7 +72,7 @@ pub(super) fn answer(
     let active: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
     let text = offer.with_active(&active, "a=recvonly");
 
-    let mut rtc = config(cert).build(now);
+    let mut rtc = config(layered, cert).build(now);
     for candidate in candidates {
         rtc.add_local_candidate(candidate.clone());
     }
@@ -93,11 +100,12 @@ pub(super) fn answer(
 pub(super) fn invite(
     stream: &str,
     sends: impl Fn(Kind, Accepts) -> bool,
+    layered: bool,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
 ) -> Result<Agreed, SdpError> {
-    let mut rtc = config(cert).build(now);
+    let mut rtc = config(layered, cert).build(now);
     for candidate in candidates {
         rtc.add_local_candidate(candidate.clone());
     }
@@ -138,7 +146,12 @@ fn sdp_name(codec: Codec) -> &'static str {
     }
 }
 
-fn config(cert: Option<&DtlsCert>) -> RtcConfig {
+/// How a viewer's path is measured. Where there are layers to choose from, every packet is numbered across streams and
+/// the peer reports twenty times a second when each came (transport-wide feedback,
+/// draft-holmer-rmcat-transport-wide-cc-extensions-01): the stack estimates from that and probes for more. Where there is
+/// one picture only, nothing could be chosen, and the receiver's own estimate (goog-remb) does: it costs two small
+/// reports a second. The former costs half as much again per packet and 110 kB more per viewer (bench/RESULTS.md).
+fn config(layered: bool, cert: Option<&DtlsCert>) -> RtcConfig {
     let mut codecs = CodecConfig::empty();
     codecs.enable_opus(true, false);
     codecs.enable_h264(true);
@@ -147,13 +160,12 @@ fn config(cert: Option<&DtlsCert>) -> RtcConfig {
     codecs.enable_av1(true);
     codecs.enable_h265(true);
     let mut params = codecs.params().to_vec();
-    for params in &mut params {
-        // The receiver's own estimate (goog-remb) costs two small reports a second; transport-wide feedback costs
-        // twenty, and a third more work per packet. It pays off when there are renditions to choose from.
-        params.set_fb_transport_cc(false);
-    }
+    params.iter_mut().for_each(|params| params.set_fb_transport_cc(layered));
     let mut extensions = ExtensionMap::empty();
     extensions.set(2, Extension::AbsoluteSendTime);
+    if layered {
+        extensions.set(3, Extension::TransportSequenceNumber);
+    }
     extensions.set(4, Extension::RtpMid);
     extensions.set(5, Extension::PlayoutDelay);
 
@@ -166,9 +178,20 @@ fn config(cert: Option<&DtlsCert>) -> RtcConfig {
         .set_rtcp_report_interval_video(REPORTS_EVERY)
         .set_send_buffer_audio(1)
         .set_send_buffer_video(1);
+    if layered {
+        config = config.enable_bwe(Some(FIRST_ESTIMATE)).set_stats_interval(Some(LOSS_EVERY));
+    }
     *config.codec_config() = CodecConfig::new_from_payload_params(params);
     match cert {
         Some(cert) => config.set_dtls_cert(cert.clone()),
         None => config,
     }
+}
+
+/// Whether the packets of a section are numbered across streams, and reported on.
+pub(super) fn numbers_packets(rtc: &Rtc, mid: Mid) -> bool {
+    let Some(media) = rtc.media(mid) else { return false };
+    let reported = |params: &PayloadParams| params.fb_transport_cc() && media.remote_pts().contains(&params.pt());
+    media.remote_extmap().id_of(Extension::TransportSequenceNumber).is_some()
+        && rtc.codec_config().params().iter().any(reported)
 }

@@ -15,7 +15,7 @@ use str0m::{Candidate, config::DtlsCert, crypto::from_feature_flags, net::TcpTyp
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Restarted,
+    Quality, Restarted,
     answer::{answer, invite, sends},
     census::Census,
     channel::{self, Channels, SayError},
@@ -264,7 +264,9 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let (mut agreed, sections) = answer(offer, sends(broadcast), &shared.candidates, Some(&shared.cert), now)?;
+        let layered = broadcast.layers().len() > 1;
+        let cert = Some(&shared.cert);
+        let (mut agreed, sections) = answer(offer, sends(broadcast), layered, &shared.candidates, cert, now)?;
         let mut viewing = Viewing::new(broadcast.clone(), now);
         viewing.open(&mut agreed.rtc, sections);
         shared.await_check(agreed, broadcast.id(), Part::Viewer(viewing), now)
@@ -275,8 +277,8 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let stream = broadcast.id().stream();
-        let agreed = invite(stream, sends(broadcast), &shared.candidates, Some(&shared.cert), now)?;
+        let (stream, layered) = (broadcast.id().stream(), broadcast.layers().len() > 1);
+        let agreed = invite(stream, sends(broadcast), layered, &shared.candidates, Some(&shared.cert), now)?;
         shared.await_check(agreed, broadcast.id(), Part::Viewer(Viewing::new(broadcast.clone(), now)), now)
     }
 
@@ -367,6 +369,17 @@ impl Engine {
         Ok(restarted.await.map_err(|_| RestartError::Gone)??)
     }
 
+    /// Sends a viewer one quality, or again what its network carries. A session that is over is left alone.
+    pub fn pin(&self, id: &SessionId, quality: Quality) {
+        let shared = &self.0.shared;
+        let Some(card) = shared.roster.card(id) else { return };
+        if shared.roster.with_pending(&card.ice().local_ufrag, |session| session.pin(quality)).is_none()
+            && let Some(shard) = shared.roster.shard_of(&card)
+        {
+            shared.inboxes[shard].command(Command::Pin { id: id.clone(), quality });
+        }
+    }
+
     pub fn ice(&self, id: &SessionId) -> Option<IceSession> {
         let card = self.0.shared.roster.card(id)?;
         let Ice { local_ufrag, remote_ufrag } = card.ice();
@@ -438,5 +451,5 @@ pub fn check_offer(text: &str) -> Result<String, SdpError> {
         Kind::Video => peer.takes(Codec::H264),
         Kind::Audio => peer.takes(Codec::Opus),
     };
-    answer(text, sends, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
+    answer(text, sends, true, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     inbox::{Flag, Inbox, Mark},
+    ladder::Ladder,
     viewing::index,
 };
 use crate::{
@@ -121,6 +122,7 @@ impl Rate {
 pub(super) struct Audience {
     pub(super) broadcast: Arc<Broadcast>,
     pub(super) sessions: Vec<usize>,
+    pub(super) ladder: Ladder,
     flag: Arc<Flag>,
     waker: Waker,
     news: Pin<Box<dyn Future<Output = watch::Receiver<u64>>>>,
@@ -136,7 +138,8 @@ impl Audience {
     pub(super) fn open(broadcast: &Arc<Broadcast>, key: usize, inbox: &Arc<Inbox>) -> Self {
         let (flag, waker) = Flag::new(inbox, Mark::Audience(key));
         let news = Box::pin(next(broadcast.watch()));
-        let mut audience = Self { broadcast: broadcast.clone(), sessions: Vec::new(), flag, waker, news };
+        let mut audience =
+            Self { broadcast: broadcast.clone(), sessions: Vec::new(), ladder: Ladder::default(), flag, waker, news };
         audience.has_news();
         audience
     }

@@ -6,9 +6,10 @@
 //! (`media::Frame::rtp`); per viewer remains a header, encryption, and its share of a system call.
 //!
 //! What was agreed on is in `answer` (viewers) and `reception` (publishers); what a session does with it in `viewing` and
-//! `publishing`; what publishers and viewers say to each other on data channels in `channel` and `exchange`. Deliberately
-//! absent: signalling (WHIP, WHEP and others are doors of their own), TURN (ICE over TCP on the same port serves viewers
-//! without UDP), transport-wide congestion feedback for viewers (see `answer`), and codecs.
+//! `publishing`; what publishers and viewers say to each other on data channels in `channel` and `exchange`. What a viewer's
+//! path carries is estimated by the stack where there are several layers to choose from (see `answer`); `layers`
+//! chooses, `ladder` knows what there is to choose from. Deliberately absent: signalling (WHIP, WHEP and others are doors
+//! of their own), TURN (ICE over TCP on the same port serves viewers without UDP), and codecs.
 
 mod answer;
 mod budget;
@@ -20,6 +21,8 @@ mod exchange;
 mod feed;
 mod formats;
 mod inbox;
+mod ladder;
+mod layers;
 mod net;
 mod outgoing;
 mod pace;
@@ -35,6 +38,7 @@ mod viewing;
 pub use channel::SayError;
 pub use engine::{Answer, Engine, IceSession, Incoming, JoinError, RestartError, Settings, StartError, check_offer};
 pub use exchange::Distribution;
+pub use layers::Quality;
 pub use roster::{Role, SessionId, SessionStats, State};
 pub use sdp::{Fragment, SDP_BYTES_MAX, SdpError};
 pub use session::End;

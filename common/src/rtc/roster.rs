@@ -90,8 +90,16 @@ pub struct SessionStats {
     pub lost_percent: Option<f32>,
     pub jitter_ms: Option<f32>,
     pub rtt_ms: Option<f32>,
-    /// What the viewer's side believes the path can carry.
+    /// What the path to a viewer is believed to carry.
     pub estimate_bps: Option<u64>,
+    /// What the viewer's picture takes, where there are layers to choose from, and how many lines it has.
+    pub layer_bps: Option<u64>,
+    pub layer_height: Option<u32>,
+    pub layer_switches: u64,
+    /// The rate that room is being looked for.
+    pub target_bps: Option<u64>,
+    /// Pictures left out because they would have come too late.
+    pub skipped: u64,
     pub protocol: &'static str,
     pub local: String,
     pub remote: String,
@@ -141,6 +149,11 @@ impl Card {
             jitter_ms: None,
             rtt_ms: None,
             estimate_bps: None,
+            layer_bps: None,
+            layer_height: None,
+            layer_switches: 0,
+            target_bps: None,
+            skipped: 0,
             protocol: "",
             local: String::new(),
             remote: String::new(),

@@ -4,10 +4,14 @@
 //! it ([`Outcome`]). What it sends or is sent lies in [`Viewing`] and [`Publishing`]. Deliberately absent: sockets,
 //! other sessions.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use str0m::{
-    Event, IceConnectionState, Input, Output, Rtc, RtcError,
+    Event, IceConnectionState, Input, Output, PacerReason, Reason, Rtc, RtcError,
     change::{SdpAnswer, SdpOffer, SdpPendingOffer},
     media::Mid,
     net::{Protocol, Transmit},
@@ -15,7 +19,7 @@ use str0m::{
 };
 
 use super::{
-    Restarted,
+    Quality, Restarted,
     answer::{Mids, sections},
     channel::Channels,
     exchange::Message,
@@ -32,11 +36,17 @@ use crate::media::Kind;
 /// Addresses that one session may be reached from at a time (interfaces, NAT rebindings, TCP connections).
 const ADDRESSES_MAX: usize = 32;
 
+/// Why a stack that estimates wants to be called when it has packets left. It calls each a microsecond later.
+const NEXT_PACKET: Reason = Reason::Pacer(PacerReason::Immediate);
+const FLUSH_MAX: Duration = Duration::from_millis(5);
+
 /// What the shard has to do after a session was driven.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outcome {
     pub(super) connected: bool,
     pub(super) picture_wanted: bool,
+    /// Nothing newer can be sent before the next keyframe.
+    pub(super) keyframe_wanted: bool,
     pub(super) over: Option<End>,
 }
 
@@ -142,10 +152,12 @@ impl Session {
 
     /// Lets leave what pacing allows, then drives the stack once for all of it.
     pub(super) fn flush(&mut self, clock: &Clock, outbox: &mut Outbox) -> Result<Outcome, RtcError> {
-        if let Part::Viewer(viewing) = &mut self.part {
-            viewing.send(&mut self.rtc, clock);
-        }
-        self.drive(Input::Timeout(clock.now), outbox)
+        let keyframe_wanted = match &mut self.part {
+            Part::Viewer(viewing) => viewing.send(&mut self.rtc, clock),
+            Part::Publisher(_) => false,
+        };
+        let outcome = self.drive(Input::Timeout(clock.now), outbox)?;
+        Ok(Outcome { keyframe_wanted, ..outcome })
     }
 
     /// Others said something.
@@ -181,6 +193,11 @@ impl Session {
         let mut outcome = Outcome::default();
         loop {
             match self.rtc.poll_output()? {
+                // A stack that estimates lets go of one packet per call of its timer, a microsecond apart. All of them
+                // at once is what offload needs; that they are not too many is our own pacer's business.
+                Output::Timeout(at) if self.rtc.last_timeout_reason() == NEXT_PACKET && at < now + FLUSH_MAX => {
+                    self.rtc.handle_input(Input::Timeout(at))?;
+                }
                 Output::Timeout(at) => {
                     self.timeout = at;
                     break;
@@ -228,7 +245,12 @@ impl Session {
             // Consent has expired: an ICE-lite agent sees that by checks that no longer come.
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.over = Some(End::Vanished),
             Event::Closed => outcome.over = Some(End::Left),
-            Event::PeerStats(peer) => self.peer_stats(&peer),
+            Event::PeerStats(peer) => {
+                if let (Part::Viewer(viewing), Some(lost)) = (&mut self.part, peer.egress_loss_fraction) {
+                    viewing.loses(lost);
+                }
+                self.peer_stats(&peer);
+            }
             Event::ChannelOpen(id, _) => self.channels.opened(id, &mut self.rtc),
             Event::ChannelData(_) if self.is_replaced() => outcome.over = Some(End::Replaced),
             Event::ChannelData(data) => self.channels.heard(data, &self.card, &mut self.rtc, now),
@@ -247,7 +269,9 @@ impl Session {
             stats.send_bps = peer.peer_bytes_tx.saturating_sub(stats.bytes_sent) * 8_000 / elapsed_ms;
             stats.receive_bps = peer.peer_bytes_rx.saturating_sub(stats.bytes_received) * 8_000 / elapsed_ms;
             (stats.bytes_sent, stats.bytes_received) = (peer.peer_bytes_tx, peer.peer_bytes_rx);
-            stats.packets_sent = self.viewing().map_or(0, |viewing| viewing.packets);
+            if let Some(viewing) = self.viewing() {
+                (stats.packets_sent, stats.skipped) = (viewing.packets, viewing.dropped);
+            }
             let messages = self.channels.counts;
             (stats.messages_sent, stats.messages_received) = (messages.sent, messages.received);
             stats.messages_dropped = messages.dropped;
@@ -311,6 +335,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// A viewer asks for one quality.
+    pub(super) fn pin(&mut self, quality: Quality) {
+        if let Part::Viewer(viewing) = &mut self.part {
+            viewing.switch.quality = quality;
+        }
     }
 
     /// Whether this changes what is sent.

@@ -4,6 +4,8 @@
 //! over the track's sessions: each is handed the packets, driven once, and its datagrams leave in batches.
 //! Deliberately absent: waiting for anything but all of it at once.
 
+mod quality;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
@@ -46,9 +48,20 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// Peers of other shards whose packets the kernel gives to this one. When full all are forgotten: their next check
 /// teaches us again.
 const FOREIGN_MAX: usize = 8_192;
+/// Layers are chosen this often where there are several.
+const ADAPT_EVERY: Duration = Duration::from_millis(100);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Messages for data channels that are told in one turn, whatever waits: media comes first.
 const TOLD_PER_TURN: usize = 512;
+
+/// How a session comes from one track to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switching {
+    /// With the gop that the other has, if there is one: the one so far does not suit (any more).
+    AtOnce,
+    /// At the other's next keyframe. The one so far goes on until then.
+    AtKeyframe,
+}
 
 struct Slot {
     session: Box<Session>,
@@ -77,6 +90,8 @@ pub(super) struct Shard {
     /// In the order of their reasons: the first is what happened, others follow from it.
     ended: VecDeque<(usize, End)>,
     housekeeping: Instant,
+    /// Set while some broadcast has layers.
+    adapting: Option<Instant>,
     received: u64,
     frames: Vec<Arc<Frame>>,
     stopped: bool,
@@ -100,6 +115,7 @@ impl Shard {
             timers: BinaryHeap::new(),
             ended: VecDeque::new(),
             housekeeping: Instant::now(),
+            adapting: None,
             received: 0,
             frames: Vec::new(),
             stopped: false,
@@ -111,7 +127,8 @@ impl Shard {
         let mut buffers = vec![vec![0; RECEIVE_BYTES]; RECEIVE_BUFFERS];
         let inbox = self.inbox.clone();
         while !self.stopped {
-            let next = self.timers.peek().map_or(self.housekeeping, |Reverse((at, _))| self.housekeeping.min(*at));
+            let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+            let next = [timer, self.adapting].into_iter().flatten().fold(self.housekeeping, Instant::min);
             tokio::select! {
                 () = inbox.arrived() => {}
                 _ = self.outbox.socket().0.readable() => {}
@@ -190,11 +207,19 @@ impl Shard {
         if !audience.has_news() {
             return;
         }
+        audience.ladder.look_at(audience.broadcast.layers(), Instant::now());
+        let layered = audience.ladder.is_choice();
         let (broadcast, keys) = (audience.broadcast.clone(), audience.sessions.clone());
+        if layered {
+            self.adapting.get_or_insert_with(Instant::now);
+        }
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
             // Most peers take the same codecs.
             let mut chosen: Vec<(Delivery, Option<Arc<Track>>)> = Vec::new();
             for &key in &keys {
+                if index == VIDEO && layered && self.adapt(key, audience_key) {
+                    continue;
+                }
                 let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
                 let Some(delivery) = viewing.map(|viewing| viewing.delivery(kind)) else { continue };
                 let known = chosen.iter().find(|(known, _)| *known == delivery).map(|(_, track)| track.clone());
@@ -204,14 +229,14 @@ impl Shard {
                     track
                 });
                 if let Some(track) = track {
-                    self.follow(key, index, &track);
+                    self.follow(key, index, &track, Switching::AtOnce);
                 }
             }
         }
     }
 
-    /// Makes a session follow a track, at once if it followed none or the track has a picture to begin with.
-    fn follow(&mut self, key: usize, index: usize, track: &Arc<Track>) {
+    /// Makes a session follow a track, at once if it followed none.
+    fn follow(&mut self, key: usize, index: usize, track: &Arc<Track>, switching: Switching) {
         let Some(slot) = self.sessions.get(key) else { return };
         let Some(out) = slot.session.viewing().and_then(|viewing| viewing.outs[index].as_ref()) else { return };
         let (now, later) = (out.feed, out.next_feed);
@@ -232,7 +257,8 @@ impl Shard {
         let feed_key = self.subscribe(track, key);
         let Some(feed) = self.feeds.get(feed_key) else { return };
         let connected = self.sessions.get(key).is_some_and(|slot| slot.session.connected);
-        let gop = if index == VIDEO && connected { feed.newest_gop() } else { Vec::new() };
+        let at_once = switching == Switching::AtOnce;
+        let gop = if index == VIDEO && connected && at_once { feed.newest_gop() } else { Vec::new() };
         let rate = feed.rate();
         match now {
             Some(old) if connected && gop.is_empty() => self.set_feeds(key, index, Some(old), Some(feed_key)),
@@ -251,7 +277,7 @@ impl Shard {
     fn catch_up(&mut self, key: usize, gop: &[Arc<Frame>], rate: i64, clock: &Clock) {
         self.act(key, |session, outbox| {
             if let Some((viewing, _)) = session.viewing_mut() {
-                viewing.catch_up(gop, rate);
+                viewing.catch_up(gop, rate, clock.now);
             }
             session.flush(clock, outbox)
         });
@@ -403,10 +429,14 @@ impl Shard {
 
     /// Makes a viewer's session follow what suits it.
     fn follow_broadcast(&mut self, key: usize) {
+        let audience = self.sessions.get(key).and_then(|slot| slot.audience);
         for (index, kind) in [(VIDEO, Kind::Video), (AUDIO, Kind::Audio)] {
+            if index == VIDEO && audience.is_some_and(|audience| self.adapt(key, audience)) {
+                continue;
+            }
             let Some(viewing) = self.sessions.get(key).and_then(|slot| slot.session.viewing()) else { return };
             if let Some(choice) = viewing.broadcast.choose(kind, viewing.delivery(kind)) {
-                self.follow(key, index, &choice.track);
+                self.follow(key, index, &choice.track, Switching::AtOnce);
             }
         }
     }
@@ -418,7 +448,11 @@ impl Shard {
         }
         let entry = self.audiences.vacant_entry();
         let key = entry.key();
-        entry.insert(Audience::open(broadcast, key, &self.inbox));
+        let audience = entry.insert(Audience::open(broadcast, key, &self.inbox));
+        audience.ladder.look_at(broadcast.layers(), Instant::now());
+        if audience.ladder.is_choice() {
+            self.adapting.get_or_insert_with(Instant::now);
+        }
         key
     }
 
@@ -475,6 +509,13 @@ impl Shard {
                     self.act(key, |session, outbox| session.drive(Input::Timeout(Instant::now()), outbox));
                 }
             }
+            Command::Pin { id, quality } => {
+                let Some(&key) = self.by_id.get(&id) else { return };
+                if let Some(slot) = self.sessions.get_mut(key) {
+                    slot.session.pin(quality);
+                }
+                self.follow_broadcast(key);
+            }
             Command::Stop => {
                 self.ended.extend(self.sessions.iter().map(|(key, _)| (key, End::Asked)));
                 self.stopped = true;
@@ -494,6 +535,8 @@ impl Shard {
                     self.ended.push_back((key, end));
                 } else if outcome.connected || outcome.picture_wanted {
                     self.show_picture(key, outcome.connected);
+                } else if outcome.keyframe_wanted {
+                    self.ask_for_keyframe(key);
                 }
                 self.attend(key);
                 self.schedule(key);
@@ -567,6 +610,9 @@ impl Shard {
             } else {
                 self.schedule(key);
             }
+        }
+        if self.adapting.is_some_and(|at| at <= clock.now) {
+            self.adapt_all(clock.now);
         }
         if self.housekeeping <= clock.now {
             self.housekeeping = clock.now + HOUSEKEEPING;

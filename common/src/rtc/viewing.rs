@@ -1,7 +1,8 @@
 //! What one viewer is sent.
 //!
-//! In: frames of the tracks it follows, the time. Out: packets for its WebRTC stack, as fast as pacing allows.
-//! Deliberately absent: the network, other viewers, and choosing tracks.
+//! In: frames of the tracks it follows, what its path is estimated to carry, the time. Out: packets for its WebRTC
+//! stack, as fast as pacing and the estimate allow, and which layer it should follow. Deliberately absent: the network,
+//! other viewers, and choosing between tracks that are no layers.
 
 use std::{
     collections::VecDeque,
@@ -11,14 +12,16 @@ use std::{
 
 use str0m::{
     Event, Rtc,
-    bwe::BweKind,
+    bwe::{Bitrate, BweKind},
     media::{MediaTime, Mid},
     rtp::{ExtensionValues, RtpWrite, Ssrc},
     stats::MediaEgressStats,
 };
 
 use super::{
+    answer::{FIRST_ESTIMATE, numbers_packets},
     formats::Formats,
+    layers::{Choice, Estimate, Layer, Switch},
     outgoing::Outgoing,
     pace::Pacer,
     roster::Card,
@@ -35,11 +38,29 @@ const QUEUE_FRAMES_MAX: usize = 2_048;
 /// Faster than the track itself by these factors, and never slower than these rates.
 const PACE: (i64, i64) = (5, 1_500_000);
 const PACE_CATCHING_UP: (i64, i64) = (10, 3_750_000);
+/// A path that is estimated to carry less than the picture takes is sent this much of the estimate (percent). GoogCC
+/// and receivers estimate 85 percent of what gets through, so that this fills no queue on the way.
+const PACE_SHORT_PERCENT: i64 = 115;
+/// Nobody is sent less than this (bytes per second): estimates of a path that carries nothing are no use.
+const PACE_LEAST: i64 = 8_000;
+/// What waits for longer is skipped when a newer keyframe waits behind it.
+const LATE: Duration = Duration::from_secs(1);
+/// And this is the most, keyframe or not: a picture that stands still tells more than one that is a minute old.
+const TOO_LATE: Duration = Duration::from_secs(3);
 /// A gop is sent again to a viewer that lost its picture at most this often.
 const REPLAY_EVERY: Duration = Duration::from_secs(1);
 /// Packets kept for retransmission, and for how long: with the default (2,000 packets, 3 s) a session takes twice the
 /// memory.
 const RTX: (usize, Duration) = (256, Duration::from_secs(1));
+/// Of what is sent.
+const RTX_SHARE: Option<f32> = Some(0.5);
+/// More loss than any wireless network has: the path has become narrow. It is counted over so long, so that the part
+/// that is being lost now is about twice as large.
+const LOSS_MUCH: f64 = 0.2;
+const LOSS_OVER: Duration = Duration::from_secs(1);
+/// A keyframe that is waited for is asked for again after so long.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
 /// One outgoing track of a session.
 #[derive(Debug)]
 pub(super) struct Out {
@@ -65,6 +86,7 @@ struct Item {
     rtp_time: i64,
     /// The first packet that has not left yet.
     next: usize,
+    since: Instant,
 }
 
 /// Where the broadcast's clock stands on this machine's.
@@ -102,14 +124,26 @@ pub(super) struct Viewing {
     queue: VecDeque<Item>,
     pacer: Pacer,
     pub(super) pace_at: Option<Instant>,
-    /// Bytes per second of the video track.
-    rate: i64,
+    /// Bytes per second of the tracks.
+    rates: [i64; 2],
+    pub(super) switch: Switch<u32>,
+    /// `None` as long as the peer has not told, and for one that can't.
+    estimate: Option<Estimate>,
+    /// The part of the packets that was lost lately, by the peer's reports.
+    lost: f64,
+    switched: Option<Instant>,
+    /// It was measured; the first one is a guess.
+    measured: bool,
+    looks_for_bits_per_s: u64,
+    asked: Option<Instant>,
     /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
     lead: Duration,
     replayed: Option<Instant>,
     /// Packets handed to the stack.
     pub(super) packets: u64,
     pub(super) dropped: u64,
+    /// From one picture to another.
+    pub(super) switches: u64,
     #[cfg(test)]
     pub(super) panics_at_frame: bool,
 }
@@ -123,11 +157,19 @@ impl Viewing {
             queue: VecDeque::new(),
             pacer: Pacer::new(now),
             pace_at: None,
-            rate: 0,
+            rates: [0, 0],
+            switch: Switch::default(),
+            estimate: None,
+            lost: 0.0,
+            switched: None,
+            measured: false,
+            looks_for_bits_per_s: 0,
+            asked: None,
             lead: Duration::ZERO,
             replayed: None,
             packets: 0,
             dropped: 0,
+            switches: 0,
             #[cfg(test)]
             panics_at_frame: false,
         }
@@ -140,12 +182,15 @@ impl Viewing {
             let mut api = rtc.direct_api();
             let stream = api.stream_tx_by_mid(mid, None)?;
             if index == VIDEO {
-                stream.set_rtx_cache(RTX.0, RTX.1, Some(0.5));
+                stream.set_rtx_cache(RTX.0, RTX.1, RTX_SHARE);
+                stream.set_unpaced(true);
             }
             let ssrc = stream.ssrc();
             let clock = Outgoing::new(if index == VIDEO { 90_000 } else { 48_000 }, *ssrc);
             Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, enabled: true, delay })
         });
+        let probes = self.outs.iter().flatten().any(|out| numbers_packets(rtc, out.mid));
+        self.estimate = probes.then_some(Estimate { bits_per_s: FIRST_ESTIMATE.as_u64(), probes });
     }
 
     /// What there is to choose from for this viewer.
@@ -171,7 +216,13 @@ impl Viewing {
             left = out.feed.replace(feed);
             out.next_feed = None;
             out.clock.switched();
-            self.queue.clear();
+            if index == VIDEO {
+                self.queue.clear();
+                self.switches += 1;
+                self.switched = Some(clock.now);
+                // Nobody needs what was lost before a keyframe, and a path that has become narrow must not carry it.
+                forget_sent(rtc, out.ssrc);
+            }
         } else if out.feed != Some(feed) || (out.waiting && !frame.keyframe) {
             return None;
         }
@@ -180,13 +231,13 @@ impl Viewing {
             return left;
         }
         out.waiting = false;
+        self.rates[index] = rate;
         match index {
             AUDIO => {
                 let rtp_time = out.clock.sound(frame);
                 self.write(rtc, AUDIO, frame, 0, rtp_time, clock);
             }
             _ => {
-                self.rate = rate;
                 if self.queue.len() >= QUEUE_FRAMES_MAX {
                     self.dropped += self.queue.len() as u64;
                     self.queue.clear();
@@ -194,7 +245,7 @@ impl Viewing {
                     return left;
                 }
                 let rtp_time = out.clock.picture(frame);
-                self.queue.push_back(Item { frame: frame.clone(), rtp_time, next: 0 });
+                self.queue.push_back(Item { frame: frame.clone(), rtp_time, next: 0, since: clock.now });
             }
         }
         left
@@ -202,16 +253,16 @@ impl Viewing {
 
     /// The newest keyframe and everything since, for a viewer without a picture: as fast as pacing allows and stamped
     /// as if it had been taken just now, so that the player catches up at once instead of staying late.
-    pub(super) fn catch_up(&mut self, gop: &[Arc<Frame>], rate: i64) {
+    pub(super) fn catch_up(&mut self, gop: &[Arc<Frame>], rate: i64, now: Instant) {
         let Some(out) = self.outs[VIDEO].as_mut() else { return };
         if !out.enabled || !gop.first().is_some_and(|frame| frame.keyframe) {
             return;
         }
-        self.rate = rate;
+        self.rates[VIDEO] = rate;
         self.queue.clear();
         let times = out.clock.squeezed(gop);
-        let items = gop.iter().zip(times).map(|(frame, rtp_time)| Item { frame: frame.clone(), rtp_time, next: 0 });
-        self.queue.extend(items);
+        let item = |(frame, rtp_time): (&Arc<Frame>, i64)| Item { frame: frame.clone(), rtp_time, next: 0, since: now };
+        self.queue.extend(gop.iter().zip(times).map(item));
         out.waiting = false;
     }
 
@@ -238,10 +289,10 @@ impl Viewing {
         true
     }
 
-    /// Hands the stack what pacing allows.
-    pub(super) fn send(&mut self, rtc: &mut Rtc, clock: &Clock) {
-        let (factor, least) = if self.queue.len() > 2 { PACE_CATCHING_UP } else { PACE };
-        self.pacer.refill(least.max(self.rate * factor), clock.now);
+    /// Hands the stack what pacing allows. Tells whether a keyframe should be asked for, because what waits is late.
+    pub(super) fn send(&mut self, rtc: &mut Rtc, clock: &Clock) -> bool {
+        let late = self.skip(clock.now);
+        self.pacer.refill(self.pace(), clock.now);
         self.pace_at = None;
         while let Some(item) = self.queue.front() {
             if !self.pacer.may_send() {
@@ -256,6 +307,93 @@ impl Viewing {
                 item.next = until;
             }
         }
+        late && self.may_ask(clock.now)
+    }
+
+    /// Bytes per second.
+    fn pace(&self) -> i64 {
+        let (factor, least) = if self.queue.len() > 2 { PACE_CATCHING_UP } else { PACE };
+        let pace = least.max(self.rates[VIDEO] * factor);
+        let Some(estimate) = self.estimate.filter(|_| self.measured) else { return pace };
+        let carries = (estimate.bits_per_s / 8) as i64;
+        let carries_picture = carries - self.rates[AUDIO];
+        if carries_picture < self.rates[VIDEO] {
+            (carries * PACE_SHORT_PERCENT / 100 - self.rates[AUDIO]).max(PACE_LEAST)
+        } else {
+            pace.min(carries * PACE_CATCHING_UP.0)
+        }
+    }
+
+    /// Leaves out what waits for too long. Tells whether something does.
+    fn skip(&mut self, now: Instant) -> bool {
+        let waits = |item: &Item| now.saturating_duration_since(item.since);
+        let Some(oldest) = self.queue.front().map(waits).filter(|oldest| *oldest > LATE) else { return false };
+        let newest = self.queue.iter().rposition(|item| item.frame.keyframe).filter(|position| *position > 0);
+        let Some(out) = self.outs[VIDEO].as_mut() else { return false };
+        let skipped = match newest {
+            Some(newest) => newest,
+            None if oldest > TOO_LATE => {
+                out.waiting = true;
+                self.queue.len()
+            }
+            None => 0,
+        };
+        self.queue.drain(..skipped);
+        self.dropped += skipped as u64;
+        newest.is_none()
+    }
+
+    /// Whether a keyframe may be asked for (again).
+    pub(super) fn may_ask(&mut self, now: Instant) -> bool {
+        let shown = self.outs[VIDEO].as_ref().is_some_and(|out| out.enabled);
+        let may = shown && self.asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_EVERY);
+        if may {
+            self.asked = Some(now);
+        }
+        may
+    }
+
+    /// The estimate, unless much less gets through: a path that becomes narrow at once fills its queue within a few
+    /// packets, and what the delay tells about that is over before the estimator is sure of it.
+    fn gets_through(&self, now: Instant) -> Option<Estimate> {
+        let estimate = self.estimate?;
+        let other_layer = self.switched.is_some_and(|at| now.saturating_duration_since(at) < LOSS_OVER);
+        if self.lost < LOSS_MUCH || other_layer {
+            return Some(estimate);
+        }
+        let sent_bits_per_s = self.rates.iter().sum::<i64>() as f64 * 8.0;
+        let arrives = (sent_bits_per_s * (1.0 - 2.0 * self.lost)) as u64;
+        Some(Estimate { bits_per_s: estimate.bits_per_s.min(arrives), ..estimate })
+    }
+
+    /// Stops sending what is mostly lost, until the next keyframe: the queue on the way can empty for that.
+    pub(super) fn pause_if_lost(&mut self, rtc: &mut Rtc) {
+        if self.lost < LOSS_MUCH {
+            return;
+        }
+        if let Some(out) = self.outs[VIDEO].as_mut() {
+            self.dropped += self.queue.len() as u64;
+            self.queue.clear();
+            out.waiting = true;
+            forget_sent(rtc, out.ssrc);
+        }
+    }
+
+    pub(super) fn loses(&mut self, part: f32) {
+        self.lost = part.into();
+    }
+
+    /// The layer to follow, of those there are.
+    pub(super) fn choose(&mut self, rtc: &mut Rtc, layers: &[Layer<u32>], card: &Card, now: Instant) -> Option<u32> {
+        let sound_bits_per_s = (self.rates[AUDIO] * 8) as u64;
+        let estimate = self.gets_through(now);
+        let Choice { layer, look_for_bits_per_s } = self.switch.choose(layers, sound_bits_per_s, estimate, now)?;
+        if look_for_bits_per_s != self.looks_for_bits_per_s {
+            self.looks_for_bits_per_s = look_for_bits_per_s;
+            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(look_for_bits_per_s));
+            card.update(|stats| stats.target_bps = Some(look_for_bits_per_s));
+        }
+        Some(layer)
     }
 
     /// Hands packets of a frame to the stack; returns the first that pacing holds back.
@@ -304,12 +442,25 @@ impl Viewing {
     pub(super) fn event(&mut self, event: &Event, card: &Card, outcome: &mut Outcome) {
         match event {
             Event::KeyframeRequest(_) => outcome.picture_wanted = true,
-            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. } | BweKind::Twcc { estimate, .. }) => {
-                card.update(|stats| stats.estimate_bps = Some(estimate.as_u64()));
-            }
+            Event::EgressBitrateEstimate(kind) => self.estimated(kind, card),
             Event::MediaEgressStats(media) => self.media_stats(media, card),
             _ => {}
         }
+    }
+
+    fn estimated(&mut self, kind: &BweKind, card: &Card) {
+        let (estimate, probes) = match kind {
+            BweKind::Twcc { estimate, can_probe } => (*estimate, *can_probe),
+            BweKind::Remb { estimate, .. } => (*estimate, false),
+            _ => return,
+        };
+        // Who reports on every packet need not be asked what it believes itself.
+        if !probes && self.estimate.is_some_and(|known| known.probes) {
+            return;
+        }
+        self.measured |= !probes || estimate != FIRST_ESTIMATE;
+        self.estimate = Some(Estimate { bits_per_s: estimate.as_u64(), probes });
+        card.update(|stats| stats.estimate_bps = Some(estimate.as_u64()));
     }
 
     fn media_stats(&self, media: &MediaEgressStats, card: &Card) {
@@ -326,3 +477,10 @@ impl Viewing {
 
 /// A player that was allowed no more than this never builds up a longer buffer, whatever its network did to it once.
 const PLAYOUT_DELAY_MAX_HUNDREDTHS: u64 = 50;
+
+/// Nothing that was sent so far is sent again.
+fn forget_sent(rtc: &mut Rtc, ssrc: Ssrc) {
+    if let Some(stream) = rtc.direct_api().stream_tx(&ssrc) {
+        stream.set_rtx_cache(RTX.0, RTX.1, RTX_SHARE);
+    }
+}

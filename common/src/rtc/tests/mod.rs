@@ -30,6 +30,8 @@ use crate::{
     telemetry::Telemetry,
 };
 
+mod layers;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 const SPS: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 0x01, 0x40, 0x16];
 const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];

@@ -1,0 +1,301 @@
+//! Viewers of a broadcast with layers, behind links that become narrow and wide again.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+};
+
+use super::*;
+
+/// Of the picture, and bytes of one: 30 a second make 150 kbit/s, 500 kbit/s and 1.5 Mbit/s.
+const LAYERS: [(u32, usize); 3] = [(180, 625), (360, 2_080), (720, 6_250)];
+const PICTURE_US: i64 = 33_333;
+/// A keyframe is that many times larger.
+const KEYFRAME: usize = 4;
+/// A link that carries everything.
+const WIDE: f64 = 20_000_000.0;
+/// What the queue before a narrow link holds.
+const LINK_QUEUE: Duration = Duration::from_millis(300);
+
+/// What is measured here is time: one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A publisher of several layers in step with the wall clock. Keyframes come every two seconds and on request.
+struct Simulcast {
+    began: Instant,
+    began_us: i64,
+    pictures: i64,
+    count: usize,
+}
+
+impl Simulcast {
+    fn begin(stage: &mut Stage, count: usize) -> Self {
+        for (index, (height, _)) in LAYERS.iter().enumerate().take(count) {
+            let shape = Shape::Video { width: height * 16 / 9, height: *height, reorders: false };
+            let info = Info { shape, ..video_info(false) };
+            stage.writer().announce_layer(index as u8, &height.to_string(), info).unwrap();
+        }
+        let mut simulcast = Self { began: Instant::now(), began_us: stage.pts_us, pictures: 0, count };
+        simulcast.write_until(stage, 60);
+        simulcast.began = Instant::now();
+        simulcast.began_us = stage.pts_us;
+        simulcast.pictures = 0;
+        simulcast
+    }
+
+    fn write_due(&mut self, stage: &mut Stage) {
+        self.write_until(stage, self.began.elapsed().as_micros() as i64 / PICTURE_US);
+    }
+
+    fn write_until(&mut self, stage: &mut Stage, pictures: i64) {
+        while self.pictures < pictures {
+            let regular = self.pictures % 60 == 0;
+            self.pictures += 1;
+            stage.pts_us = self.began_us + self.pictures * PICTURE_US;
+            let (pts_us, now_us) = (stage.pts_us, crate::clock::now_us());
+            let sound = Bytes::from_static(&[0xfc, 0xff, 0xfe]);
+            let sound = Sample { dts_us: pts_us, pts_us, keyframe: true, payload: sound };
+            for index in (0..self.count).rev() {
+                let track = stage.broadcast().layer(index as u8).unwrap();
+                let keyframe = track.take_keyframe_request() || regular;
+                let bytes = LAYERS[index].1 * if keyframe { KEYFRAME } else { 1 };
+                let mut payload = picture(keyframe, bytes).to_vec();
+                payload[5..].fill(index as u8);
+                let sample = Sample { dts_us: pts_us, pts_us, keyframe, payload: payload.into() };
+                if index == self.count - 1 {
+                    stage.writer().write(Kind::Video, sample.clone(), now_us).unwrap();
+                }
+                stage.writer().write_layer(index as u8, sample, now_us).unwrap();
+            }
+            stage.writer().write(Kind::Audio, sound, now_us).unwrap();
+        }
+    }
+}
+
+/// What lies between the server and a viewer.
+struct Link {
+    bits_per_s: f64,
+    queue: VecDeque<(Instant, SocketAddr, Vec<u8>)>,
+    free_at: Instant,
+}
+
+impl Link {
+    fn new() -> Self {
+        Self { bits_per_s: WIDE, queue: VecDeque::new(), free_at: Instant::now() }
+    }
+
+    fn take(&mut self, source: SocketAddr, datagram: &[u8]) {
+        let now = Instant::now();
+        let begins = self.free_at.max(now);
+        if begins - now > LINK_QUEUE {
+            return;
+        }
+        let takes = datagram.len() as f64 * 8.0 / self.bits_per_s;
+        self.free_at = begins + Duration::from_secs_f64(takes);
+        self.queue.push_back((self.free_at, source, datagram.to_vec()));
+    }
+}
+
+struct Watcher {
+    client: Client,
+    link: Link,
+    /// Layer and arrival of each picture that is newer than all before: what was lost may come later.
+    seen: Vec<(u8, Instant)>,
+    newest: u64,
+    packets: usize,
+}
+
+impl Watcher {
+    fn join(stage: &Stage) -> Self {
+        let client = Client::join(stage);
+        client.socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        Self { client, link: Link::new(), seen: Vec::new(), newest: 0, packets: 0 }
+    }
+
+    fn turn(&mut self) {
+        let mut buffer = [0; 2_000];
+        let local = self.client.socket.local_addr().unwrap();
+        self.client.rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
+        self.client.send();
+        while let Ok((length, source)) = self.client.socket.recv_from(&mut buffer) {
+            self.link.take(source, &buffer[..length]);
+            if self.link.queue.front().is_some_and(|(at, ..)| *at <= Instant::now()) {
+                break;
+            }
+        }
+        while self.link.queue.front().is_some_and(|(at, ..)| *at <= Instant::now()) {
+            let Some((at, source, datagram)) = self.link.queue.pop_front() else { break };
+            let receive = Receive::new(Protocol::Udp, source, local, &datagram).unwrap();
+            self.client.rtc.handle_input(Input::Receive(at, receive)).unwrap();
+            self.client.send();
+        }
+        for packet in &self.client.video[self.packets..] {
+            if packet.header.marker && *packet.seq_no > self.newest {
+                self.newest = *packet.seq_no;
+                self.seen.push((*packet.payload.last().unwrap(), Instant::now()));
+            }
+        }
+        self.packets = self.client.video.len();
+    }
+
+    fn layer(&self) -> Option<u8> {
+        self.seen.last().map(|(layer, _)| *layer)
+    }
+
+    fn watch(&mut self, stage: &mut Stage, simulcast: &mut Simulcast, seconds: u64) {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            simulcast.write_due(stage);
+            self.turn();
+        }
+    }
+
+    /// How long it takes until this layer is seen.
+    fn until(&mut self, stage: &mut Stage, simulcast: &mut Simulcast, layer: u8, limit: u64) -> Duration {
+        let began = Instant::now();
+        while self.layer() != Some(layer) {
+            let stats = &stage.engine.sessions(&stage.id)[0];
+            assert!(began.elapsed() < Duration::from_secs(limit), "{:?}, not {layer}: {stats:?}", self.layer());
+            simulcast.write_due(stage);
+            self.turn();
+        }
+        began.elapsed()
+    }
+
+    fn switches_since(&self, since: Instant) -> usize {
+        let seen: Vec<u8> = self.seen.iter().filter(|(_, at)| *at >= since).map(|(layer, _)| *layer).collect();
+        seen.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    }
+
+    fn longest_gap(&self) -> Duration {
+        self.seen.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap()
+    }
+
+    /// RTP times only ever go on, and by no more than the pictures that were left out.
+    fn assert_continuous(&self) {
+        let mut packets: Vec<(u64, u32)> =
+            self.client.video.iter().map(|packet| (*packet.seq_no, packet.header.timestamp)).collect();
+        packets.sort_unstable();
+        for pair in packets.windows(2) {
+            let step = pair[1].1.wrapping_sub(pair[0].1);
+            assert!(step < 90_000, "{step} ticks between packets {} and {}", pair[0].0, pair[1].0);
+        }
+    }
+}
+
+#[test]
+fn a_viewer_gets_what_its_link_carries() {
+    let _alone = alone();
+    let mut stage = Stage::new(1);
+    let mut simulcast = Simulcast::begin(&mut stage, 3);
+    let mut watcher = Watcher::join(&stage);
+    assert!(watcher.client.answer.contains("transport-cc"), "{}", watcher.client.answer);
+    watcher.turn();
+    while watcher.layer().is_none() {
+        simulcast.write_due(&mut stage);
+        watcher.turn();
+    }
+    assert_eq!(watcher.layer(), Some(1), "what is certain to fit comes first");
+    watcher.until(&mut stage, &mut simulcast, 2, 10);
+    for _ in 0..2 {
+        watcher.link.bits_per_s = 400_000.0;
+        watcher.until(&mut stage, &mut simulcast, 0, 5);
+        let settled = Instant::now();
+        watcher.watch(&mut stage, &mut simulcast, 8);
+        assert!(watcher.switches_since(settled) <= 2);
+        assert_eq!(watcher.layer(), Some(0));
+        watcher.link.bits_per_s = WIDE;
+        watcher.until(&mut stage, &mut simulcast, 2, 10);
+        let settled = Instant::now();
+        watcher.watch(&mut stage, &mut simulcast, 5);
+        assert_eq!(watcher.switches_since(settled), 0);
+    }
+    // The link carries a quarter of what it is sent until that is noticed, and loses the rest.
+    let longest = watcher.longest_gap();
+    assert!(longest < Duration::from_secs(2), "nothing was seen for {longest:?}");
+    watcher.assert_continuous();
+    let stats = &stage.engine.sessions(&stage.id)[0];
+    assert_eq!(stats.layer_height, Some(720));
+    assert!(stats.estimate_bps.is_some_and(|estimate| estimate > 1_500_000), "{stats:?}");
+    assert!(stats.layer_switches >= 5, "{stats:?}");
+}
+
+#[test]
+fn a_viewer_may_choose_for_itself() {
+    let _alone = alone();
+    let mut stage = Stage::new(1);
+    let mut simulcast = Simulcast::begin(&mut stage, 3);
+    let mut watcher = Watcher::join(&stage);
+    stage.engine.pin(&watcher.client.session, Quality::Height(180));
+    watcher.until(&mut stage, &mut simulcast, 0, 5);
+    let joined = Instant::now();
+    watcher.watch(&mut stage, &mut simulcast, 3);
+    assert_eq!(watcher.switches_since(joined), 0);
+    stage.engine.pin(&watcher.client.session, Quality::Height(720));
+    watcher.until(&mut stage, &mut simulcast, 2, 2);
+    // There is none of this height: what the link carries.
+    stage.engine.pin(&watcher.client.session, Quality::Height(480));
+    watcher.watch(&mut stage, &mut simulcast, 1);
+    stage.engine.pin(&watcher.client.session, Quality::Height(360));
+    watcher.until(&mut stage, &mut simulcast, 1, 2);
+    stage.engine.pin(&watcher.client.session, Quality::Auto);
+    watcher.until(&mut stage, &mut simulcast, 2, 10);
+    watcher.assert_continuous();
+}
+
+#[test]
+fn a_layer_that_dies_is_left_at_once() {
+    let _alone = alone();
+    let mut stage = Stage::new(1);
+    let mut simulcast = Simulcast::begin(&mut stage, 3);
+    let mut watcher = Watcher::join(&stage);
+    watcher.until(&mut stage, &mut simulcast, 2, 10);
+    simulcast.count = 2;
+    watcher.until(&mut stage, &mut simulcast, 1, 4);
+    simulcast.count = 3;
+    watcher.until(&mut stage, &mut simulcast, 2, 10);
+    watcher.assert_continuous();
+}
+
+#[test]
+fn what_one_picture_takes_too_long_for_is_skipped() {
+    let _alone = alone();
+    let mut stage = Stage::new(1);
+    let mut watcher = Watcher::join(&stage);
+    assert!(!watcher.client.answer.contains("transport-cc"), "nothing to choose from: {}", watcher.client.answer);
+    // The receiver says itself what it believes.
+    let began = Instant::now();
+    let mut newest = Vec::new();
+    while began.elapsed() < Duration::from_secs(12) {
+        while i64::from(began.elapsed().as_micros() as u32) >= stage.pts_us {
+            let regular = stage.pts_us / PICTURE_US % 30 == 0;
+            stage.write(regular, if regular { 16_000 } else { 4_000 });
+        }
+        watcher.turn();
+        let mids = watcher.client.video.first().map(|packet| packet.header.ssrc);
+        if let Some(ssrc) = mids
+            && let Some(stream) = watcher.client.rtc.direct_api().stream_rx(&ssrc)
+        {
+            stream.request_remb(500_000.into());
+        }
+        newest.extend(watcher.client.video.last().map(|packet| (Instant::now(), packet.header.timestamp)));
+    }
+    let first = watcher.client.video.first().unwrap().header.timestamp;
+    let (at, timestamp) = *newest.last().unwrap();
+    let shown_s = f64::from(timestamp.wrapping_sub(first)) / 90_000.0;
+    let behind_s = (at - began).as_secs_f64() - shown_s;
+    assert!(behind_s < 3.0, "{behind_s} s behind after 12 s at half of what the picture takes");
+    assert!(watcher.longest_gap() < Duration::from_secs(2));
+    let bytes: usize = watcher.client.video.iter().map(|packet| packet.payload.len()).sum();
+    let rate = bytes as f64 * 8.0 / 12.0;
+    assert!((400_000.0..700_000.0).contains(&rate), "{rate} bit/s");
+    let limit = Instant::now() + PATIENCE;
+    while stage.engine.sessions(&stage.id)[0].skipped == 0 {
+        assert!(Instant::now() < limit, "nobody counted");
+        watcher.turn();
+    }
+}

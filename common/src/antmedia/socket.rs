@@ -24,7 +24,7 @@ use super::{Action, Ending, Found, Look, Machine, Outcome, Refusal, Rendition, S
 use crate::{
     clock,
     intake::Intake,
-    live::{Broadcast, BroadcastId, Publisher, Status},
+    live::{Broadcast, BroadcastId, Publisher, Status, Track},
     media::{Accepts, Delivery, Kind, Shape},
     rtc::{End, JoinError, Quality, RestartError, SessionId, State},
     waiting,
@@ -340,21 +340,25 @@ async fn until_over(broadcast: &Broadcast) {
 
 /// The picture's qualities that a viewer can be sent; none where there is only sound.
 fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
-    let sound = broadcast.choose(Kind::Audio, Delivery::WebRtc(Accepts::EVERYWHERE));
+    let everywhere = Delivery::WebRtc(Accepts::EVERYWHERE);
+    let sound = broadcast.choose(Kind::Audio, everywhere);
     let audio_bitrate = sound.map_or(0, |choice| choice.track.stats().bits_per_second);
-    let picture = broadcast.choose(Kind::Video, Delivery::WebRtc(Accepts::EVERYWHERE));
-    let rendition = picture.and_then(|choice| {
-        let info = choice.track.info()?;
+    let mut pictures = broadcast.layers();
+    if pictures.len() < 2 {
+        pictures = broadcast.choose(Kind::Video, everywhere).into_iter().map(|choice| choice.track).collect();
+    }
+    let rendition = |track: &Arc<Track>| {
+        let info = track.info()?;
         let Shape::Video { width, height, .. } = info.shape else { return None };
         Some(Rendition {
             stream_width: width,
             stream_height: height,
-            video_bitrate: choice.track.stats().bits_per_second,
+            video_bitrate: track.stats().bits_per_second,
             audio_bitrate,
             video_codec: info.codec.name(),
         })
-    });
-    Vec::from_iter(rendition)
+    };
+    pictures.iter().filter_map(rendition).collect()
 }
 
 impl From<JoinError> for Refusal {

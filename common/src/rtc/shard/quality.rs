@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{ADAPT_EVERY, Shard, Switching};
+use super::{ADAPT_EVERY, Shard, following::Switching};
 use crate::{media::Kind, rtc::viewing::VIDEO};
 
 impl Shard {

@@ -32,7 +32,7 @@ use super::{
     inbox::{Command, Inbox, Letters, Mark, Packet},
     net::{Outbox, canonical},
     roster::{Found, SessionId},
-    session::{End, Outcome, Session},
+    session::{End, Outcome, Session, is_check},
     tcp::TcpOut,
     viewing::{AUDIO, Clock, VIDEO},
 };
@@ -347,15 +347,16 @@ impl Shard {
         let Some(to) = self.shared.candidate_for(to) else { return };
         let Some(key) = self.owner(proto, from, to, data, &reply) else { return };
         let Ok(receive) = Receive::new(proto, from, to, data) else { return };
-        let is_check = data.first().is_some_and(|byte| *byte < 2);
         let input = Input::Receive(Instant::now(), receive);
         let mut learnt = false;
         self.act(key, |session, outbox| {
-            if is_check {
+            if is_check(data) {
                 if !session.accepts(&input) {
                     return Ok(Outcome::default());
                 }
                 learnt = session.learn(from, reply);
+            } else {
+                session.heard(proto, from);
             }
             session.drive(input, outbox)
         });

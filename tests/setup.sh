@@ -14,19 +14,43 @@ declare -A package=(
   [openssl]=openssl
   [turnserver]=coturn
   [curl]=curl
+  [python3]=python3
 )
 wanted=()
 for command in "${!package[@]}"; do
   command -v "$command" >/dev/null || wanted+=("${package[$command]}")
 done
-# What GStreamer can do lies in packages without a command of their own; software OpenGL is what OBS draws with.
+# What GStreamer can do lies in packages without a command of their own, its WebRTC is spoken from Python; software OpenGL is
+# what OBS draws with.
 for name in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \
-  gstreamer1.0-libav libgl1-mesa-dri; do
+  gstreamer1.0-libav gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0 python3-gi python3-venv libgl1-mesa-dri; do
   dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || wanted+=("$name")
 done
 [ ${#wanted[@]} = 0 ] || ./apt-install.sh "${wanted[@]}"
 
+cd clients
 # The lock is kept beside what was installed from it: the same lock means the same packages.
-if ! cmp -s clients/package-lock.json clients/node_modules/.installed-lock; then
-  (cd clients && npm ci --no-audit --no-fund --silent && cp package-lock.json node_modules/.installed-lock)
+if ! cmp -s package-lock.json node_modules/.installed-lock; then
+  npm ci --no-audit --no-fund --silent
+  cp package-lock.json node_modules/.installed-lock
+fi
+
+# Ant Media's SDK and player come complete: npm would add the three hundred packages that they were built with.
+if ! cmp -s antmedia.sha512 node_modules/@antmedia/.installed-lock; then
+  rm -rf node_modules/@antmedia && mkdir -p node_modules/@antmedia
+  while read -r hash package; do
+    tarball="node_modules/@antmedia/antmedia-${package/@/-}.tgz" directory="node_modules/@antmedia/${package%@*}"
+    npm pack --silent --pack-destination node_modules/@antmedia "@antmedia/$package" >/dev/null
+    echo "$hash  $tarball" | sha512sum --check --quiet
+    mkdir "$directory"
+    tar -xzf "$tarball" -C "$directory" --strip-components=1 package/dist package/package.json
+    rm "$tarball"
+  done <antmedia.sha512
+  cp antmedia.sha512 node_modules/@antmedia/.installed-lock
+fi
+
+if ! cmp -s requirements.txt venv/.installed-lock; then
+  rm -rf venv && python3 -m venv venv
+  venv/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.txt
+  cp requirements.txt venv/.installed-lock
 fi

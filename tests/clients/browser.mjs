@@ -4,7 +4,10 @@ import fs from "node:fs";
 import http from "node:http";
 import os from "node:os";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+
+export const here = path.dirname(fileURLToPath(import.meta.url));
 
 const FLAGS = [
   "--headless",
@@ -27,7 +30,7 @@ const FLAGS = [
   "--disable-features=WebRtcHideLocalIpsWithMdns,Translate,OptimizationHints,MediaRouter",
 ];
 
-/** `flags` go before the others. */
+/** `flags` go before those that every page here needs. */
 export async function openBrowser(flags = []) {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "headwater-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
@@ -56,9 +59,16 @@ export function onlyRelays() {
   };
 }
 
-/** An origin that is not the server's: what plays from here has passed CORS. */
+/** An origin that is not the server's: what plays from here has passed CORS. It also serves the npm packages' modules. */
 export async function foreignPage() {
-  const server = http.createServer((_, response) => {
+  const server = http.createServer((request, response) => {
+    const module = /^\/(@antmedia\/[\w/.-]+\.js)$/.exec(request.url)?.[1];
+    const file = module && path.join(here, "node_modules", module);
+    if (file && fs.existsSync(file)) {
+      response.writeHead(200, { "Content-Type": "text/javascript" });
+      fs.createReadStream(file).pipe(response);
+      return;
+    }
     response.writeHead(200, { "Content-Type": "text/html" });
     response.end("<!doctype html><title>viewer</title><body></body>");
   });

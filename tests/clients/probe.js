@@ -174,49 +174,4 @@
   }
 
   window.Probe = Probe;
-
-  // Every connection a page makes is counted and can be asked for its figures.
-  const connections = [];
-  if (window.RTCPeerConnection) {
-    const Native = window.RTCPeerConnection;
-    window.RTCPeerConnection = class extends Native {
-      constructor(...settings) {
-        super(...settings);
-        connections.push(this);
-      }
-    };
-  }
-
-  window.rtcReport = async () => {
-    const connection = connections.at(-1);
-    if (!connection) return { connections: 0 };
-    const stats = await connection.getStats();
-    const report = { connections: connections.length, state: connection.connectionState };
-    for (const entry of stats.values()) {
-      if (entry.type === "inbound-rtp") {
-        const codec = stats.get(entry.codecId);
-        report[entry.kind] = {
-          codec: codec?.mimeType,
-          fmtp: codec?.sdpFmtpLine,
-          frames: entry.framesDecoded,
-          keyframes: entry.keyFramesDecoded,
-          freezes: entry.freezeCount,
-          lost: entry.packetsLost,
-          packets: entry.packetsReceived,
-          samples: entry.totalSamplesReceived,
-          concealed: entry.concealedSamples,
-          silent_concealed: entry.silentConcealedSamples,
-          energy: entry.totalAudioEnergy,
-        };
-      }
-      if (entry.type === "transport" && entry.selectedCandidatePairId) {
-        const pair = stats.get(entry.selectedCandidatePairId);
-        const local = stats.get(pair.localCandidateId);
-        report.protocol = local?.protocol;
-        report.candidate = local?.candidateType;
-        report.relay_protocol = local?.relayProtocol;
-      }
-    }
-    return report;
-  };
 })();

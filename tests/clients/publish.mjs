@@ -1,120 +1,115 @@
-// node publish.mjs ADDRESS [--camera=fake|refused|none] [--phone] [--relay] [--seconds=60]
+// node publish.mjs MODE ADDRESS [--option[=value]]…
 //
-// Uses our publish page in Chromium (with --relay through TURN servers only). Prints a line of JSON with what one sees there twice a second until "stop" or the end of
-// stdin; "click ID", "choose ID VALUE", "tick ID", "press KEY", "script CODE" and "picture FILE" are done in their turn. With
-// "stop" the page is left as by a click on a link. The last line has `"last": true`.
+// Publishes from Chromium; see stage.mjs for what goes in and out. Modes:
+//   whip      a plain WHIP client: --codec=H264|VP8|VP9|AV1, --simulcast (layers l, m, h), --kbps=N, --tcp,
+//             --via=ADDRESS:PORT, --relay=ADDRESS (through TURN servers only, those that the address tells),
+//             --forged (the fingerprint is another one's)
+//   adaptor   Ant Media's JavaScript SDK at its WebSocket: --stream=ID
+// Both: --id=N marks the picture, --size=WIDTHxHEIGHT, --no-audio, --no-video.
+// Orders: "mute", "unmute", "hide", "show" (the picture), "camera N" takes another one, whose mark is N, "size WIDTHxHEIGHT" as
+// when a shared window is resized, "restart" is an ICE restart, "say WORDS" goes by the SDK's data channel.
 
-import readline from "node:readline";
-import { onlyRelays, openBrowser } from "./browser.mjs";
+import * as antmedia from "./antmedia.mjs";
+import { perform } from "./stage.mjs";
 
-const [address, ...rest] = process.argv.slice(2);
-const options = Object.fromEntries(rest.map((word) => word.replace(/^--/, "").split("=")).map(([key, value]) => [key, value ?? true]));
-const seconds_max = Number(options.seconds ?? 60);
-const FLAGS = {
-  fake: ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--auto-select-desktop-capture-source=Entire screen"],
-  refused: ["--use-fake-device-for-media-stream", "--deny-permission-prompts"],
-  none: ["--use-fake-ui-for-media-stream"],
-};
-const say = (report) => console.log(JSON.stringify(report));
+const FPS = 30;
+const enable = (kind, enabled) => (page) =>
+  page.evaluate(({ kind, enabled }) => (localMedia.getTracks().find((track) => track.kind === kind).enabled = enabled), { kind, enabled });
 
-const { context, close } = await openBrowser(FLAGS[options.camera ?? "fake"]);
-const errors = [];
-const requests = [];
-const orders = [];
-let wake = () => {};
+await perform({
+  scripts: ["connections.js", "session.js", "source.js"],
+  modes: {
+    whip: async (page, address, options, foreign) => {
+      await page.goto(foreign);
+      await film(page, options);
+      await openWhip(page, address, options);
+    },
+    adaptor: async (page, address, options, foreign) => {
+      await page.goto(foreign);
+      await film(page, options);
+      await antmedia.publish(page, address, options.stream);
+    },
+  },
+  orders: {
+    mute: enable("audio", false),
+    unmute: enable("audio", true),
+    hide: enable("video", false),
+    show: enable("video", true),
+    size: (page, size) => page.evaluate(({ width, height }) => camera.resize(width, height), parsed(size)),
+    camera: (page, id) => page.evaluate(switchCamera, { id: Number(id), fps: FPS }),
+    restart: (page) => page.evaluate(() => session.restart()),
+    say: antmedia.say,
+  },
+  figures,
+});
 
-readline
-  .createInterface({ input: process.stdin })
-  .on("line", (line) => (orders.push(line.trim()), wake()))
-  .on("close", () => (orders.push("stop"), wake()));
-
-try {
-  const page = await context.newPage();
-  if (options.phone) await page.setViewportSize({ width: 390, height: 844 });
-  if (options.relay) await page.addInitScript(onlyRelays);
-  page.on("pageerror", (error) => errors.push(`page: ${error.message}`));
-  page.on("response", (response) => {
-    const method = response.request().method();
-    if (method !== "GET") requests.push(`${method} ${response.status()}`);
-  });
-  await page.goto(address);
-  await page.evaluate(countPictures);
-  await use(page);
-} catch (error) {
-  say({ last: true, failed: String(error.stack ?? error), errors });
-  process.exitCode = 1;
-}
-await close();
-process.exit();
-
-async function use(page) {
-  const end = Date.now() + 1000 * seconds_max;
-  for (;;) {
-    const [order, id, ...words] = (orders.shift() ?? "").split(" ");
-    const word = words.join(" ");
-    if (order === "click") await page.click(`#${id}`);
-    if (order === "choose") await page.selectOption(`#${id}`, word);
-    if (order === "tick") await page.setChecked(`#${id}`, true);
-    if (order === "press") await page.keyboard.press(id);
-    if (order === "script") await page.evaluate([id, word].join(" "));
-    if (order === "picture") await page.screenshot({ path: id, fullPage: true });
-    const last = order === "stop" || Date.now() > end;
-    say({ ...(await page.evaluate(seen)), requests, errors, last });
-    if (last) {
-      await page.goto("about:blank");
-      return;
-    }
-    if (orders.length) continue;
-    await new Promise((resolve) => {
-      wake = resolve;
-      setTimeout(resolve, 500);
-    });
-  }
+function parsed(size) {
+  const [width, height] = size.split("x").map(Number);
+  return { width, height };
 }
 
-/** In the page. */
-function countPictures() {
-  const video = document.querySelector("video");
-  window.pictures = 0;
-  const each = () => {
-    window.pictures += 1;
-    video.requestVideoFrameCallback(each);
-  };
-  video.requestVideoFrameCallback(each);
+/** Makes `window.localMedia`, and `window.camera` for its picture. */
+async function film(page, options) {
+  const { id = 1, size = "640x360", "no-audio": mute, "no-video": blind } = options;
+  await page.evaluate(
+    ({ id, width, height, fps, video, audio }) => {
+      window.localMedia = new MediaStream();
+      if (audio) localMedia.addTrack(beeps());
+      if (!video) return;
+      window.camera = new Camera({ id, width, height, fps });
+      localMedia.addTrack(camera.track);
+    },
+    { id: Number(id), ...parsed(size), fps: FPS, video: !blind, audio: !mute },
+  );
 }
 
-/** In the page. */
-function seen() {
-  const text = (id) => {
-    const part = document.getElementById(id);
-    return part.checkVisibility() ? part.innerText : "";
-  };
-  const options = (id) => [...document.getElementById(id).options].map(({ text, value }) => ({ text, value }));
+async function openWhip(page, address, { codec, simulcast, kbps, tcp, via, relay, forged }) {
+  await page.evaluate(
+    async ({ address, codec, simulcast, kbps, tcp, via, relay, forged }) => {
+      const connection = new RTCPeerConnection(await relayOnly(relay));
+      const [sound] = localMedia.getAudioTracks();
+      const [picture] = localMedia.getVideoTracks();
+      const common = { direction: "sendonly", streams: [localMedia] };
+      if (sound) connection.addTransceiver(sound, common);
+      if (picture) {
+        const layers = [
+          { rid: "l", scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+          { rid: "m", scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+          { rid: "h", maxBitrate: 1_500_000 },
+        ];
+        const sendEncodings = simulcast ? layers : [{ maxBitrate: 1000 * kbps }];
+        const transceiver = connection.addTransceiver(picture, { ...common, sendEncodings });
+        if (codec) {
+          const { codecs } = RTCRtpSender.getCapabilities("video");
+          const wanted = new RegExp(`/(${codec}|rtx)$`, "i");
+          transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => wanted.test(mimeType)));
+        }
+      }
+      window.session = new Session(connection, address, { tcp, via, forged });
+      window.stopped = () => session.close();
+      await session.open();
+    },
+    { address, codec, simulcast: Boolean(simulcast), kbps: Number(kbps ?? 1200), tcp, via, relay, forged },
+  );
+}
+
+/** In the page, as are the two below. */
+async function switchCamera({ id, fps }) {
+  const { width, height } = camera.canvas;
+  const next = new Camera({ id, width, height, fps });
+  const sender = session.connection.getSenders().find(({ track }) => track === camera.track);
+  await sender.replaceTrack(next.track);
+  localMedia.removeTrack(camera.track);
+  localMedia.addTrack(next.track);
+  camera.stop();
+  window.camera = next;
+}
+
+async function figures() {
   return {
-    state: document.body.dataset.state ?? "",
-    status: text("status"),
-    headline: text("headline"),
-    explanation: text("explanation"),
-    trouble: text("trouble"),
-    act: text("act"),
-    start: text("start"),
-    mute: text("mute"),
-    secure: document.getElementById("secure").href,
-    watch: document.getElementById("watch").innerText,
-    whip: document.getElementById("whip").innerText,
-    loudness: document.getElementById("level").value,
-    mirrored: document.querySelector("video").classList.contains("mirrored"),
-    pictures: window.pictures,
-    cameras: options("picture"),
-    microphones: options("sound"),
-    codecs: options("codec").map(({ value }) => value),
-    video: text("codec-video"),
-    audio: text("codec-audio"),
-    bitrate: parseFloat(text("bitrate")),
-    loss: parseFloat(text("loss")),
-    round_trip_ms: parseFloat(text("roundtrip")),
-    path: text("path"),
-    limited: text("limited"),
-    duration: text("duration"),
+    seconds: (performance.now() - (window.asked_at ?? performance.now())) / 1000,
+    rtc: await rtcReport(),
+    session: window.session?.report ?? null,
+    antmedia: window.antmediaReport?.() ?? null,
   };
 }

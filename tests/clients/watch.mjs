@@ -1,72 +1,46 @@
-// node watch.mjs page|whep|hls ADDRESS [--tcp] [--relay[=ADDRESS]] [--classic] [--seconds=60]
+// node watch.mjs MODE ADDRESS [--option[=value]]…
 //
-// Watches one stream in Chromium: `page` our own player (with --relay through TURN servers only), `whep` a plain WHEP client
-// (likewise, through those that the address tells), `hls` hls.js (low-latency, or not with --classic). Prints a line of JSON
-// with its figures twice a second until "stop" or the end of stdin; "reset" begins a new measurement, "hls" or "webrtc" presses
-// that button of our player. The last line has `"last": true`.
+// Watches one stream in Chromium; see stage.mjs for what goes in and out. Modes:
+//   page      our own player; with --relay through TURN servers only
+//   whep      a plain WHEP client: --tcp, --via=ADDRESS:PORT, --relay=ADDRESS (through TURN
+//             servers only, those that the address tells)
+//   hls       hls.js, low-latency or --classic
+//   adaptor   Ant Media's JavaScript SDK at its WebSocket: --stream=ID
+//   player    Ant Media's web player with the application's address: --stream=ID [--order=webrtc,hls]
+// Orders: "reset" begins a new measurement, "hls" and "webrtc" press that button of our player, "say WORDS" goes by the
+// SDK's data channel.
 
-import fs from "node:fs";
 import path from "node:path";
-import readline from "node:readline";
-import { fileURLToPath } from "node:url";
-import { foreignPage, onlyRelays, openBrowser } from "./browser.mjs";
+import * as antmedia from "./antmedia.mjs";
+import { here, onlyRelays } from "./browser.mjs";
+import { perform } from "./stage.mjs";
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const [mode, address, ...rest] = process.argv.slice(2);
-const options = Object.fromEntries(rest.map((word) => word.replace(/^--/, "").split("=")).map(([key, value]) => [key, value ?? true]));
-const seconds_max = Number(options.seconds ?? 60);
-const say = (report) => console.log(JSON.stringify(report));
+const press = (button) => (page) => page.check(`input[value=${button}]`, { force: true });
 
-const { context, close } = await openBrowser();
-const foreign = await foreignPage();
-const errors = [];
-let failed = null;
-const orders = [];
-let wake = () => {};
-
-readline
-  .createInterface({ input: process.stdin })
-  .on("line", (line) => (orders.push(line.trim()), wake()))
-  .on("close", () => (orders.push("stop"), wake()));
-
-try {
-  const page = await context.newPage();
-  page.on("pageerror", (error) => errors.push(`page: ${error.message}`));
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text().slice(0, 300)));
-  await page.addInitScript({ content: fs.readFileSync(path.join(here, "probe.js"), "utf8") });
-  if (mode === "page" && options.relay) await page.addInitScript(onlyRelays);
-  if (mode === "page") await openPlayer(page);
-  else if (mode === "whep") await openWhep(page);
-  else if (mode === "hls") await openHls(page);
-  else throw new Error(`no such mode: ${mode}`);
-  await watch(page);
-} catch (error) {
-  failed = String(error.stack ?? error);
-  process.exitCode = 1;
-}
-if (failed) say({ last: true, failed, errors });
-await close();
-foreign.close();
-process.exit();
-
-async function watch(page) {
-  const end = Date.now() + 1000 * seconds_max;
-  for (;;) {
-    const order = orders.shift();
-    if (order === "reset") await page.evaluate(() => probe.reset());
-    if (order === "hls" || order === "webrtc") await page.check(`input[value=${order}]`, { force: true });
-    const last = order === "stop" || Date.now() > end;
-    const report = await page.evaluate(figures);
-    if (last) report.stopped = await page.evaluate(() => window.stopWatching?.() ?? null);
-    say({ ...report, errors, last });
-    if (last) return;
-    if (orders.length) continue;
-    await new Promise((resolve) => {
-      wake = resolve;
-      setTimeout(resolve, 500);
-    });
-  }
-}
+await perform({
+  scripts: ["connections.js", "session.js", "probe.js"],
+  modes: {
+    page: openPlayer,
+    whep: openWhep,
+    hls: openHls,
+    adaptor: async (page, address, { stream }, foreign) => {
+      await newVideo(page, foreign);
+      await antmedia.play(page, address, stream);
+    },
+    player: async (page, address, { stream, order }, foreign) => {
+      await page.goto(foreign);
+      await antmedia.openPlayer(page, address, stream, order);
+      await page.evaluate(() => (window.probe = new Probe(document.querySelector("video"))));
+    },
+  },
+  orders: {
+    reset: (page) => page.evaluate(() => probe.reset()),
+    hls: press("hls"),
+    webrtc: press("webrtc"),
+    say: antmedia.say,
+  },
+  figures,
+});
 
 /** In the page. */
 async function figures() {
@@ -81,7 +55,8 @@ async function figures() {
     first_picture_ms: probe.first_at === null ? null : Math.round(probe.first_at - (window.asked_at ?? 0)),
     rtc: await rtcReport(),
     hls: window.hlsReport?.() ?? null,
-    whep: window.whepReport ?? null,
+    session: window.session?.report ?? null,
+    antmedia: window.antmediaReport?.() ?? null,
     page: {
       ...document.body.dataset,
       words: document.getElementById("notice")?.hidden === false ? document.getElementById("headline").innerText : "",
@@ -92,13 +67,14 @@ async function figures() {
   };
 }
 
-async function openPlayer(page) {
+async function openPlayer(page, address, { relay }) {
+  if (relay) await page.addInitScript(onlyRelays);
   await page.goto(address);
   await page.evaluate(() => (window.probe = new Probe(document.querySelector("video"))));
 }
 
-async function newVideo(page) {
-  await page.goto(foreign.url);
+async function newVideo(page, foreign) {
+  await page.goto(foreign);
   await page.evaluate(() => {
     const video = document.createElement("video");
     video.autoplay = video.playsInline = true;
@@ -108,39 +84,26 @@ async function newVideo(page) {
   });
 }
 
-async function openWhep(page) {
-  await newVideo(page);
+async function openWhep(page, address, { tcp, via, relay }, foreign) {
+  await newVideo(page, foreign);
   await page.evaluate(
-    async ({ address, tcp, relay }) => {
-      const told = relay ? await (await fetch(relay)).json() : {};
-      const connection = new RTCPeerConnection({ ...told, iceTransportPolicy: relay ? "relay" : "all" });
+    async ({ address, tcp, via, relay }) => {
+      const connection = new RTCPeerConnection(await relayOnly(relay));
       const media = new MediaStream();
       connection.addTransceiver("audio", { direction: "recvonly" });
       connection.addTransceiver("video", { direction: "recvonly" });
       connection.ontrack = ({ track }) => media.addTrack(track);
-      await connection.setLocalDescription();
-      const headers = { "Content-Type": "application/sdp" };
-      const response = await fetch(address, { method: "POST", headers, body: connection.localDescription.sdp });
-      let answer = await response.text();
-      const location = response.headers.get("Location");
-      window.whepReport = { status: response.status, location, answer };
-      if (response.status !== 201) throw new Error(`WHEP answered ${response.status}: ${answer}`);
-      window.asked_at = performance.now();
-      if (tcp) answer = answer.replace(/^a=candidate:\S+ \d+ udp .*\r\n/gim, "");
-      await connection.setRemoteDescription({ type: "answer", sdp: answer });
+      window.session = new Session(connection, address, { tcp, via });
+      window.stopped = () => session.close();
+      await session.open();
       probe.video.srcObject = media;
-      window.stopWatching = async () => {
-        const gone = await fetch(new URL(location, address), { method: "DELETE" });
-        connection.close();
-        return gone.status;
-      };
     },
-    { address, tcp: Boolean(options.tcp), relay: options.relay },
+    { address, tcp, via, relay },
   );
 }
 
-async function openHls(page) {
-  await newVideo(page);
+async function openHls(page, address, { classic }, foreign) {
+  await newVideo(page, foreign);
   await page.addScriptTag({ path: path.join(here, "node_modules/hls.js/dist/hls.min.js") });
   await page.evaluate(
     ({ address, lowLatency }) => {
@@ -168,6 +131,6 @@ async function openHls(page) {
       player.loadSource(address);
       player.attachMedia(probe.video);
     },
-    { address, lowLatency: !options.classic },
+    { address, lowLatency: !classic },
   );
 }

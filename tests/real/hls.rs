@@ -1,9 +1,9 @@
 //! Watching by HLS: low-latency where the player can, plain where it can't, and what happens when publishers come and go.
 
-use std::process::Command;
-
 use crate::harness::{
-    Clock, Player, Process, Server, heavy, light,
+    Clock, Player, Server,
+    ffmpeg::decodes_live,
+    heavy, light,
     playlist::{self, Playlist},
     s, until,
 };
@@ -20,17 +20,6 @@ fn until_playlist(server: &Server, path: &str, what: &str, good: impl Fn(&Playli
         }
         None
     })
-}
-
-/// FFmpeg reads it all and complains about nothing.
-fn decode_cleanly(url: &str, seconds: u32) {
-    let mut command = Command::new("ffmpeg");
-    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-xerror", "-i", url]);
-    command.args(["-t", &seconds.to_string(), "-f", "null", "-"]);
-    let mut ffmpeg = Process::start(format!("ffmpeg reads {url}"), &mut command);
-    let status = ffmpeg.wait(s(u64::from(seconds) + 30));
-    assert!(status.success(), "ffmpeg: {status} {}", ffmpeg.text());
-    assert_eq!(ffmpeg.text(), "", "ffmpeg complains");
 }
 
 #[test]
@@ -71,7 +60,7 @@ fn ffmpeg_reads_it_without_a_complaint() {
         for id in ["clean", "bframes"] {
             let path = format!("/live/streams/{id}.m3u8");
             until_playlist(&server, &path, "three segments", |playlist| playlist.segments.len() >= 3);
-            decode_cleanly(&server.url(&path), 5);
+            decodes_live(&server.url(&path), 5);
         }
     });
 }
@@ -85,7 +74,7 @@ fn a_camera_without_sound_and_a_radio_without_picture_have_playlists() {
         for id in ["camera", "radio"] {
             let path = format!("/live/streams/{id}.m3u8");
             until_playlist(&server, &path, "two segments", |playlist| playlist.segments.len() >= 2);
-            decode_cleanly(&server.url(&path), 3);
+            decodes_live(&server.url(&path), 3);
         }
     });
 }
@@ -166,7 +155,7 @@ fn the_end_is_written_and_then_forgotten() {
         server.until_status("end", "finished");
         until_playlist(&server, path, "its end", |playlist| playlist.ended);
         viewer.until("the player to know", s(20), |report| *report.at("hls.live") == false);
-        decode_cleanly(&server.url(path), 30);
+        decodes_live(&server.url(path), 30);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    harness::{Clock, Player, Server, heavy, player::Report, s, scratch, server::free_address, until},
+    harness::{Clock, Player, Report, Server, heavy, s, scratch, server::free_address, until},
     tls::certify,
 };
 

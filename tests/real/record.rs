@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Clock, Player, Server, flv, heavy, light, rtmp::Wire, s, server::send, until};
+use crate::harness::{Clock, Player, Server, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, server::send, until};
 
 const RECORDING: &str = "[apps.live]\nrecord = true\n";
 
@@ -27,41 +27,12 @@ fn duration_s(file: &Path) -> f64 {
     probe(file, "format=duration")[0].parse().expect("a duration")
 }
 
-/// Every frame of it, and not one word of complaint.
-fn assert_decodes(file: &Path) {
-    let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-nostdin", "-xerror", "-i"]).arg(file).args(["-f", "null", "-"]);
-    let output = command.output().expect("ffmpeg runs");
-    assert!(
-        output.status.success() && output.stderr.is_empty(),
-        "{file:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 /// The index before the media: it plays before all of it is there.
 fn assert_starts_at_once(file: &Path) {
     let bytes = std::fs::read(file).expect("the recording");
     let find = |name: &[u8; 4]| bytes.windows(4).position(|window| window == name);
     assert!(find(b"moov") < find(b"mdat"), "{file:?}: moov at {:?}, mdat at {:?}", find(b"moov"), find(b"mdat"));
     assert_eq!(find(b"moof"), None, "{file:?} is still in fragments");
-}
-
-fn vods(server: &Server) -> Vec<Value> {
-    server.json("/live/rest/v2/vods/list/0/50").as_array().expect("a list").clone()
-}
-
-/// The list's only recording of a stream, once it is complete.
-fn until_vod(server: &Server, id: &str) -> (Value, PathBuf) {
-    let vod = until("the recording to be listed", s(30), || {
-        let list = vods(server);
-        list.iter().find(|vod| vod["streamId"] == id && vod["processStatus"] == "ready").cloned()
-    });
-    let path = server.dir.join(format!("{id}.download.mp4"));
-    let bytes = server.get(&format!("/live/{}", vod["filePath"].as_str().unwrap())).bytes().expect("the recording");
-    assert_eq!(vod["fileSize"], bytes.len(), "{vod:#}");
-    std::fs::write(&path, bytes).expect("write the download");
-    (vod, path)
 }
 
 /// Sends the clip's first seconds as fast as real time, and ends properly.
@@ -77,8 +48,8 @@ fn an_application_that_records_keeps_every_broadcast() {
     light(s(60), || {
         let server = Server::with(RECORDING);
         publish_clip(&server, "kept", 4);
-        let (vod, file) = until_vod(&server, "kept");
-        assert_decodes(&file);
+        let (vod, file) = server.until_recorded("kept");
+        decodes(&file);
         assert_starts_at_once(&file);
         let codecs = probe(&file, "stream=codec_name");
         assert!(codecs.contains(&"h264".to_owned()) && codecs.contains(&"aac".to_owned()), "{codecs:?}");
@@ -116,7 +87,7 @@ fn an_application_that_records_keeps_every_broadcast() {
         // A second broadcast of the same name is a second file.
         publish_clip(&server, "kept", 2);
         until("the second recording", s(20), || {
-            (vods(&server).iter().filter(|vod| vod["streamId"] == "kept").count() == 2).then_some(())
+            (server.recorded().iter().filter(|vod| vod["streamId"] == "kept").count() == 2).then_some(())
         });
     });
 }
@@ -137,8 +108,8 @@ fn rest_switches_recording_on_and_off() {
         let file = until("the recording to begin", s(10), || unfinished(&server));
         until("three seconds of it", s(10), || (file.metadata().ok()?.len() > 400_000).then_some(()));
         assert_eq!(put(false).json::<Value>().unwrap()["success"], true);
-        let (_, file) = until_vod(&server, "switched");
-        assert_decodes(&file);
+        let (_, file) = server.until_recorded("switched");
+        decodes(&file);
         assert!(duration_s(&file) > 2.0);
         server.until_status("switched", "broadcasting");
     });
@@ -163,8 +134,8 @@ fn a_killed_server_loses_less_than_a_gop() {
         server.kill();
         drop(wire);
         server.start_again();
-        let (_, file) = until_vod(&server, "crash");
-        assert_decodes(&file);
+        let (_, file) = server.until_recorded("crash");
+        decodes(&file);
         assert_starts_at_once(&file);
         let seconds = duration_s(&file);
         println!("7.5 s sent, killed, {seconds} s kept");
@@ -176,7 +147,7 @@ fn a_killed_server_loses_less_than_a_gop() {
             "terminated_unexpectedly"
         );
         publish_clip(&server, "crash", 2);
-        until("both recordings", s(20), || (vods(&server).len() == 2).then_some(()));
+        until("both recordings", s(20), || (server.recorded().len() == 2).then_some(()));
     });
 }
 
@@ -190,8 +161,8 @@ fn a_server_that_is_told_to_stop_finishes_its_recordings() {
         let status = server.terminate(s(20));
         assert!(status.success(), "{status}");
         server.start_again();
-        let (_, file) = until_vod(&server, "drain");
-        assert_decodes(&file);
+        let (_, file) = server.until_recorded("drain");
+        decodes(&file);
     });
 }
 
@@ -205,8 +176,8 @@ fn sound_alone_and_picture_alone_are_recorded() {
             let wanted = |tag: &&flv::Tag| tag.kind != left_out && tag.kind != flv::DATA && tag.time_ms < 4000;
             let tags: Vec<_> = flv::clip().iter().filter(wanted).cloned().collect();
             drop(wire.play_out(tags).end().expect("sent"));
-            let (_, file) = until_vod(&server, id);
-            assert_decodes(&file);
+            let (_, file) = server.until_recorded(id);
+            decodes(&file);
             assert_eq!(probe(&file, "stream=codec_name"), [codec]);
         }
     });
@@ -217,7 +188,7 @@ fn a_recording_plays_in_the_page() {
     heavy(s(60), || {
         let server = Server::with(RECORDING);
         publish_clip(&server, "replay", 6);
-        let (vod, _) = until_vod(&server, "replay");
+        let (vod, _) = server.until_recorded("replay");
         let mut viewer = Player::page(&server, "live", vod["filePath"].as_str().unwrap(), "&playOrder=vod");
         let seen = viewer.until("the recording to play", s(30), |report| report.number("media_time") > 2.0);
         assert_eq!(seen.text("page.state"), "playing");

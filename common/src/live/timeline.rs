@@ -12,6 +12,9 @@ const SURPLUS_US_MAX: i64 = 5_000_000;
 /// The tracks of one publisher jump one after another; the second one adopts the first one's new offset when that
 /// puts it this near to where it should be.
 const ADOPT_US_MAX: i64 = 2_000_000;
+/// A decoder takes two samples at one instant for one. Several ticks of the coarsest clock of a container (44.1 kHz), so
+/// that they stay apart there as well.
+const DISTANCE_US_MIN: i64 = 100;
 
 /// The clock of one publisher session.
 #[derive(Debug)]
@@ -76,8 +79,7 @@ impl Timeline {
             }
         }
         let wanted_us = dts_us.saturating_add(cursor.offset_us);
-        // Not equal either: a decoder takes two samples at one instant for one.
-        let earliest_us = cursor.last.map_or(self.floor_us, |last| last.dts_us + 1);
+        let earliest_us = cursor.last.map_or(self.floor_us, |last| last.dts_us + DISTANCE_US_MIN);
         let placed_us = wanted_us.max(earliest_us);
         cursor.last = Some(Last { source_dts_us: dts_us, dts_us: placed_us, now_us });
         Placed {

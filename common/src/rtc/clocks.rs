@@ -15,6 +15,10 @@ const SLEW_US: i64 = 500;
 /// An error beyond this is no drift: the publisher's clock was set.
 const STEP_US: i64 = 200_000;
 
+/// A publisher may send at once what it encoded while it connected (GStreamer does): its first frame is late then, and
+/// those that follow come before their time. Later than this nothing comes in a burst.
+const BURST_US: i64 = 5_000_000;
+
 /// What a sender report says of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Report {
@@ -85,7 +89,13 @@ impl Clocks {
     pub(super) fn place(&mut self, clock: &mut Clock, arrival: &Arrival) -> i64 {
         let rtp_time = arrival.rtp_time as i64;
         let (first, began_us) = *clock.start.get_or_insert((rtp_time, arrival.at_us));
-        let placed_us = began_us.saturating_add(clock.us(rtp_time - first)).saturating_add(clock.shift_us);
+        let mut placed_us = began_us.saturating_add(clock.us(rtp_time - first)).saturating_add(clock.shift_us);
+        let early_us = placed_us.saturating_sub(arrival.at_us);
+        let since_us = arrival.at_us.saturating_sub(began_us);
+        if early_us > STEP_US && (0..BURST_US).contains(&since_us) {
+            clock.shift_us = clock.shift_us.saturating_sub(early_us);
+            placed_us = arrival.at_us;
+        }
         let Some(report) = arrival.report else { return placed_us };
         let since_report = (rtp_time as u32).wrapping_sub(report.rtp_time) as i32;
         let wall_us = report.wall_us.saturating_add(clock.us(since_report.into()));
@@ -197,5 +207,16 @@ mod tests {
                 clocks.place(&mut clock, &arrival);
             }
         }
+    }
+
+    #[test]
+    fn what_was_encoded_before_the_connection_comes_in_a_burst_and_is_not_put_into_the_future() {
+        let mut camera = Camera::new();
+        // Three seconds of pictures arrive with the last of them, the others in their time.
+        let placed: Vec<_> =
+            (0..150).map(|n| n * 33_333).map(|us| camera.picture(us, (3_000_000 - us).max(0))).collect();
+        let late_us = |n: usize| placed[n] - n as i64 * 33_333;
+        assert_eq!(late_us(0), 3_000_000);
+        assert!((-30..=STEP_US).contains(&late_us(149)), "{}", late_us(149));
     }
 }

@@ -25,6 +25,9 @@ use crate::media::Kind;
 
 /// Video codecs, best first.
 const PREFERRED: [&str; 5] = ["H264", "VP8", "VP9", "AV1", "H265"];
+/// Packets of sound that wait for one that is missing. It is not sent again, so this is for those that overtook it. At
+/// 20 ms each, waiting longer makes players hold back all sound by that much, and after it the picture.
+const AUDIO_WAITS_MAX: usize = 2;
 /// What an H.264 format means that says nothing (RFC 6184 section 8.1): constrained baseline would be 42e0.
 const H264_UNSAID: u32 = 0x42_00_0a;
 
@@ -130,7 +133,8 @@ fn config(codecs: CodecConfig, cert: Option<&DtlsCert>) -> RtcConfig {
     let mut config = channel::bounded(RtcConfig::new())
         .set_ice_lite(true)
         .set_extension_map(extensions)
-        .set_stats_interval(Some(STATS_EVERY));
+        .set_stats_interval(Some(STATS_EVERY))
+        .set_reordering_size_audio(AUDIO_WAITS_MAX);
     *config.codec_config() = codecs;
     match cert {
         Some(cert) => config.set_dtls_cert(cert.clone()),

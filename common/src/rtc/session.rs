@@ -100,7 +100,24 @@ pub(super) struct Session {
     counted: Instant,
     pub(super) addresses: Vec<SocketAddr>,
     tcp: Vec<(SocketAddr, TcpOut)>,
+    /// Where the peer's media and reports last came from: the way that it has chosen, and that it is answered on. Its
+    /// checks alone don't tell: an ICE-lite stack would stay with an address that the peer has lost until no check
+    /// has come from there for 15 seconds.
+    route: Option<Route>,
     dropped: u64,
+}
+
+/// From one address of this machine to one of the peer's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) proto: Protocol,
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+}
+
+/// Whether a datagram is one of ICE's (RFC 7983 section 7).
+pub(super) fn is_check(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|byte| *byte < 4)
 }
 
 /// What a peer is here for.
@@ -124,6 +141,7 @@ impl Session {
             counted: now,
             addresses: Vec::new(),
             tcp: Vec::new(),
+            route: None,
             dropped: 0,
         }
     }
@@ -218,13 +236,15 @@ impl Session {
     }
 
     fn transmit(&mut self, transmit: Transmit, outbox: &mut Outbox) {
-        match transmit.proto {
+        let asked = Route { proto: transmit.proto, local: transmit.source, peer: transmit.destination };
+        let route = if is_check(&transmit.contents) { asked } else { self.route.unwrap_or(asked) };
+        match route.proto {
             Protocol::Udp => {
-                let from = outbox.source(transmit.source.ip());
-                outbox.push(transmit.destination, from, &transmit.contents);
+                let from = outbox.source(route.local.ip());
+                outbox.push(route.peer, from, &transmit.contents);
             }
             _ => {
-                let out = self.tcp.iter().find(|(address, _)| *address == transmit.destination);
+                let out = self.tcp.iter().find(|(address, _)| *address == route.peer);
                 if !out.is_some_and(|(_, out)| out.send(transmit.contents)) {
                     self.dropped += 1;
                 }
@@ -302,6 +322,11 @@ impl Session {
             self.addresses.push(address);
         }
         room
+    }
+
+    /// Something that is no check came this way, on which the peer has made one.
+    pub(super) fn heard(&mut self, route: Route) {
+        self.route = Some(route);
     }
 
     /// New ICE credentials on both sides (RFC 9725 section 4.3.3); media goes on over the old path meanwhile.

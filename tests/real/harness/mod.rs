@@ -1,6 +1,10 @@
 //! What every test stands on: the real binary with a directory and ports of its own, real clients, waiting with a limit.
 
+mod broadcaster;
+mod browser;
+pub(crate) mod ffmpeg;
 pub(crate) mod flv;
+mod link;
 pub(crate) mod picture;
 pub(crate) mod player;
 pub(crate) mod playlist;
@@ -16,6 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use broadcaster::Broadcaster;
+pub(crate) use browser::Report;
+pub(crate) use link::Link;
 pub(crate) use player::Player;
 pub(crate) use process::Process;
 pub(crate) use publisher::{Clock, Publisher};

@@ -1,22 +1,14 @@
-//! Chromium watching one stream, or publishing one by our page, and what it saw.
+//! Chromium watching one stream, or publishing one by our page, and what it saw. Its reports are of `watch.mjs` and
+//! `publish_page.mjs` in `tests/clients`.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
-use serde_json::Value;
-
-use super::{Process, Server, clients, s};
-
-/// Of the 30 that every publisher sends.
-const FPS_MIN: f64 = 25.0;
-
-/// Figures since the last [`Player::measure`] began; the names are those of `watch.mjs` and `probe.js`, or of `publish.mjs`.
-#[derive(Clone, Debug)]
-pub(crate) struct Report(pub(crate) Value);
+use super::{Link, Report, Server, browser::Browser, s};
 
 pub(crate) struct Player {
-    process: Process,
-    /// Lines before this one were read.
-    read: usize,
+    browser: Browser,
+    /// The publisher is a browser: it skips pictures when it has no time to encode them.
+    skips: bool,
 }
 
 impl Player {
@@ -31,18 +23,26 @@ impl Player {
     }
 
     pub(crate) fn whep(server: &Server, app: &str, id: &str) -> Self {
-        Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), &[])
+        Self::whep_with(server, app, id, &[])
+    }
+
+    pub(crate) fn whep_with(server: &Server, app: &str, id: &str, options: &[&str]) -> Self {
+        Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), options)
     }
 
     /// A network that lets no UDP through.
     pub(crate) fn whep_tcp(server: &Server, app: &str, id: &str) -> Self {
-        Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), &["--tcp"])
+        Self::whep_with(server, app, id, &["--tcp"])
     }
 
     /// A network that lets nothing through but the way to the TURN servers that the server tells of.
     pub(crate) fn whep_relay(server: &Server, app: &str, id: &str) -> Self {
         let relay = format!("--relay={}", server.url(&format!("/{app}/turn-credentials")));
-        Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), &[&relay])
+        Self::whep_with(server, app, id, &[&relay])
+    }
+
+    pub(crate) fn whep_via(link: &Link, server: &Server, app: &str, id: &str) -> Self {
+        Self::whep_with(server, app, id, &[&format!("--via={}", link.address)])
     }
 
     pub(crate) fn hls(server: &Server, app: &str, id: &str) -> Self {
@@ -53,42 +53,24 @@ impl Player {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &["--classic"])
     }
 
-    /// Our publish page, with a fake camera unless the options of `publish.mjs` say otherwise.
+    /// Our publish page, with a fake camera unless the options of `publish_page.mjs` say otherwise.
     pub(crate) fn publish_page(address: &str, options: &[&str]) -> Self {
-        Self::run("publish.mjs", &[&[address], options].concat())
+        Self { browser: Browser::start("publish_page.mjs", &[address], options), skips: false }
     }
 
     fn start(mode: &str, address: &str, options: &[&str]) -> Self {
-        Self::run("watch.mjs", &[&[mode, address], options].concat())
+        Self { browser: Browser::start("watch.mjs", &[mode, address], options), skips: false }
     }
 
-    fn run(script: &str, words: &[&str]) -> Self {
-        let mut command = Command::new("node");
-        command.arg(clients(script)).args(words).arg("--seconds=120");
-        Self { process: Process::start(format!("Chromium, {script} {}", words.join(" ")), &mut command), read: 0 }
+    /// The publisher is a browser.
+    pub(crate) fn of_browser(mut self) -> Self {
+        self.skips = true;
+        self
     }
 
     /// The first report from now on that satisfies `enough`.
-    pub(crate) fn until(&mut self, what: &str, limit: Duration, mut enough: impl FnMut(&Report) -> bool) -> Report {
-        let mut latest = None;
-        let mut read = self.read;
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            self.process.line_after(self.read, what, limit, |line| {
-                read += 1;
-                let report = Report(serde_json::from_str(line).ok()?);
-                assert!(report.0["failed"].is_null(), "the browser failed before {what}: {}", report.0["failed"]);
-                let good = enough(&report);
-                latest = Some(report.clone());
-                good.then_some(report)
-            })
-        }));
-        self.read = read;
-        found.unwrap_or_else(|cause| {
-            if let Some(report) = latest {
-                eprintln!("---- the last report before {what} failed:\n{:#}", report.0);
-            }
-            std::panic::resume_unwind(cause)
-        })
+    pub(crate) fn until(&mut self, what: &str, limit: Duration, enough: impl FnMut(&Report) -> bool) -> Report {
+        self.browser.until(what, limit, enough)
     }
 
     pub(crate) fn until_playing(&mut self) -> Report {
@@ -97,7 +79,7 @@ impl Player {
 
     /// What is seen from now on, for so long.
     pub(crate) fn measure(&mut self, seconds: f64) -> Report {
-        self.process.tell("reset");
+        self.browser.tell("reset");
         // Wait for the reset itself first: an older report may already be as long.
         self.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
         let limit = Duration::from_secs_f64(seconds + 15.0);
@@ -111,67 +93,23 @@ impl Player {
         const WINDOWS_MAX: usize = 4;
         let mut seen = self.measure(seconds);
         for _ in 1..WINDOWS_MAX {
-            if seen.is_smooth() {
+            if seen.is_smooth(self.skips) {
                 break;
             }
             seen = self.measure(seconds);
         }
         seen.assert_moves();
-        assert!(seen.is_smooth(), "missing pictures: {:#}", seen.0);
+        assert!(seen.is_smooth(self.skips), "missing pictures: {:#}", seen.0);
         seen
     }
 
-    /// A button of the player, or an order of `publish.mjs`.
+    /// A button of the player, or an order of `publish_page.mjs`.
     pub(crate) fn press(&mut self, button: &str) {
-        self.process.tell(button);
+        self.browser.tell(button);
     }
 
     /// Stops watching as a viewer does who closes the player.
-    pub(crate) fn finish(mut self) -> Report {
-        self.process.tell("stop");
-        let report = self.until("the last report", s(20), |report| report.0["last"] == true);
-        self.process.wait(s(20));
-        report
-    }
-}
-
-impl Report {
-    /// A number by its path, as in "delay_ms.p50"; NaN where there is none, which no comparison likes.
-    pub(crate) fn number(&self, path: &str) -> f64 {
-        self.at(path).as_f64().unwrap_or(f64::NAN)
-    }
-
-    pub(crate) fn text(&self, path: &str) -> &str {
-        self.at(path).as_str().unwrap_or_default()
-    }
-
-    /// How often a list of texts has this one.
-    pub(crate) fn count(&self, path: &str, text: &str) -> usize {
-        self.at(path).as_array().map_or(0, |list| list.iter().filter(|one| *one == text).count())
-    }
-
-    pub(crate) fn at(&self, path: &str) -> &Value {
-        path.split('.').fold(&self.0, |value, key| &value[key])
-    }
-
-    /// The picture moves at the publisher's rate, in order and undamaged.
-    #[track_caller]
-    pub(crate) fn assert_moves(&self) {
-        assert!(self.number("decoded_fps") >= FPS_MIN, "frames per second: {:#}", self.0);
-        assert!(self.number("backwards") == 0.0, "pictures out of order: {:#}", self.0);
-        assert!(self.number("unreadable") <= 0.02 * self.number("frames") + 1.0, "damaged pictures: {:#}", self.0);
-    }
-
-    /// At the publisher's rate, and nearly every frame that was published arrives. What arrived and was not shown is
-    /// mostly the browser's own affair: where other work fills the processors it skips one in ten.
-    fn is_smooth(&self) -> bool {
-        self.number("decoded_fps") >= FPS_MIN
-            && self.number("missing") <= 0.02 * self.number("published") + 1.0
-            && self.number("dropped") <= 0.25 * self.number("decoded")
-    }
-
-    #[track_caller]
-    pub(crate) fn assert_sound(&self) {
-        assert!(self.number("sound_peak") > 0.03, "no sound: {:#}", self.0);
+    pub(crate) fn finish(self) -> Report {
+        self.browser.finish()
     }
 }

@@ -1,7 +1,8 @@
-//! Real encoders that publish by RTMP: FFmpeg with a clock in the picture, OBS Studio, GStreamer.
+//! Real encoders: FFmpeg with a clock in the picture, OBS Studio, GStreamer. By RTMP, and by WHIP where it is said.
 
 use std::{
     io::Write,
+    path::PathBuf,
     process::Command,
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -10,7 +11,7 @@ use std::{
 use super::{
     Process, clients,
     picture::{HEIGHT, Picture, WIDTH},
-    s,
+    s, scratch,
 };
 
 const FPS: u64 = 30;
@@ -52,23 +53,35 @@ impl Clock {
     /// Starts FFmpeg; the first frame is sent at a whole second, where the beep is.
     pub(crate) fn publish(self, url: &str) -> Publisher {
         let mut command = Command::new("ffmpeg");
-        command.args(["-hide_banner", "-loglevel", "warning"]);
+        command.args(self.encoder(&["-c:a", "aac"])).args(["-f", "flv", url]);
+        self.start(format!("ffmpeg to {url}"), command)
+    }
+
+    /// By FFmpeg's own WHIP muxer.
+    pub(crate) fn publish_whip(self, url: &str) -> Publisher {
+        let mut command = Command::new(clients("venv/bin/python"));
+        command.arg(clients("whip_ffmpeg.py")).arg(url).args(certificate()).arg("ffmpeg");
+        command.args(self.encoder(&["-profile:v", "baseline", "-c:a", "libopus"])).args(["-f", "nut", "pipe:1"]);
+        self.start(format!("FFmpeg by WHIP to {url}"), command)
+    }
+
+    fn encoder(&self, codecs: &[&str]) -> Vec<String> {
+        let (size, gop) = (format!("{WIDTH}x{HEIGHT}"), self.gop_frames.to_string());
+        let (fps, b_frames, seconds) = (FPS.to_string(), self.b_frames.to_string(), self.seconds.to_string());
+        let mut args = vec!["-hide_banner", "-loglevel", "warning"];
         if self.video {
-            let size = format!("{WIDTH}x{HEIGHT}");
-            command.args(["-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", &size]);
-            command.args(["-framerate", &FPS.to_string(), "-probesize", "32", "-analyzeduration", "0", "-i", "pipe:0"]);
+            args.extend(["-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", &size]);
+            args.extend(["-framerate", &fps, "-probesize", "32", "-analyzeduration", "0", "-i", "pipe:0"]);
         } else {
-            command.args(["-nostdin", "-re"]);
+            args.extend(["-nostdin", "-re"]);
         }
         if self.audio {
             // A quiet tone, and a beep at each whole second.
             let sound = "aevalsrc=exprs='0.05*sin(2*PI*440*t)+0.5*lt(mod(t,1),0.08)*sin(2*PI*1000*t)':s=48000";
-            command.args(["-f", "lavfi", "-i", sound]);
+            args.extend(["-f", "lavfi", "-i", sound]);
         }
         if self.video {
-            let gop = self.gop_frames.to_string();
-            let b_frames = self.b_frames.to_string();
-            command.args([
+            args.extend([
                 "-map",
                 "0:v",
                 "-c:v",
@@ -80,33 +93,40 @@ impl Clock {
                 "-maxrate",
                 "1200k",
             ]);
-            command.args([
-                "-bufsize",
-                "1200k",
-                "-g",
-                &gop,
-                "-keyint_min",
-                &gop,
-                "-sc_threshold",
-                "0",
-                "-bf",
-                &b_frames,
-            ]);
+            args.extend(["-bufsize", "1200k", "-g", &gop, "-keyint_min", &gop, "-sc_threshold", "0", "-bf", &b_frames]);
             if self.b_frames == 0 {
-                command.args(["-tune", "zerolatency"]);
+                args.extend(["-tune", "zerolatency"]);
             }
         }
         if self.audio {
-            command.args(["-map", if self.video { "1:a" } else { "0:a" }, "-c:a", "aac", "-ac", "2", "-b:a", "96k"]);
+            args.extend(["-map", if self.video { "1:a" } else { "0:a" }, "-ac", "2", "-b:a", "96k"]);
         }
-        command.args(["-t", &self.seconds.to_string(), "-flush_packets", "1", "-f", "flv", url]);
-        let mut process = Process::start(format!("ffmpeg to {url}"), &mut command);
+        args.extend(codecs);
+        args.extend(["-t", &seconds, "-flush_packets", "1"]);
+        args.into_iter().map(str::to_owned).collect()
+    }
+
+    fn start(self, name: String, mut command: Command) -> Publisher {
+        let mut process = Process::start(name, &mut command);
         let painter = self.video.then(|| {
             let mut input = process.take_input();
             thread::spawn(move || paint(self.id, self.seconds, &mut input))
         });
         Publisher { process, painter, stop: Stop::Interrupt }
     }
+}
+
+/// A certificate for encoders and its key, such as browsers and OBS have one: those that GStreamer (RSA) and FFmpeg with
+/// GnuTLS (on the curve P-224) make for themselves are refused by the DTLS of the server's WebRTC stack.
+fn certificate() -> [PathBuf; 2] {
+    let folder = scratch("encoder");
+    let files = ["certificate.pem", "key.pem"].map(|file| folder.join(file));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=encoder", "-out"]).arg(&files[0]).arg("-keyout").arg(&files[1]);
+    let output = command.output().expect("openssl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    files
 }
 
 /// Writes frames in real time until they are no longer wanted.
@@ -148,13 +168,22 @@ impl Publisher {
         Self { process, painter: None, stop: Stop::Interrupt }
     }
 
-    /// As the user's stop button does it: the stream is deleted, the connection closed.
-    pub(crate) fn stop(mut self) {
+    /// By WHIP, with candidates that follow the offer one by one.
+    pub(crate) fn gstreamer_whip(url: &str, codec: &str) -> Self {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(clients("whip_gstreamer.py")).args([url, codec]).args(certificate());
+        let process = Process::start(format!("GStreamer by WHIP to {url}"), &mut command);
+        Self { process, painter: None, stop: Stop::Interrupt }
+    }
+
+    /// As the user's stop button does it: the stream is deleted, the connection closed. What it said.
+    pub(crate) fn stop(mut self) -> String {
         match self.stop {
             Stop::Interrupt => self.process.interrupt(),
             Stop::Line => self.process.tell("stop"),
         }
         self.process.wait(s(30));
+        self.process.text()
     }
 
     /// The network or the machine is gone.

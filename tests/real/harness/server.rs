@@ -145,6 +145,23 @@ impl Server {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// Everything that was recorded, as REST lists it.
+    pub(crate) fn recorded(&self) -> Vec<Value> {
+        self.json("/live/rest/v2/vods/list/0/50").as_array().expect("a list").clone()
+    }
+
+    /// The only recording of a stream, once it is complete: as it is listed, and downloaded.
+    pub(crate) fn until_recorded(&self, id: &str) -> (Value, PathBuf) {
+        let vod = until("the recording to be listed", s(30), || {
+            self.recorded().into_iter().find(|vod| vod["streamId"] == id && vod["processStatus"] == "ready")
+        });
+        let path = self.dir.join(format!("{id}.download.mp4"));
+        let bytes = self.get(&format!("/live/{}", vod["filePath"].as_str().unwrap())).bytes().expect("the recording");
+        assert_eq!(vod["fileSize"], bytes.len(), "{vod:#}");
+        std::fs::write(&path, bytes).expect("write the download");
+        (vod, path)
+    }
+
     pub(crate) fn recordings(&self) -> PathBuf {
         self.dir.join("data")
     }

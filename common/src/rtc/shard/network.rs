@@ -13,7 +13,13 @@ use str0m::{
 use tokio::io::Interest;
 
 use super::{RECEIVE_BUFFERS, Shard};
-use crate::rtc::{inbox::Packet, net::canonical, roster::Found, session::Outcome, tcp::TcpOut};
+use crate::rtc::{
+    inbox::Packet,
+    net::canonical,
+    roster::Found,
+    session::{Outcome, Route, is_check},
+    tcp::TcpOut,
+};
 
 /// System calls for datagrams in one turn; the rest waits for the next, after frames and timers had theirs.
 const RECEIVES_PER_TURN: usize = 16;
@@ -59,15 +65,16 @@ impl Shard {
         let Some(to) = self.shared.candidate_for(to) else { return };
         let Some(key) = self.owner(proto, from, to, data, &reply) else { return };
         let Ok(receive) = Receive::new(proto, from, to, data) else { return };
-        let is_check = data.first().is_some_and(|byte| *byte < 2);
         let input = Input::Receive(Instant::now(), receive);
         let mut learnt = false;
         self.act(key, |session, outbox| {
-            if is_check {
+            if is_check(data) {
                 if !session.accepts(&input) {
                     return Ok(Outcome::default());
                 }
                 learnt = session.learn(from, reply);
+            } else {
+                session.heard(Route { proto, local: to, peer: from });
             }
             session.drive(input, outbox)
         });

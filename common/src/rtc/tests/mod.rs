@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -119,6 +119,8 @@ impl Stage {
 struct Client {
     rtc: Rtc,
     socket: UdpSocket,
+    /// What it takes for its address, also behind a NAT that has changed it.
+    local: SocketAddr,
     session: SessionId,
     etag: String,
     answer: String,
@@ -132,6 +134,12 @@ struct Client {
     connected: bool,
 }
 
+fn socket(ip: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+    socket
+}
+
 impl Client {
     fn join(stage: &Stage) -> Self {
         Self::taking(stage, RtcConfig::new())
@@ -139,8 +147,7 @@ impl Client {
 
     /// With the codecs of `config`.
     fn taking(stage: &Stage, config: RtcConfig) -> Self {
-        let socket = UdpSocket::bind((stage.engine.address().ip(), 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+        let socket = socket(stage.engine.address().ip());
         let mut rtc = config.set_rtp_mode(true).build(Instant::now());
         rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
         let mut api = rtc.sdp_api();
@@ -157,9 +164,11 @@ impl Client {
     fn with(rtc: Rtc, socket: UdpSocket, answer: Answer) -> Self {
         let (session, etag) = (answer.session, answer.etag);
         let (video, audio) = (Vec::new(), Vec::new());
+        let local = socket.local_addr().unwrap();
         Self {
             rtc,
             socket,
+            local,
             session,
             etag,
             answer: answer.sdp,
@@ -220,8 +229,7 @@ impl Client {
                 return;
             }
         }
-        let local = self.socket.local_addr().unwrap();
-        let receive = Receive::new(Protocol::Udp, source, local, &buffer[..length]).unwrap();
+        let receive = Receive::new(Protocol::Udp, source, self.local, &buffer[..length]).unwrap();
         self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
         self.send();
     }
@@ -460,6 +468,28 @@ fn ice_restarts_without_a_gap() {
     client.until("it goes on", |client| client.pictures() == 6);
     assert!(stage.engine.close(&client.session));
     client.until("the session has one name only", |client| !client.rtc.is_alive());
+}
+
+/// A NAT forgets its mapping, a phone leaves the house: the session is answered where it is now.
+#[test]
+fn a_viewer_whose_address_changes_goes_on_within_seconds() {
+    let mut stage = Stage::new(2);
+    stage.gop(3);
+    let mut client = Client::join(&stage);
+    client.until("it plays", |client| client.pictures() == 3);
+    client.socket = socket(stage.engine.address().ip());
+    let (began, first_us) = (Instant::now(), stage.pts_us);
+    client.until("it goes on", |client| {
+        if began.elapsed().as_micros() as i64 >= stage.pts_us - first_us {
+            stage.write(false, 100);
+        }
+        client.pictures() > 20
+    });
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}: no sooner than the old address is given up",
+        began.elapsed()
+    );
 }
 
 #[test]

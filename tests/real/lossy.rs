@@ -1,0 +1,87 @@
+//! Networks that lose, and clients whose address changes in mid-stream.
+
+use crate::harness::{Broadcaster, Clock, Link, Player, Server, heavy, s, until};
+
+const LOSS: f64 = 0.05;
+/// How much later than it is the sound seems to be: the page's own audio graph, also where one Chromium sends to another
+/// without a server.
+const PAGE_SOUND_MS: f64 = 60.0;
+
+/// Lips within 60 ms. A browser brings sound and picture together over seconds.
+fn until_lips_fit(viewer: &mut Player) {
+    until("sound and picture to be within 60 ms", s(20), || {
+        let seen = viewer.measure(3.0);
+        let late_ms = seen.number("skew_ms.p50") - PAGE_SOUND_MS;
+        println!("sound after picture {late_ms} ms, delay {}", seen.at("delay_ms"));
+        seen.assert_sound();
+        (late_ms.abs() < 60.0 && seen.number("decoded_fps") > 25.0).then_some(())
+    });
+}
+
+#[test]
+fn a_viewer_keeps_picture_and_sound_at_five_per_cent_loss_each_way() {
+    heavy(s(60), || {
+        let server = Server::start();
+        let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/rain"));
+        server.until_status("rain", "broadcasting");
+        let link = Link::to(server.rtc);
+        let mut viewer = Player::whep_via(&link, &server, "live", "rain");
+        viewer.until_playing();
+        viewer.settle(3.0);
+        link.lose(LOSS);
+        let wet = viewer.measure(6.0);
+        println!("lost {:?}, repaired {}, delay {}", link.lost(), wet.at("rtc.video.repaired"), wet.at("delay_ms"));
+        assert!(link.lost()[1] > 20, "the link lost next to nothing: {:?}", link.lost());
+        assert!(wet.number("decoded_fps") > 20.0, "the picture stutters: {:#}", wet.0);
+        assert!(wet.number("rtc.video.repaired") > 10.0, "nothing was sent again: {:#}", wet.0);
+        wet.assert_sound();
+        link.lose(0.0);
+        until_lips_fit(&mut viewer);
+    });
+}
+
+#[test]
+fn a_publisher_keeps_picture_and_sound_at_five_per_cent_loss_each_way() {
+    heavy(s(60), || {
+        let server = Server::start();
+        let link = Link::to(server.rtc);
+        let mut camera = Broadcaster::whip_via(&link, &server, "live", "storm");
+        camera.until_connected();
+        server.until_status("storm", "broadcasting");
+        let mut viewer = Player::whep(&server, "live", "storm").of_browser();
+        viewer.until_playing();
+        viewer.settle(3.0);
+        link.lose(LOSS);
+        let wet = viewer.measure(6.0);
+        let sent = camera.until("what was sent again", s(5), |report| report.number("rtc.sent.video.repaired") > 10.0);
+        println!(
+            "lost {:?}, repaired {}, delay {}",
+            link.lost(),
+            sent.at("rtc.sent.video.repaired"),
+            wet.at("delay_ms")
+        );
+        assert!(link.lost()[0] > 20, "the link lost next to nothing: {:?}", link.lost());
+        assert!(wet.number("decoded_fps") > 20.0, "the picture stutters: {:#}", wet.0);
+        assert!(wet.number("unreadable") <= 0.02 * wet.number("frames") + 1.0, "damaged pictures: {:#}", wet.0);
+        wet.assert_sound();
+        link.lose(0.0);
+        until_lips_fit(&mut viewer);
+    });
+}
+
+#[test]
+fn a_viewer_whose_address_changes_goes_on_watching() {
+    heavy(s(60), || {
+        let server = Server::start();
+        let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/roaming"));
+        server.until_status("roaming", "broadcasting");
+        let link = Link::to(server.rtc);
+        let mut viewer = Player::whep_via(&link, &server, "live", "roaming");
+        viewer.until_playing();
+        viewer.settle(2.0);
+        link.change_address();
+        let seen = viewer.settle(4.0);
+        seen.assert_sound();
+        assert_eq!(seen.number("rtc.connections"), 1.0, "the same connection");
+    });
+}

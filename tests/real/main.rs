@@ -3,6 +3,7 @@
 //! Each test starts a server of its own, waits for conditions, and has a limit. Tests with a browser take turns.
 
 mod antmedia;
+mod antmedia_sdk;
 mod channels;
 mod cli;
 mod harness;

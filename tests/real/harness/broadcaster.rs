@@ -22,6 +22,13 @@ impl Broadcaster {
         browser.until_failed()
     }
 
+    /// Ant Media's SDK.
+    pub(crate) fn antmedia(server: &Server, app: &str, id: &str, options: &[&str]) -> Self {
+        let (address, stream) = (server.websocket_url(app), format!("--stream={id}"));
+        let options: Vec<&str> = [stream.as_str()].iter().chain(options).copied().collect();
+        Self(Browser::start("publish.mjs", &["adaptor", &address], &options))
+    }
+
     /// The first report from now on that satisfies `enough`.
     pub(crate) fn until(&mut self, what: &str, limit: Duration, enough: impl FnMut(&Report) -> bool) -> Report {
         self.0.until(what, limit, enough)

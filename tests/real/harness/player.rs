@@ -45,6 +45,16 @@ impl Player {
         Self::whep_with(server, app, id, &[&format!("--via={}", link.address)])
     }
 
+    /// Ant Media's SDK.
+    pub(crate) fn antmedia(server: &Server, app: &str, id: &str) -> Self {
+        Self::start("adaptor", &server.websocket_url(app), &[&format!("--stream={id}")])
+    }
+
+    /// Ant Media's web player.
+    pub(crate) fn antmedia_player(server: &Server, app: &str, id: &str) -> Self {
+        Self::start("player", &server.url(&format!("/{app}/")), &[&format!("--stream={id}")])
+    }
+
     pub(crate) fn hls(server: &Server, app: &str, id: &str) -> Self {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &[])
     }

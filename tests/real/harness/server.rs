@@ -98,6 +98,11 @@ impl Server {
         format!("http://{}{path}", self.http)
     }
 
+    /// Where Ant Media's clients signal.
+    pub(crate) fn websocket_url(&self, app: &str) -> String {
+        format!("ws://{}/{app}/websocket", self.http)
+    }
+
     /// Where to publish `app/id`.
     pub(crate) fn rtmp_url(&self, name: &str) -> String {
         format!("rtmp://{}/{name}", self.rtmp)

@@ -9,6 +9,7 @@ mod cli;
 mod harness;
 mod hls;
 mod house;
+mod layers;
 mod lossy;
 mod obs;
 mod page;

@@ -26,6 +26,7 @@ mod layers;
 mod net;
 mod outgoing;
 mod pace;
+mod path;
 mod publishing;
 mod reception;
 mod roster;

@@ -267,7 +267,7 @@ impl Session {
             Event::Closed => outcome.over = Some(End::Left),
             Event::PeerStats(peer) => {
                 if let (Part::Viewer(viewing), Some(lost)) = (&mut self.part, peer.egress_loss_fraction) {
-                    viewing.loses(lost);
+                    viewing.path.loses(lost);
                 }
                 self.peer_stats(&peer);
             }
@@ -276,7 +276,7 @@ impl Session {
             Event::ChannelData(data) => self.channels.heard(data, &self.card, &mut self.rtc, now),
             Event::ChannelClose(id) => self.channels.closed(id),
             event => match &mut self.part {
-                Part::Viewer(viewing) => viewing.event(&event, &self.card, outcome),
+                Part::Viewer(viewing) => viewing.event(&event, &self.card, now, outcome),
                 Part::Publisher(publishing) => publishing.event(event, &mut self.rtc, &self.card, outcome),
             },
         }

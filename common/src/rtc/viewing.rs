@@ -12,18 +12,19 @@ use std::{
 
 use str0m::{
     Event, Rtc,
-    bwe::{Bitrate, BweKind},
+    bwe::Bitrate,
     media::{MediaTime, Mid},
     rtp::{ExtensionValues, RtpWrite, Ssrc},
     stats::MediaEgressStats,
 };
 
 use super::{
-    answer::{FIRST_ESTIMATE, numbers_packets},
+    answer::numbers_packets,
     formats::Formats,
-    layers::{Choice, Estimate, Layer, Switch},
+    layers::{Choice, Layer, Switch},
     outgoing::Outgoing,
     pace::Pacer,
+    path::Path,
     roster::Card,
     session::{Outcome, Sections},
 };
@@ -54,10 +55,6 @@ const REPLAY_EVERY: Duration = Duration::from_secs(1);
 const RTX: (usize, Duration) = (256, Duration::from_secs(1));
 /// Of what is sent.
 const RTX_SHARE: Option<f32> = Some(0.5);
-/// More loss than any wireless network has: the path has become narrow. It is counted over so long, so that the part
-/// that is being lost now is about twice as large.
-const LOSS_MUCH: f64 = 0.2;
-const LOSS_OVER: Duration = Duration::from_secs(1);
 /// A keyframe that is waited for is asked for again after so long.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -127,13 +124,7 @@ pub(super) struct Viewing {
     /// Bytes per second of the tracks.
     rates: [i64; 2],
     pub(super) switch: Switch<u32>,
-    /// `None` as long as the peer has not told, and for one that can't.
-    estimate: Option<Estimate>,
-    /// The part of the packets that was lost lately, by the peer's reports.
-    lost: f64,
-    switched: Option<Instant>,
-    /// It was measured; the first one is a guess.
-    measured: bool,
+    pub(super) path: Path,
     looks_for_bits_per_s: u64,
     asked: Option<Instant>,
     /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
@@ -159,10 +150,7 @@ impl Viewing {
             pace_at: None,
             rates: [0, 0],
             switch: Switch::default(),
-            estimate: None,
-            lost: 0.0,
-            switched: None,
-            measured: false,
+            path: Path::default(),
             looks_for_bits_per_s: 0,
             asked: None,
             lead: Duration::ZERO,
@@ -190,7 +178,7 @@ impl Viewing {
             Some(Out { mid, formats, ssrc, feed: None, next_feed: None, waiting: true, clock, enabled: true, delay })
         });
         let probes = self.outs.iter().flatten().any(|out| numbers_packets(rtc, out.mid));
-        self.estimate = probes.then_some(Estimate { bits_per_s: FIRST_ESTIMATE.as_u64(), probes });
+        self.path = Path::new(probes);
     }
 
     /// What there is to choose from for this viewer.
@@ -219,7 +207,7 @@ impl Viewing {
             if index == VIDEO {
                 self.queue.clear();
                 self.switches += 1;
-                self.switched = Some(clock.now);
+                self.path.switched(clock.now);
                 // Nobody needs what was lost before a keyframe, and a path that has become narrow must not carry it.
                 forget_sent(rtc, out.ssrc);
             }
@@ -292,7 +280,7 @@ impl Viewing {
     /// Hands the stack what pacing allows. Tells whether a keyframe should be asked for, because what waits is late.
     pub(super) fn send(&mut self, rtc: &mut Rtc, clock: &Clock) -> bool {
         let late = self.skip(clock.now);
-        self.pacer.refill(self.pace(), clock.now);
+        self.pacer.refill(self.pace(clock.now), clock.now);
         self.pace_at = None;
         while let Some(item) = self.queue.front() {
             if !self.pacer.may_send() {
@@ -310,18 +298,15 @@ impl Viewing {
         late && self.may_ask(clock.now)
     }
 
-    /// Bytes per second.
-    fn pace(&self) -> i64 {
+    /// Bytes per second. An estimate binds when it has fallen: before that it is low because little was sent.
+    fn pace(&self, now: Instant) -> i64 {
         let (factor, least) = if self.queue.len() > 2 { PACE_CATCHING_UP } else { PACE };
         let pace = least.max(self.rates[VIDEO] * factor);
-        let Some(estimate) = self.estimate.filter(|_| self.measured) else { return pace };
-        let carries = (estimate.bits_per_s / 8) as i64;
-        let carries_picture = carries - self.rates[AUDIO];
-        if carries_picture < self.rates[VIDEO] {
-            (carries * PACE_SHORT_PERCENT / 100 - self.rates[AUDIO]).max(PACE_LEAST)
-        } else {
-            pace.min(carries * PACE_CATCHING_UP.0)
+        let Some(carries) = self.path.binds(now) else { return pace };
+        if carries - self.rates[AUDIO] >= self.rates[VIDEO] {
+            return pace;
         }
+        (carries * PACE_SHORT_PERCENT / 100 - self.rates[AUDIO]).max(PACE_LEAST)
     }
 
     /// Leaves out what waits for too long. Tells whether something does.
@@ -353,25 +338,9 @@ impl Viewing {
         may
     }
 
-    /// The estimate, unless much less gets through: a path that becomes narrow at once fills its queue within a few
-    /// packets, and what the delay tells about that is over before the estimator is sure of it.
-    fn gets_through(&self, now: Instant) -> Option<Estimate> {
-        let estimate = self.estimate?;
-        let other_layer = self.switched.is_some_and(|at| now.saturating_duration_since(at) < LOSS_OVER);
-        if self.lost < LOSS_MUCH || other_layer {
-            return Some(estimate);
-        }
-        let sent_bits_per_s = self.rates.iter().sum::<i64>() as f64 * 8.0;
-        let arrives = (sent_bits_per_s * (1.0 - 2.0 * self.lost)) as u64;
-        Some(Estimate { bits_per_s: estimate.bits_per_s.min(arrives), ..estimate })
-    }
-
     /// Stops sending what is mostly lost, until the next keyframe: the queue on the way can empty for that.
     pub(super) fn pause_if_lost(&mut self, rtc: &mut Rtc) {
-        if self.lost < LOSS_MUCH {
-            return;
-        }
-        if let Some(out) = self.outs[VIDEO].as_mut() {
+        if let Some(out) = self.outs[VIDEO].as_mut().filter(|_| self.path.is_losing()) {
             self.dropped += self.queue.len() as u64;
             self.queue.clear();
             out.waiting = true;
@@ -379,14 +348,11 @@ impl Viewing {
         }
     }
 
-    pub(super) fn loses(&mut self, part: f32) {
-        self.lost = part.into();
-    }
-
     /// The layer to follow, of those there are.
     pub(super) fn choose(&mut self, rtc: &mut Rtc, layers: &[Layer<u32>], card: &Card, now: Instant) -> Option<u32> {
         let sound_bits_per_s = (self.rates[AUDIO] * 8) as u64;
-        let estimate = self.gets_through(now);
+        let sent_bits_per_s = self.rates.iter().sum::<i64>() as u64 * 8;
+        let estimate = self.path.carries(sent_bits_per_s, now);
         let Choice { layer, look_for_bits_per_s } = self.switch.choose(layers, sound_bits_per_s, estimate, now)?;
         if look_for_bits_per_s != self.looks_for_bits_per_s {
             self.looks_for_bits_per_s = look_for_bits_per_s;
@@ -439,28 +405,17 @@ impl Viewing {
         packets.len()
     }
 
-    pub(super) fn event(&mut self, event: &Event, card: &Card, outcome: &mut Outcome) {
+    pub(super) fn event(&mut self, event: &Event, card: &Card, now: Instant, outcome: &mut Outcome) {
         match event {
             Event::KeyframeRequest(_) => outcome.picture_wanted = true,
-            Event::EgressBitrateEstimate(kind) => self.estimated(kind, card),
+            Event::EgressBitrateEstimate(kind) => {
+                if let Some(estimate_bps) = self.path.estimated(kind, now) {
+                    card.update(|stats| stats.estimate_bps = Some(estimate_bps));
+                }
+            }
             Event::MediaEgressStats(media) => self.media_stats(media, card),
             _ => {}
         }
-    }
-
-    fn estimated(&mut self, kind: &BweKind, card: &Card) {
-        let (estimate, probes) = match kind {
-            BweKind::Twcc { estimate, can_probe } => (*estimate, *can_probe),
-            BweKind::Remb { estimate, .. } => (*estimate, false),
-            _ => return,
-        };
-        // Who reports on every packet need not be asked what it believes itself.
-        if !probes && self.estimate.is_some_and(|known| known.probes) {
-            return;
-        }
-        self.measured |= !probes || estimate != FIRST_ESTIMATE;
-        self.estimate = Some(Estimate { bits_per_s: estimate.as_u64(), probes });
-        card.update(|stats| stats.estimate_bps = Some(estimate.as_u64()));
     }
 
     fn media_stats(&self, media: &MediaEgressStats, card: &Card) {

@@ -47,11 +47,25 @@ fn the_sdk_publishes_and_plays() {
 fn the_web_player_waits_for_a_stream_and_plays_it_by_webrtc() {
     heavy(s(90), || {
         let server = Server::start();
-        let mut viewer = Player::antmedia_player(&server, "live", "awaited");
+        let mut viewer = Player::antmedia_player(&server, "live", "awaited", "webrtc,hls");
         let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/awaited"));
         viewer.until_playing();
         let seen = viewer.settle(5.0);
         assert_eq!(seen.text("antmedia.way"), "webrtc", "{:#}", seen.0);
+        println!("web player: delay {}", seen.at("delay_ms"));
+    });
+}
+
+#[test]
+fn the_web_player_plays_by_hls() {
+    heavy(s(90), || {
+        let server = Server::start();
+        let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/segments"));
+        server.until_status("segments", "broadcasting");
+        let mut viewer = Player::antmedia_player(&server, "live", "segments", "hls,webrtc");
+        viewer.until_playing();
+        let seen = viewer.settle(5.0);
+        assert_eq!(seen.text("antmedia.way"), "hls", "{:#}", seen.0);
         println!("web player: delay {}", seen.at("delay_ms"));
     });
 }

@@ -26,8 +26,16 @@ struct SessionJson {
     /// Bits per second over the last few seconds.
     send_bitrate: u64,
     receive_bitrate: u64,
-    /// What the way to the client is estimated to carry.
+    /// What the way to the client is estimated to carry, and the rate that room is being looked for.
     measured_bitrate: Option<u64>,
+    target_bitrate: Option<u64>,
+    /// Lines of the layer that a viewer is sent where the publisher sends several, what that takes, and how often it
+    /// was another one than before.
+    layer_height: Option<u32>,
+    layer_bitrate: Option<u64>,
+    layer_switches: u64,
+    /// Pictures that would have come too late.
+    skipped_frames: u64,
     bytes_sent: u64,
     bytes_received: u64,
     packets_sent: u64,
@@ -76,6 +84,11 @@ fn describe(session: SessionStats) -> SessionJson {
         send_bitrate: session.send_bps,
         receive_bitrate: session.receive_bps,
         measured_bitrate: session.estimate_bps,
+        target_bitrate: session.target_bps,
+        layer_height: session.layer_height,
+        layer_bitrate: session.layer_bps,
+        layer_switches: session.layer_switches,
+        skipped_frames: session.skipped,
         bytes_sent: session.bytes_sent,
         bytes_received: session.bytes_received,
         packets_sent: session.packets_sent,

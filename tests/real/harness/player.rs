@@ -50,9 +50,13 @@ impl Player {
         Self::start("adaptor", &server.websocket_url(app), &[&format!("--stream={id}")])
     }
 
-    /// Ant Media's web player.
-    pub(crate) fn antmedia_player(server: &Server, app: &str, id: &str) -> Self {
-        Self::start("player", &server.url(&format!("/{app}/")), &[&format!("--stream={id}")])
+    /// Ant Media's web player, with its `playOrder`.
+    pub(crate) fn antmedia_player(server: &Server, app: &str, id: &str, order: &str) -> Self {
+        Self::start(
+            "player",
+            &server.url(&format!("/{app}/")),
+            &[&format!("--stream={id}"), &format!("--order={order}")],
+        )
     }
 
     pub(crate) fn hls(server: &Server, app: &str, id: &str) -> Self {

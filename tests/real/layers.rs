@@ -19,7 +19,7 @@ fn a_viewer_gets_the_layer_that_its_link_carries_and_climbs_back() {
         });
         let link = Link::to(server.rtc);
         link.limit_down(Some(WIDE));
-        let mut viewer = Player::whep_via(&link, &server, "live", "layers");
+        let mut viewer = Player::whep_via(&link, &server, "live", "layers").of_browser();
         viewer.until("the best layer", s(20), |report| report.number("height") == 720.0);
         for _ in 0..2 {
             viewer.settle(2.0);

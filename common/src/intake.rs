@@ -64,6 +64,11 @@ impl Intake {
         self.writer.finish(now_us);
     }
 
+    /// There will be samples of this kind, by what the publisher said ahead of them.
+    pub fn expect(&mut self, kind: Kind) -> Result<(), Fenced> {
+        self.writer.expect(kind)
+    }
+
     /// A configuration record, for protocols that send one.
     pub fn configure(&mut self, codec: Codec, record: Bytes) -> Result<(), Fenced> {
         let kind = codec.kind();

@@ -329,6 +329,13 @@ impl Writer {
         self.lock().is_ok()
     }
 
+    /// Says that there will be samples of this kind, before it is known what they carry: those of another kind wait for
+    /// them for a moment.
+    pub fn expect(&mut self, kind: Kind) -> Result<(), Fenced> {
+        self.lock()?.minter.announce(kind);
+        Ok(())
+    }
+
     /// Says what the samples of this kind carry from now on. Must precede the first sample of its kind.
     pub fn announce(&mut self, info: Info) -> Result<(), Fenced> {
         let mut state = self.lock()?;

@@ -111,7 +111,7 @@ impl Minter {
         }
     }
 
-    /// A track appeared or changed its format.
+    /// A track appeared, is going to appear, or changed its format.
     pub(super) fn announce(&mut self, kind: Kind) {
         let changed = self.announced(kind);
         match kind {

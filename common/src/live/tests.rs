@@ -302,6 +302,22 @@ fn audio_alone_is_cut_by_the_clock_and_video_takes_the_lead_when_it_comes() {
 }
 
 #[test]
+fn sound_waits_for_a_picture_that_is_expected() {
+    let hub = Hub::new();
+    let mut source = Source::publish(&hub, 1, BORN_US);
+    source.writer.expect(Kind::Video).unwrap();
+    source.writer.announce(audio()).unwrap();
+    assert_eq!(source.frame(Kind::Audio, true, 10), Ok(Written::Dropped));
+    source.pass(20_000);
+    source.writer.announce(video(b"a", false)).unwrap();
+    assert_eq!(source.frame(Kind::Video, true, 1000), Ok(Written::Kept));
+    assert_eq!(source.frame(Kind::Audio, true, 10), Ok(Written::Kept));
+    let frame = source.writer.broadcast().source(Kind::Audio).unwrap().read(Start::Oldest).try_next().unwrap();
+    assert!(frame.gop.has_video && frame.gop.has_audio);
+    assert_eq!(frame.gop.discontinuity, 0);
+}
+
+#[test]
 fn announced_video_that_never_comes_does_not_silence_audio() {
     let (hub, mut source) = publishing();
     source.writer.announce(audio()).unwrap();

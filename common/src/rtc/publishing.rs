@@ -62,13 +62,11 @@ impl Publishing {
         Self { intake: Some(intake), sends, streams: Vec::new(), clocks: Clocks::default(), keyframes_asked: 0 }
     }
 
-    /// Says that there will be sound before the first of it has come: a recording or a playlist that began with a
-    /// picture alone would have to begin anew. Stereo whatever is sent: who decodes it gets two channels of mono, and a
-    /// microphone that is exchanged for music changes nothing.
+    /// Says what will come before the first of it has: a recording or a playlist that began with sound or a picture alone
+    /// would have to begin anew.
     pub(super) fn connected(&mut self, outcome: &mut Outcome) {
-        if let Some(intake) = self.intake.as_mut().filter(|_| self.sends.sound) {
-            let announced = intake.configure(Codec::Opus, opus::Config::plain(2).dops());
-            outcome.over = announced.err().map(|Fenced| End::Replaced);
+        if let Some(intake) = self.intake.as_mut() {
+            outcome.over = announce(intake, self.sends).err().map(|Fenced| End::Replaced);
         }
     }
 
@@ -179,6 +177,18 @@ impl Stream {
     fn is_due(&self, now: Instant) -> bool {
         self.keyframe.is_none_or(|keyframe| now.saturating_duration_since(keyframe) >= KEYFRAME_EVERY)
     }
+}
+
+fn announce(intake: &mut Intake, sends: Sends) -> Result<(), Fenced> {
+    if sends.picture {
+        intake.expect(Kind::Video)?;
+    }
+    if sends.sound {
+        // Stereo whatever is sent: who decodes it gets two channels of mono, and a microphone that is exchanged for
+        // music changes nothing.
+        intake.configure(Codec::Opus, opus::Config::plain(2).dops())?;
+    }
+    Ok(())
 }
 
 /// As the WebRTC stack puts it together.

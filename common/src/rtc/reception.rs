@@ -34,6 +34,7 @@ const H264_UNSAID: u32 = 0x42_00_0a;
 /// What a publisher is going to send.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sends {
+    pub(super) picture: bool,
     pub(super) sound: bool,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn answer(
     }
     let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
     let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
-    let sends = Sends { sound: audio.is_some() };
+    let sends = Sends { picture: video.is_some(), sound: audio.is_some() };
     Ok((Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice }, sends))
 }
 

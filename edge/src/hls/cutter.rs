@@ -306,9 +306,14 @@ impl Cutter {
         }
         let formats = open.formats.get_or_insert_with(|| {
             let before = self.audio_before.take_if(|(discontinuity, _)| *discontinuity == gop.discontinuity);
+            // Sound that starts a little later belongs into the same init section: players that are not made for
+            // another one in mid-stream take its packets for pictures.
+            let next =
+                self.audio.queue.front().filter(|frame| gop.has_audio && frame.gop.discontinuity == gop.discontinuity);
+            let audio = audio.frames.first().or(next).map(|frame| frame.info.clone());
             Formats {
                 video: video.frames.first().map(|frame| frame.info.clone()),
-                audio: audio.frames.first().map(|frame| frame.info.clone()).or(before.map(|(_, info)| info)),
+                audio: audio.or(before.map(|(_, info)| info)),
             }
         });
         // The init section is out by now: a track that joins in the middle waits for the next segment.

@@ -237,6 +237,17 @@ fn a_silent_track_is_waited_for_and_then_not() {
 }
 
 #[test]
+fn sound_that_starts_within_the_first_gop_is_in_its_init_section() {
+    let (videos, audios, target_s) = frames(CAMERA, 8);
+    let from_500_ms: Vec<_> = audios.iter().filter(|f| f.dts_us > videos[0].dts_us + 500_000).cloned().collect();
+    let parts = cut(&videos, &from_500_ms, target_s, 0);
+    assert!(parts[0].audio.frames.is_empty());
+    assert!(parts.iter().all(|part| part.formats.audio.is_some() && part.formats.video.is_some()));
+    let heard: usize = parts.iter().map(|part| part.audio.frames.len()).sum();
+    assert!(heard + 60 > from_500_ms.len(), "{heard} of {}", from_500_ms.len());
+}
+
+#[test]
 fn what_comes_late_is_played_late_and_not_lost() {
     let (videos, audios, target_s) = frames(CAMERA, 10);
     let parts = cut(&videos, &audios, target_s, 1_500_000);

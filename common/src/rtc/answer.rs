@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use str0m::{
     Candidate, Rtc, RtcConfig,
     bwe::Bitrate,
-    change::SdpOffer,
     config::DtlsCert,
     format::{CodecConfig, PayloadParams},
     media::{Direction, MediaKind, Mid},
@@ -20,7 +19,7 @@ use super::{
     channel,
     formats::Formats,
     roster::Ice,
-    sdp::{Offer, SdpError, guarded, in_one_stream, ufrag_of},
+    sdp::{Offer, SdpError, in_one_stream},
     session::{Agreed, Peer, Sections},
     viewing::{AUDIO, VIDEO},
 };
@@ -72,16 +71,12 @@ pub(super) fn answer(
     let active: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
     let text = offer.with_active(&active, "a=recvonly");
 
-    let mut rtc = config(layered, cert).build(now);
-    for candidate in candidates {
-        rtc.add_local_candidate(candidate.clone());
-    }
-    let accepted = guarded(|| SdpOffer::from_sdp_string(&text))?;
-    let sdp = guarded(|| rtc.sdp_api().accept_offer(accepted))?.to_sdp_string();
-    let sdp = in_one_stream(&sdp);
+    let rtc = stack(config(layered), candidates, cert, now);
+    let mut agreed = Agreed::by_answering(rtc, text)?;
+    agreed.sdp = in_one_stream(&agreed.sdp);
 
     let mids = carried.map(|section| section.map(|section| Mid::from(section.mid)));
-    let sections = sections(&rtc, mids);
+    let sections = sections(&agreed.rtc, mids);
     for (index, kind, label) in [(VIDEO, Kind::Video, "video"), (AUDIO, Kind::Audio, "audio")] {
         let Some(section) = carried[index] else { continue };
         let accepts = sections[index].as_ref().map_or_else(Accepts::default, |(_, formats, _)| formats.accepts());
@@ -91,9 +86,7 @@ pub(super) fn answer(
             return Err(SdpError::Codec { kind: label, offered: section.codecs(), needed });
         }
     }
-    let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
-    let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
-    Ok((Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice }, sections))
+    Ok((agreed, sections))
 }
 
 /// An offer to somebody who wants to watch and lets the server begin. Everything there is goes into it.
@@ -105,10 +98,7 @@ pub(super) fn invite(
     cert: Option<&DtlsCert>,
     now: Instant,
 ) -> Result<Agreed, SdpError> {
-    let mut rtc = config(layered, cert).build(now);
-    for candidate in candidates {
-        rtc.add_local_candidate(candidate.clone());
-    }
+    let mut rtc = stack(config(layered), candidates, cert, now);
     let mut api = rtc.sdp_api();
     let mids = [(Kind::Video, MediaKind::Video), (Kind::Audio, MediaKind::Audio)].map(|(kind, section)| {
         // One stream for both: browsers keep in step what shares a stream.
@@ -151,7 +141,7 @@ fn sdp_name(codec: Codec) -> &'static str {
 /// draft-holmer-rmcat-transport-wide-cc-extensions-01): the stack estimates from that and probes for more. Where there is
 /// one picture only, nothing could be chosen, and the receiver's own estimate (goog-remb) does: it costs two small
 /// reports a second. The former costs half as much again per packet and 110 kB more per viewer (bench/RESULTS.md).
-fn config(layered: bool, cert: Option<&DtlsCert>) -> RtcConfig {
+fn config(layered: bool) -> RtcConfig {
     let mut codecs = CodecConfig::empty();
     codecs.enable_opus(true, false);
     codecs.enable_h264(true);
@@ -182,10 +172,20 @@ fn config(layered: bool, cert: Option<&DtlsCert>) -> RtcConfig {
         config = config.enable_bwe(Some(FIRST_ESTIMATE)).set_stats_interval(Some(LOSS_EVERY));
     }
     *config.codec_config() = CodecConfig::new_from_payload_params(params);
-    match cert {
+    config
+}
+
+/// Of anybody's session: all of them show one certificate, and all can be reached everywhere the engine listens.
+pub(super) fn stack(config: RtcConfig, candidates: &[Candidate], cert: Option<&DtlsCert>, now: Instant) -> Rtc {
+    let config = match cert {
         Some(cert) => config.set_dtls_cert(cert.clone()),
         None => config,
+    };
+    let mut rtc = config.build(now);
+    for candidate in candidates {
+        rtc.add_local_candidate(candidate.clone());
     }
+    rtc
 }
 
 /// Whether the packets of a section are numbered across streams, and reported on.

@@ -60,13 +60,10 @@ const GAUGES: [(&str, &str, Read); 8] = [
 
 impl Collector for Census {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let connected = |role: Role| {
-            let mut sessions = self.0.roster.all();
-            sessions.retain(|session| session.connected && session.role == role);
-            sessions
-        };
-        let sums = [("viewer", Role::Viewer), ("publisher", Role::Publisher)];
-        let sums = sums.map(|(name, role)| Sum { role: name, sessions: connected(role) });
+        let connected = self.0.roster.all().into_iter().filter(|session| session.connected);
+        let (viewers, publishers) = connected.partition(|session| session.role == Role::Viewer);
+        let sums = [("viewer", viewers), ("publisher", publishers)];
+        let sums = sums.map(|(role, sessions)| Sum { role, sessions });
         for (name, help, read) in GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for sum in &sums {

@@ -156,6 +156,16 @@ impl Shared {
         }
     }
 
+    /// Changes a session that waits for its first check here and now; its shard does it to one that it has.
+    fn change(&self, id: &SessionId, change: impl FnOnce(&mut Session), command: Command) {
+        let Some(card) = self.roster.card(id) else { return };
+        if self.roster.with_pending(&card.ice().local_ufrag, change).is_none()
+            && let Some(shard) = self.roster.shard_of(&card)
+        {
+            self.inboxes[shard].command(command);
+        }
+    }
+
     /// From now on its first connectivity check finds the session.
     fn await_check(&self, agreed: Agreed, id: &BroadcastId, part: Part, now: Instant) -> Result<Answer, JoinError> {
         let (sdp, ice) = (agreed.sdp.clone(), agreed.ice.clone());
@@ -313,14 +323,10 @@ impl Engine {
 
     /// Sends a viewer picture or sound, or stops sending it. A session that is over is left alone.
     pub fn enable(&self, id: &SessionId, kind: Kind, enabled: bool) {
-        let shared = &self.0.shared;
-        let Some(card) = shared.roster.card(id) else { return };
-        let set = |session: &mut Session| session.enable(kind, enabled);
-        if shared.roster.with_pending(&card.ice().local_ufrag, set).is_none()
-            && let Some(shard) = shared.roster.shard_of(&card)
-        {
-            shared.inboxes[shard].command(Command::Enable { id: id.clone(), kind, enabled });
-        }
+        let enable = |session: &mut Session| {
+            session.enable(kind, enabled);
+        };
+        self.0.shared.change(id, enable, Command::Enable { id: id.clone(), kind, enabled });
     }
 
     /// Says something to the publisher and all viewers of a broadcast who have a data channel now.
@@ -371,13 +377,7 @@ impl Engine {
 
     /// Sends a viewer one quality, or again what its network carries. A session that is over is left alone.
     pub fn pin(&self, id: &SessionId, quality: Quality) {
-        let shared = &self.0.shared;
-        let Some(card) = shared.roster.card(id) else { return };
-        if shared.roster.with_pending(&card.ice().local_ufrag, |session| session.pin(quality)).is_none()
-            && let Some(shard) = shared.roster.shard_of(&card)
-        {
-            shared.inboxes[shard].command(Command::Pin { id: id.clone(), quality });
-        }
+        self.0.shared.change(id, |session| session.pin(quality), Command::Pin { id: id.clone(), quality });
     }
 
     pub fn ice(&self, id: &SessionId) -> Option<IceSession> {

@@ -31,6 +31,8 @@ use crate::{
 const KEYFRAME_EVERY: Duration = Duration::from_millis(1_900);
 /// However many ask, a publisher is asked at most this often.
 const KEYFRAME_PAUSE: Duration = Duration::from_millis(500);
+/// As the WebRTC stack puts H.264 and H.265 together.
+const FRAMING: Framing = Framing::AnnexB;
 /// Qualities that one publisher may send side by side. Further ones are not looked at.
 const LAYERS_MAX: usize = 4;
 
@@ -65,15 +67,15 @@ impl Publishing {
     /// Says what will come before the first of it has: a recording or a playlist that began with sound or a picture alone
     /// would have to begin anew.
     pub(super) fn connected(&mut self, outcome: &mut Outcome) {
-        if let Some(intake) = self.intake.as_mut() {
-            outcome.over = announce(intake, self.sends).err().map(|Fenced| End::Replaced);
-        }
+        let Some(intake) = self.intake.as_mut() else { return };
+        announce(intake, self.sends).unwrap_or_else(|Fenced| outcome.end(End::Replaced));
     }
 
     pub(super) fn event(&mut self, event: Event, rtc: &mut Rtc, card: &Card, outcome: &mut Outcome) {
         match event {
             Event::MediaData(data) => {
-                outcome.over = self.take(data, rtc).err().map(|Fenced| End::Replaced);
+                let taken = self.take(data, rtc);
+                taken.unwrap_or_else(|Fenced| outcome.end(End::Replaced));
             }
             Event::MediaIngressStats(media) => self.media_stats(&media, card),
             _ => {}
@@ -94,7 +96,7 @@ impl Publishing {
 
     fn take(&mut self, data: MediaData, rtc: &mut Rtc) -> Result<(), Fenced> {
         let Some(intake) = self.intake.as_mut() else { return Ok(()) };
-        let Some((codec, framing)) = codec(data.params.spec().codec) else { return Ok(()) };
+        let Some(codec) = codec(data.params.spec().codec) else { return Ok(()) };
         let index = match self.streams.iter().position(|stream| stream.mid == data.mid && stream.rid == data.rid) {
             Some(index) => index,
             None => {
@@ -148,8 +150,8 @@ impl Publishing {
         let sample =
             Sample { dts_us, pts_us: dts_us, keyframe: data.is_keyframe(), payload: Bytes::from_owner(data.data) };
         match data.rid {
-            Some(rid) if !is_sound => intake.layer_sample(stream.layer, &rid, codec, framing, sample, now_us),
-            _ => intake.sample(codec, framing, sample, now_us),
+            Some(rid) if !is_sound => intake.layer_sample(stream.layer, &rid, codec, FRAMING, sample, now_us),
+            _ => intake.sample(codec, FRAMING, sample, now_us),
         }
     }
 
@@ -191,15 +193,14 @@ fn announce(intake: &mut Intake, sends: Sends) -> Result<(), Fenced> {
     Ok(())
 }
 
-/// As the WebRTC stack puts it together.
-fn codec(format: Format) -> Option<(Codec, Framing)> {
+fn codec(format: Format) -> Option<Codec> {
     Some(match format {
-        Format::H264 => (Codec::H264, Framing::AnnexB),
-        Format::H265 => (Codec::H265, Framing::AnnexB),
-        Format::Vp8 => (Codec::Vp8, Framing::AnnexB),
-        Format::Vp9 => (Codec::Vp9, Framing::AnnexB),
-        Format::Av1 => (Codec::Av1, Framing::AnnexB),
-        Format::Opus => (Codec::Opus, Framing::AnnexB),
+        Format::H264 => Codec::H264,
+        Format::H265 => Codec::H265,
+        Format::Vp8 => Codec::Vp8,
+        Format::Vp9 => Codec::Vp9,
+        Format::Av1 => Codec::Av1,
+        Format::Opus => Codec::Opus,
         _ => return None,
     })
 }

@@ -8,18 +8,16 @@ use std::time::Instant;
 
 use str0m::{
     Candidate, Rtc, RtcConfig,
-    change::SdpOffer,
     config::DtlsCert,
     format::CodecConfig,
     rtp::{Extension, ExtensionMap},
 };
 
 use super::{
-    answer::STATS_EVERY,
+    answer::{STATS_EVERY, stack},
     channel,
-    roster::Ice,
-    sdp::{Format, Offer, SdpError, Section, guarded, ufrag_of},
-    session::{Agreed, Peer},
+    sdp::{Format, Offer, SdpError, Section},
+    session::Agreed,
 };
 use crate::media::Kind;
 
@@ -59,26 +57,19 @@ pub(super) fn answer(
     let active: Vec<&str> = [video, audio].into_iter().flatten().map(|section| section.mid).collect();
     let text = offer.with_active(&active, "a=sendonly");
 
-    let mut rtc = config(codecs, cert).build(now);
-    for candidate in candidates {
-        rtc.add_local_candidate(candidate.clone());
-    }
-    let accepted = guarded(|| SdpOffer::from_sdp_string(&text))?;
-    let sdp = guarded(|| rtc.sdp_api().accept_offer(accepted))?.to_sdp_string();
+    let rtc = stack(config(codecs), candidates, cert, now);
+    let agreed = Agreed::by_answering(rtc, text)?;
     for (section, kind) in [(video, "video"), (audio, "audio")] {
         let Some(section) = section else { continue };
-        if !agreed(&rtc, section) {
+        if !is_taken(&agreed.rtc, section) {
             let offered = section.codecs();
             return Err(SdpError::NotTaken { kind, offered, taken: "something else" });
         }
     }
-    let remote_ufrag = ufrag_of(&text).unwrap_or_default().to_owned();
-    let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
-    let sends = Sends { picture: video.is_some(), sound: audio.is_some() };
-    Ok((Agreed { rtc, sdp, peer: Peer::Offered(text.into()), ice }, sends))
+    Ok((agreed, Sends { picture: video.is_some(), sound: audio.is_some() }))
 }
 
-fn agreed(rtc: &Rtc, section: &Section<'_>) -> bool {
+fn is_taken(rtc: &Rtc, section: &Section<'_>) -> bool {
     rtc.media(section.mid.into()).is_some_and(|media| !media.remote_pts().is_empty())
 }
 
@@ -123,7 +114,7 @@ fn take_audio(section: &Section<'_>, codecs: &mut CodecConfig) -> Result<(), Sdp
     Ok(())
 }
 
-fn config(codecs: CodecConfig, cert: Option<&DtlsCert>) -> RtcConfig {
+fn config(codecs: CodecConfig) -> RtcConfig {
     // Not the orientation of the picture: a publisher that can't tell it turns the picture itself, which every output
     // can carry.
     let mut extensions = ExtensionMap::empty();
@@ -137,8 +128,5 @@ fn config(codecs: CodecConfig, cert: Option<&DtlsCert>) -> RtcConfig {
         .set_stats_interval(Some(STATS_EVERY))
         .set_reordering_size_audio(AUDIO_WAITS_MAX);
     *config.codec_config() = codecs;
-    match cert {
-        Some(cert) => config.set_dtls_cert(cert.clone()),
-        None => config,
-    }
+    config
 }

@@ -50,6 +50,13 @@ pub(super) struct Outcome {
     pub(super) over: Option<End>,
 }
 
+impl Outcome {
+    /// What came first is the reason; what is heard after that follows from it.
+    pub(super) fn end(&mut self, end: End) {
+        self.over.get_or_insert(end);
+    }
+}
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -76,6 +83,17 @@ pub(super) struct Agreed {
     pub(super) sdp: String,
     pub(super) peer: Peer,
     pub(super) ice: Ice,
+}
+
+impl Agreed {
+    /// By answering what the peer offers.
+    pub(super) fn by_answering(mut rtc: Rtc, offer: String) -> Result<Self, SdpError> {
+        let accepted = sdp::guarded(|| SdpOffer::from_sdp_string(&offer))?;
+        let sdp = sdp::guarded(|| rtc.sdp_api().accept_offer(accepted))?.to_sdp_string();
+        let remote_ufrag = sdp::ufrag_of(&offer).unwrap_or_default().to_owned();
+        let ice = Ice { local_ufrag: rtc.direct_api().local_ice_credentials().ufrag, remote_ufrag };
+        Ok(Self { rtc, sdp, peer: Peer::Offered(offer.into()), ice })
+    }
 }
 
 /// How the peer's side of the agreement is known.
@@ -225,7 +243,7 @@ impl Session {
             }
         }
         if !self.rtc.is_alive() {
-            outcome.over.get_or_insert(End::Failed);
+            outcome.end(End::Failed);
         }
         Ok(outcome)
     }
@@ -263,8 +281,8 @@ impl Session {
                 }
             }
             // Consent has expired: an ICE-lite agent sees that by checks that no longer come.
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.over = Some(End::Vanished),
-            Event::Closed => outcome.over = Some(End::Left),
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.end(End::Vanished),
+            Event::Closed => outcome.end(End::Left),
             Event::PeerStats(peer) => {
                 if let (Part::Viewer(viewing), Some(lost)) = (&mut self.part, peer.egress_loss_fraction) {
                     viewing.path.loses(lost);
@@ -272,7 +290,7 @@ impl Session {
                 self.peer_stats(&peer);
             }
             Event::ChannelOpen(id, _) => self.channels.opened(id, &mut self.rtc),
-            Event::ChannelData(_) if self.is_replaced() => outcome.over = Some(End::Replaced),
+            Event::ChannelData(_) if self.is_replaced() => outcome.end(End::Replaced),
             Event::ChannelData(data) => self.channels.heard(data, &self.card, &mut self.rtc, now),
             Event::ChannelClose(id) => self.channels.closed(id),
             event => match &mut self.part {

@@ -104,7 +104,7 @@ impl Shard {
                 });
             }
         };
-        if data.first().is_none_or(|byte| *byte > 1) {
+        if !is_check(data) {
             let own = self.by_address.get(&from).copied();
             if let (None, Some(&shard)) = (own, self.foreign.get(&from)) {
                 forward(shard);

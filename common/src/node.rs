@@ -5,6 +5,32 @@
 
 use tokio::sync::watch;
 
+/// Which way of the house this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything in one process, which knows no others.
+    Whole,
+    /// Takes publishers.
+    Origin,
+    /// Serves viewers.
+    Edge,
+}
+
+impl Role {
+    pub fn takes_publishers(self) -> bool {
+        self != Self::Edge
+    }
+
+    pub fn serves_viewers(self) -> bool {
+        self != Self::Origin
+    }
+
+    /// Has other nodes to talk to.
+    pub fn has_peers(self) -> bool {
+        self != Self::Whole
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Starting,

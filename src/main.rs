@@ -18,6 +18,7 @@ use headwater_common::{
     config, http,
     ice_servers::IceServers,
     live::Hub,
+    load,
     node::Node,
     registry::{Opened, Registry},
     rtc,
@@ -50,10 +51,11 @@ async fn main() -> anyhow::Result<()> {
     let node = Node::starting();
 
     telemetry.watch_hub(hub.clone());
+    telemetry.watch_node(node.clone());
 
     let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
-    let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry);
+    let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry);
     let origin = Origin::start(origin::Shared {
         config: config.clone(),
         hub: hub.clone(),
@@ -66,6 +68,12 @@ async fn main() -> anyhow::Result<()> {
         tls: tls.clone(),
         viewers: edge.count_viewers(),
     })?;
+
+    let sessions = {
+        let engine = engine.clone();
+        move || engine.counts().0
+    };
+    tokio::spawn(load::watch(node.clone(), config.limits, telemetry.egress(), sessions));
 
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
@@ -85,7 +93,9 @@ async fn main() -> anyhow::Result<()> {
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()))
-        .layer(middleware::from_fn(http::cross_origin));
+        .layer(middleware::from_fn(http::cross_origin))
+        .layer(middleware::from_fn_with_state(telemetry.egress(), http::count_egress))
+        .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
     node.ready();
     flags::print_addresses(&config);
@@ -99,7 +109,11 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn rtc_settings(config: &config::Config) -> rtc::Settings {
-    let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.rtc.clone();
+    let config::Rtc { listen, public_ips, shards, .. } = config.rtc.clone();
+    let sessions_max = match config.limits.sessions {
+        0 => usize::MAX,
+        sessions => sessions,
+    };
     let distribution = config.apps.iter().map(|(name, app)| (name.clone(), app.data_from_viewers)).collect();
     rtc::Settings { listen, public_ips, shards, sessions_max, distribution }
 }

@@ -26,6 +26,7 @@ use crate::{
     intake::Intake,
     live::{Broadcast, BroadcastId, Publisher, Status, Track},
     media::{Accepts, Delivery, Kind, Shape},
+    node::Busy,
     rtc::{End, JoinError, Quality, RestartError, SessionId, State},
     waiting,
 };
@@ -201,6 +202,9 @@ impl<'a> Socket<'a> {
 
     /// Finds what is to be played, or waits for it.
     fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
+        if let Err(busy) = self.shared.node.takes_work() {
+            return self.machine.outcome(ticket, Outcome::Refused(busy.into()));
+        }
         match self.shared.hub.get(&stream).filter(|broadcast| broadcast.status() != Status::Ended) {
             Some(broadcast) => {
                 self.watch(ticket, async move {
@@ -359,6 +363,15 @@ fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
         })
     };
     pictures.iter().filter_map(rendition).collect()
+}
+
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Self {
+        match busy {
+            Busy::Full => Self::Full(busy.to_string()),
+            Busy::Draining | Busy::Stopping => Self::Stopping,
+        }
+    }
 }
 
 impl From<JoinError> for Refusal {

@@ -35,6 +35,7 @@ pub struct Config {
     pub rtmp: Rtmp,
     pub rtc: Rtc,
     pub turn: Turn,
+    pub limits: Limits,
     pub record: Record,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
@@ -69,7 +70,6 @@ pub struct Rtc {
     pub listen: SocketAddr,
     pub public_ips: Vec<IpAddr>,
     pub shards: usize,
-    pub sessions_max: usize,
     pub ice_servers: Vec<IceServer>,
 }
 
@@ -89,6 +89,15 @@ pub struct Turn {
     pub urls: Vec<String>,
     pub secret: Secret,
     pub ttl_s: u32,
+}
+
+/// 0 is no limit.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub cpu_percent: u32,
+    pub egress_mbps: u32,
+    pub sessions: usize,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -23,6 +23,7 @@ use headwater_common::{
     http,
     ice_servers::IceServers,
     live::Hub,
+    load,
     node::{Node, Role},
     registry::{Opened, Registry},
     rtc,
@@ -60,10 +61,13 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let hub = Hub::new();
     let node = Node::starting();
     telemetry.watch_hub(hub.clone());
+    telemetry.watch_node(node.clone());
 
     let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
-    let edge = role.serves_viewers().then(|| Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry));
+    let edge = role
+        .serves_viewers()
+        .then(|| Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry));
     let start_origin = || {
         let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
         for row in orphans {
@@ -83,6 +87,12 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         })
     };
     let origin = role.takes_publishers().then(start_origin).transpose()?;
+
+    let sessions = {
+        let engine = engine.clone();
+        move || engine.counts().0
+    };
+    tokio::spawn(load::watch(node.clone(), config.limits, telemetry.egress(), sessions));
 
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
@@ -107,7 +117,9 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()))
-        .layer(middleware::from_fn(http::cross_origin));
+        .layer(middleware::from_fn(http::cross_origin))
+        .layer(middleware::from_fn_with_state(telemetry.egress(), http::count_egress))
+        .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
     node.ready();
     welcome::print(&config, role);
@@ -123,7 +135,11 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
 }
 
 fn rtc_settings(config: &Config) -> rtc::Settings {
-    let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.rtc.clone();
+    let config::Rtc { listen, public_ips, shards, .. } = config.rtc.clone();
+    let sessions_max = match config.limits.sessions {
+        0 => usize::MAX,
+        sessions => sessions,
+    };
     let distribution = config.apps.iter().map(|(name, app)| (name.clone(), app.data_from_viewers)).collect();
     rtc::Settings { listen, public_ips, shards, sessions_max, distribution }
 }

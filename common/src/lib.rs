@@ -10,6 +10,7 @@ pub mod http;
 pub mod ice_servers;
 pub mod intake;
 pub mod live;
+pub mod load;
 pub mod media;
 pub mod net;
 pub mod node;

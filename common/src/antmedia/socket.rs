@@ -26,6 +26,7 @@ use crate::{
     intake::Intake,
     live::{Broadcast, BroadcastId, Publisher, Status, Track},
     media::{Accepts, Delivery, Kind, Shape},
+    node::Busy,
     rtc::{End, JoinError, Quality, RestartError, SessionId, State},
     waiting,
 };
@@ -209,6 +210,9 @@ impl<'a> Socket<'a> {
             let refusal = Refusal::Elsewhere("viewers are served by edges, and this is an origin");
             return self.machine.outcome(ticket, Outcome::Refused(refusal));
         }
+        if let Err(busy) = self.shared.node.takes_work() {
+            return self.machine.outcome(ticket, Outcome::Refused(busy.into()));
+        }
         match self.shared.hub.get(&stream).filter(|broadcast| broadcast.status() != Status::Ended) {
             Some(broadcast) => {
                 self.watch(ticket, async move {
@@ -368,6 +372,15 @@ fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
         })
     };
     pictures.iter().filter_map(rendition).collect()
+}
+
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Self {
+        match busy {
+            Busy::Full => Self::Full(busy.to_string()),
+            Busy::Draining | Busy::Stopping => Self::Stopping,
+        }
+    }
 }
 
 impl From<JoinError> for Refusal {

@@ -48,7 +48,8 @@ impl Identity {
             Err(error) if error.kind() == ErrorKind::NotFound => (new_id()?, 0),
             Err(error) => return Err(failed(error)),
         };
-        let starts = starts.wrapping_add(1);
+        // Databases know signed numbers only.
+        let starts = starts.wrapping_add(1) & (u32::MAX >> 1);
         // Whole or not at all, and for good before anybody hears of it.
         let fresh = path.with_extension("new");
         let write = || {

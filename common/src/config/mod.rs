@@ -36,6 +36,7 @@ pub struct Config {
     pub rtmp: Rtmp,
     pub rtc: Rtc,
     pub turn: Turn,
+    pub limits: Limits,
     pub record: Record,
     pub cluster: Cluster,
     pub log: Log,
@@ -71,7 +72,6 @@ pub struct Rtc {
     pub listen: SocketAddr,
     pub public_ips: Vec<IpAddr>,
     pub shards: usize,
-    pub sessions_max: usize,
     pub ice_servers: Vec<IceServer>,
 }
 
@@ -91,6 +91,15 @@ pub struct Turn {
     pub urls: Vec<String>,
     pub secret: Secret,
     pub ttl_s: u32,
+}
+
+/// 0 is no limit.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub cpu_percent: u32,
+    pub egress_mbps: u32,
+    pub sessions: usize,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -21,6 +21,7 @@ fn the_commented_page_is_the_defaults() {
     assert_eq!(config.rtmp.listen.port(), 1935);
     assert_eq!(config.rtc.listen.port(), 50_000);
     assert!(!config.apps["live"].record);
+    assert_eq!((config.limits.cpu_percent, config.limits.egress_mbps), (0, 0), "no limit");
 }
 
 #[test]

@@ -35,11 +35,13 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
-use tonic::{service::Routes, transport::Channel};
+use tonic::transport::Channel;
 
 pub use facts::{Health, Located, NodeFacts, Statement, Status};
 use identity::{Identity, NodeId};
 use tls::Credentials;
+/// Services that the process serves to other nodes beside this room's.
+pub use tonic::service::Routes;
 use view::{Change, View};
 
 use crate::{
@@ -208,8 +210,13 @@ impl Cluster {
         Some(self.shared.channel(place))
     }
 
+    pub fn count_viewers(&self) -> CountViewers {
+        let cluster = self.clone();
+        Arc::new(move |id| cluster.viewers(id))
+    }
+
     /// How many watch a broadcast on all nodes together.
-    pub fn viewers(&self, id: &BroadcastId) -> Viewers {
+    fn viewers(&self, id: &BroadcastId) -> Viewers {
         let (here, elsewhere) = ((self.shared.surroundings.viewers)(id), self.shared.view().viewers(id));
         Viewers { webrtc: here.webrtc + elsewhere.webrtc, hls: here.hls + elsewhere.hls }
     }

@@ -19,7 +19,7 @@ use headwater_common::{
     ice_servers::IceServers,
     live::Hub,
     node::Node,
-    registry::{Opened, Registry},
+    registry::{Embedded, Life, Registry},
     rtc,
     store::Store,
     telemetry::Telemetry,
@@ -40,7 +40,8 @@ async fn main() -> anyhow::Result<()> {
     install_crypto()?;
 
     std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
-    let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
+    let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
+    let registry: Arc<dyn Registry> = Arc::new(registry);
     for row in orphans {
         tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
     }
@@ -60,12 +61,14 @@ async fn main() -> anyhow::Result<()> {
         engine: engine.clone(),
         ice_servers: ice_servers.clone(),
         registry,
+        life: Life::default(),
         store,
         telemetry: telemetry.clone(),
         node: node.clone(),
         tls: tls.clone(),
         viewers: edge.count_viewers(),
-    })?;
+    })
+    .await?;
 
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),

@@ -44,7 +44,8 @@ use crate::{
 pub type Claim = Arc<dyn Fn(BroadcastId, String, Publisher) -> Claiming + Send + Sync>;
 pub type Claiming = Pin<Box<dyn Future<Output = Result<Writer, Refusal>> + Send>>;
 /// A broadcast as REST shows it, live or past.
-pub type Describe = Arc<dyn Fn(&BroadcastId) -> Option<String> + Send + Sync>;
+pub type Describe = Arc<dyn Fn(BroadcastId) -> Describing + Send + Sync>;
+pub type Describing = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// Room for the longest offer with its line ends escaped. Ant Media takes 80 KiB. A longer message ends the socket.
 const MESSAGE_BYTES_MAX: usize = 128 << 10;

@@ -147,7 +147,8 @@ impl<'a> Socket<'a> {
                 }
                 Action::Close(ticket) => self.let_go(ticket),
                 Action::Look { stream, what } => {
-                    self.send(Machine::found(&stream, self.find(&stream, what)).text()).await?
+                    let found = find(self.shared, &stream, what).await;
+                    self.send(Machine::found(&stream, found).text()).await?;
                 }
                 Action::ListIceServers => {
                     let servers = self.shared.ice_servers.for_client(clock::now_us());
@@ -306,14 +307,14 @@ impl<'a> Socket<'a> {
             self.shared.engine.close(&session);
         }
     }
+}
 
-    fn find(&self, stream: &BroadcastId, what: Look) -> Option<Found> {
-        let live = || self.shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
-        match what {
-            Look::Description => (self.shared.describe)(stream).map(Found::Description),
-            Look::Tracks => live().map(|_| Found::Tracks),
-            Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
-        }
+async fn find(shared: &Shared, stream: &BroadcastId, what: Look) -> Option<Found> {
+    let live = || shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
+    match what {
+        Look::Description => (shared.describe)(stream.clone()).await.map(Found::Description),
+        Look::Tracks => live().map(|_| Found::Tracks),
+        Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
     }
 }
 

@@ -104,7 +104,7 @@ impl Origin {
     /// Broadcasts as REST shows them.
     pub fn describe(&self) -> antmedia::Describe {
         let api = self.api();
-        Arc::new(move |id| api.describe(id))
+        Arc::new(move |id| Box::pin(std::future::ready(api.describe(&id))))
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings

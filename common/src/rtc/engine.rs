@@ -46,7 +46,7 @@ pub struct Settings {
     pub public_ips: Vec<IpAddr>,
     /// Threads; 0 means one per core.
     pub shards: usize,
-    /// Further viewers are told that the node is full.
+    /// Further viewers and publishers are told that the node is full.
     pub sessions_max: usize,
     /// Who hears what viewers say on data channels, by application; all where nothing is said.
     pub distribution: BTreeMap<String, Distribution>,
@@ -123,6 +123,7 @@ pub struct Incoming(Box<Agreed>, Sends);
 pub(super) struct Meters {
     pub(super) panics: Counter,
     pub(super) handed_over: Counter,
+    pub(super) egress_bytes: Counter,
 }
 
 /// What all shards see.
@@ -223,7 +224,8 @@ impl Engine {
             candidates.push(tcp.map_err(unusable)?);
         }
         let cert = from_feature_flags().dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
-        let meters = Meters { panics: Counter::default(), handed_over: Counter::default() };
+        let (panics, handed_over) = (Counter::default(), Counter::default());
+        let meters = Meters { panics, handed_over, egress_bytes: telemetry.egress() };
         telemetry.register(|registry| {
             registry.register("webrtc_panics", "Sessions ended by a bug", meters.panics.clone());
             let help = "Packets that arrived at another shard than their session's";

@@ -62,8 +62,7 @@ pub(super) fn answer(
     for (section, kind) in [(video, "video"), (audio, "audio")] {
         let Some(section) = section else { continue };
         if !is_taken(&agreed.rtc, section) {
-            let offered = section.codecs();
-            return Err(SdpError::NotTaken { kind, offered, taken: "something else" });
+            return Err(SdpError::NoForm { kind, offered: section.codecs() });
         }
     }
     Ok((agreed, Sends { picture: video.is_some(), sound: audio.is_some() }))

@@ -23,8 +23,8 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    antmedia, audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
-    registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
+    antmedia, audience::CountViewers, cluster::Cluster, config::Config, http::Tls, ice_servers::IceServers, live::Hub,
+    net, node::Node, registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
 
@@ -45,6 +45,8 @@ pub struct Shared {
     pub node: Node,
     pub tls: Option<Tls>,
     pub viewers: CountViewers,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
 }
 
 pub struct Origin {
@@ -92,8 +94,8 @@ impl Origin {
     }
 
     fn api(&self) -> api::Api {
-        let Shared { config, hub, engine, registry, viewers, .. } = self.shared.clone();
-        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }
+        let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
+        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers, cluster }
     }
 
     /// For publishers that come by Ant Media's signalling.

@@ -140,7 +140,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let router = Router::new()
         .merge(signalling.router())
         .merge(routes::of_roles(origin.as_ref(), edge.as_ref(), elsewhere.as_ref()))
-        .merge(nodes::router(cluster.clone(), admin))
+        .merge(nodes::router(cluster.clone(), role, admin))
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()));

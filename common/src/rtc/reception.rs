@@ -123,6 +123,7 @@ fn config(codecs: CodecConfig) -> RtcConfig {
     extensions.set(11, Extension::RepairedRtpStreamId);
     let mut config = channel::bounded(RtcConfig::new())
         .set_ice_lite(true)
+        // Viewers' is the stack's own, with 58 kB less per session: browsers show nothing that it doesn't know.
         .set_crypto_provider(dtls::provider())
         .set_extension_map(extensions)
         .set_stats_interval(Some(STATS_EVERY))

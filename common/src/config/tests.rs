@@ -90,6 +90,9 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[turn]\nurls = [\"turn://x\"]\nsecret = \"s\"\n", "turn.urls: \"turn://x\""),
         ("[turn]\nttl_s = 5\n", "turn.ttl_s"),
         ("[rtc]\npublic_ips = [\"here\"]\n", "public_ips"),
+        ("[apps.live]\nladder = [{ height = 0, video_kbps = 500 }]\n", "live.ladder: height 0"),
+        ("[[apps.live.ladder]]\nheight = 480\nvideo_kbps = 1000000000\n", "480p: 1000000000 kbit/s"),
+        ("[[apps.live.ladder]]\nheight = 480\nvideo_kbps = 500\nwidth = 5\n", "width"),
         ("[http\n", "TOML"),
     ] {
         let error = file(text).unwrap_err().to_string();

@@ -19,7 +19,7 @@ mod track;
 pub use broadcast::{Broadcast, Choice, Fenced, Publisher, Status, Writer, Written};
 pub use hub::{Claim, ClaimError, Hub, LINGER_US, RESUME_US, SILENT_US, Takeover};
 pub use id::{BroadcastId, IdError};
-pub use track::{Impatient, Origin, Reader, Start, Track, TrackStats, TrackWriter};
+pub use track::{Impatient, Origin, Rates, Reader, Start, Track, TrackStats, TrackWriter};
 
 #[cfg(test)]
 mod tests;

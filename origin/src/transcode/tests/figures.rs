@@ -13,9 +13,9 @@ use headwater_common::{
 
 use super::{
     demand::{Studio, until},
-    media::{BORN_US, BROWSER, Clip, TempFile, broadcast, claim, clip, door, frames},
+    media::{BORN_US, BROWSER, Clip, One, TempFile, broadcast, claim, clip, door, frames, ladder},
 };
-use crate::transcode::{Settings, audio::Audio, pace::Pace, run, video::Video};
+use crate::transcode::{Settings, audio::Audio, pace::Pace, run};
 
 const SECONDS: u32 = 10;
 
@@ -49,7 +49,7 @@ fn annex_b<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> TempFile {
 #[ignore = "figures for release builds"]
 fn figures_cpu() {
     let source = frames(&[source()]);
-    let mut video = Video::new(door(), i64::MIN);
+    let mut video = One::new(door(), i64::MIN);
     let mut made = Vec::new();
     let began = on_core();
     for frame in &source {
@@ -57,7 +57,7 @@ fn figures_cpu() {
     }
     let ours_ms = (on_core() - began).as_secs_f64() * 1e3 / f64::from(SECONDS);
 
-    let mut catching_up = Video::new(door(), i64::MIN);
+    let mut catching_up = One::new(door(), i64::MIN);
     let began = on_core();
     for frame in &source[..source.len() - 1] {
         catching_up.take(frame, Pace::Newest, &mut Vec::new()).unwrap();
@@ -103,7 +103,7 @@ fn figures_cpu() {
         ("Opus→AAC", Codec::Opus, Codec::Aac, "anoisesrc=r=48000:d=10:c=pink -ac 2 -c:a libopus -b:a 128k"),
     ] {
         let source = frames(&[clip(from, &format!("-f lavfi -i {arguments}"))]);
-        let mut audio = Audio::new(to, door());
+        let mut audio = Audio::new(to, None, door());
         let mut made = Vec::new();
         let began = on_core();
         for frame in &source {
@@ -119,7 +119,7 @@ fn figures_cpu() {
 #[ignore = "figures for release builds"]
 async fn figures_delay() {
     let hub = Hub::new();
-    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings::default()));
+    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings::default(), ladder(&[])));
     let studio = Studio::publish(claim(&hub, 1, BORN_US), vec![source()]);
     let broadcast = broadcast(&hub);
     let source = broadcast.source(Kind::Video).unwrap();

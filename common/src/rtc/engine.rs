@@ -274,7 +274,7 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let layered = broadcast.layers().len() > 1;
+        let layered = broadcast.pictures().len() > 1;
         let cert = Some(&shared.cert);
         let (mut agreed, sections) = answer(offer, sends(broadcast), layered, &shared.candidates, cert, now)?;
         let mut viewing = Viewing::new(broadcast.clone(), now);
@@ -287,7 +287,7 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let (stream, layered) = (broadcast.id().stream(), broadcast.layers().len() > 1);
+        let (stream, layered) = (broadcast.id().stream(), broadcast.pictures().len() > 1);
         let agreed = invite(stream, sends(broadcast), layered, &shared.candidates, Some(&shared.cert), now)?;
         shared.await_check(agreed, broadcast.id(), Part::Viewer(Viewing::new(broadcast.clone(), now)), now)
     }

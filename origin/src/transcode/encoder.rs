@@ -18,6 +18,8 @@ use super::{ConvertError, libav, nals, rate::Measured};
 const CRF: &str = "21";
 /// Without B-frames and in a hurry the same quality takes more bits than the source spent.
 const CAP_PER_SOURCE: f64 = 1.25;
+/// A smaller picture that takes as much as the source is of no use to anybody.
+const CAP_BELOW_SOURCE: f64 = 0.9;
 /// Per pixel: what a picture may cost however little the source spends (a slide that becomes a film must not turn to
 /// mud until that was measured), and what is assumed while nothing was measured.
 const CAP_BITS_PER_PIXEL_MIN: f64 = 0.05;
@@ -184,11 +186,16 @@ pub(super) fn takes(picture: &ff::frame::Video) -> bool {
 impl Spending {
     fn cap(self, pixels: u32, frames_per_s: f64, source: Option<Measured>) -> f64 {
         let pixels_per_s = f64::from(pixels) * frames_per_s;
-        let like_source =
-            source.map(|source| (source.bits_per_s * CAP_PER_SOURCE).max(pixels_per_s * CAP_BITS_PER_PIXEL_MIN));
+        let times_source =
+            |factor: f64, source: Measured| (source.bits_per_s * factor).max(pixels_per_s * CAP_BITS_PER_PIXEL_MIN);
         match self {
-            Self::LikeSource => like_source.unwrap_or(pixels_per_s * CAP_BITS_PER_PIXEL_DEFAULT),
-            Self::AtMost { kbps } => like_source.unwrap_or(f64::INFINITY).min(f64::from(kbps) * 1_000.0),
+            Self::LikeSource => {
+                source.map_or(pixels_per_s * CAP_BITS_PER_PIXEL_DEFAULT, |source| times_source(CAP_PER_SOURCE, source))
+            }
+            Self::AtMost { kbps } => {
+                let below_source = source.map_or(f64::INFINITY, |source| times_source(CAP_BELOW_SOURCE, source));
+                below_source.min(f64::from(kbps) * 1_000.0)
+            }
         }
         // x264 counts in thousands and needs room for a keyframe.
         .max(50_000.0)

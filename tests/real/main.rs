@@ -9,6 +9,7 @@ mod cli;
 mod harness;
 mod hls;
 mod house;
+mod ladder;
 mod layers;
 mod lossy;
 mod obs;

@@ -114,7 +114,7 @@ impl H264 {
         threading.count = if pixels > PIXELS_PER_THREAD { threads } else { 1 };
         video.set_threading(threading);
         let cap = spending.cap(pixels, frames_per_s, source);
-        libav::set_cap(&mut video, cap as usize, cap as usize);
+        libav::set_cap(&mut video, cap as usize, (cap * spending.buffer_s()) as usize);
         let options: Dictionary = [
             ("preset", if pixels > PIXELS_PER_THREAD { "superfast" } else { "veryfast" }),
             ("tune", "zerolatency"),
@@ -151,7 +151,7 @@ impl H264 {
         let cap = self.spending.cap(pixels, source.frames_per_s, Some(source)) * scale;
         if (cap / self.cap - 1.0).abs() > CAP_TOLERANCE {
             self.cap = cap;
-            libav::set_cap(&mut self.encoder, cap as usize, cap as usize);
+            libav::set_cap(&mut self.encoder, cap as usize, (cap * self.spending.buffer_s()) as usize);
         }
     }
 
@@ -184,6 +184,14 @@ pub(super) fn takes(picture: &ff::frame::Video) -> bool {
 }
 
 impl Spending {
+    /// How long the largest keyframe occupies a path that carries just the cap. Who watches a rendition has such a path.
+    fn buffer_s(self) -> f64 {
+        match self {
+            Self::LikeSource => 1.0,
+            Self::AtMost { .. } => 0.5,
+        }
+    }
+
     fn cap(self, pixels: u32, frames_per_s: f64, source: Option<Measured>) -> f64 {
         let pixels_per_s = f64::from(pixels) * frames_per_s;
         let times_source =

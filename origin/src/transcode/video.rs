@@ -16,7 +16,13 @@ use super::{
 };
 
 /// Frames of the past that a track may go through for each new one. With more, the new ones would be late.
-const PAST_PER_FRAME: usize = 4;
+fn past_per_frame(pace: Pace) -> usize {
+    match pace {
+        Pace::Every => 4,
+        Pace::Newest => 2,
+        Pace::EverySecond => 1,
+    }
+}
 
 pub(super) struct Video {
     door: Door,
@@ -80,7 +86,7 @@ impl Video {
         let pictures = self.decoder.take(frame, pace)?;
         self.show(pictures, pace);
         for output in &mut self.outputs {
-            output.catch_up(frame.dts_us);
+            output.catch_up(frame.dts_us, past_per_frame(pace));
             out.extend(output.frames.drain(..).map(|made| (output.id, Ok(made))));
             out.extend(output.failed.take().map(|error| (output.id, Err(error))));
         }
@@ -127,9 +133,9 @@ impl Output {
     }
 
     /// `now_us`: how far the others have come.
-    fn catch_up(&mut self, now_us: i64) {
+    fn catch_up(&mut self, now_us: i64, frames: usize) {
         let Some(mut past) = self.past.take() else { return };
-        for _ in 0..PAST_PER_FRAME {
+        for _ in 0..frames {
             let Some(frame) = past.reader.try_next() else { break };
             match past.decoder.take(&frame, Pace::Every) {
                 Ok(pictures) => {

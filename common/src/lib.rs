@@ -3,6 +3,7 @@
 pub mod antmedia;
 pub mod audience;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod fmp4;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod ice_servers;
 pub mod intake;
 pub mod ladder;
 pub mod live;
+pub mod load;
 pub mod media;
 pub mod net;
 pub mod node;

@@ -1,13 +1,14 @@
 //! Which ladder a broadcast has. In: the applications' settings, what was asked for a single broadcast. Out: rungs, and
 //! news that they changed. Deliberately absent: what is made of which source, and the encoders.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use headwater_common::{ladder::Rung, live::BroadcastId};
 use tokio::sync::watch;
 
 /// What was asked for one broadcast, whatever its application says.
-pub type Lookup = Arc<dyn Fn(&BroadcastId) -> Option<Vec<Rung>> + Send + Sync>;
+pub type Lookup = Arc<dyn Fn(BroadcastId) -> Answer + Send + Sync>;
+type Answer = Pin<Box<dyn Future<Output = Option<Vec<Rung>>> + Send>>;
 
 #[derive(Clone)]
 pub struct Ladders {
@@ -21,8 +22,8 @@ impl Ladders {
         Self { apps: Arc::new(apps), lookup, version: watch::Sender::new(0) }
     }
 
-    pub fn of(&self, id: &BroadcastId) -> Vec<Rung> {
-        (self.lookup)(id).or_else(|| self.apps.get(id.app()).cloned()).unwrap_or_default()
+    pub async fn of(&self, id: &BroadcastId) -> Vec<Rung> {
+        (self.lookup)(id.clone()).await.or_else(|| self.apps.get(id.app()).cloned()).unwrap_or_default()
     }
 
     /// What was asked for some broadcast is another now.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    BroadcastId, Origin, Track, TrackWriter,
+    BroadcastId, Claim, Origin, Told, Track, TrackWriter,
     minter::Minter,
     timeline::{Cursor, Placed, Timeline},
 };
@@ -42,29 +42,51 @@ pub struct Broadcast {
 }
 
 #[derive(Debug)]
-struct State {
-    status: Status,
-    epoch: u64,
-    publisher: Publisher,
-    epoch_began_us: i64,
-    last_write_us: i64,
-    tracks: Vec<Arc<Track>>,
+pub(super) struct State {
+    pub(super) status: Status,
+    pub(super) epoch: u64,
+    /// At least as high as `epoch`.
+    pub(super) claimed_epoch: u64,
+    pub(super) publisher: Publisher,
+    pub(super) epoch_began_us: i64,
+    pub(super) last_write_us: i64,
+    pub(super) tracks: Vec<Arc<Track>>,
     /// What the present publisher sends side by side. The tracks are among `tracks`, where they outlive it.
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     /// Which renditions of the source are offered; each is a derived track.
     ladder: Vec<Rendition>,
     timeline: Timeline,
     video: Cursor,
     audio: Cursor,
-    minter: Minter,
-    newest_us: i64,
+    pub(super) minter: Minter,
+    pub(super) newest_us: i64,
     dropped: u64,
+    pub(super) hand: Hand,
+    /// Nodes it came through, the owner first. Empty where it is published.
+    pub(super) path: Vec<String>,
+    /// The hub has forgotten it.
+    pub(super) closed: bool,
+}
+
+/// Who writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hand {
+    /// A publisher on this node.
+    Own,
+    /// What another node tells; of several that copy it here, the one with the highest number.
+    Copied(u64),
 }
 
 #[derive(Debug)]
-struct Layer {
-    track: Arc<Track>,
+pub(super) struct Layer {
+    pub(super) track: Arc<Track>,
     cursor: Cursor,
+}
+
+impl Layer {
+    pub(super) fn new(track: Arc<Track>) -> Self {
+        Self { track, cursor: Cursor::default() }
+    }
 }
 
 /// A track that suits an output, and what was done or would have to be done for that.
@@ -91,13 +113,14 @@ impl std::fmt::Display for Choice {
 }
 
 impl Broadcast {
-    pub(super) fn new(id: BroadcastId, born_us: i64, first_gop: u64, first_discontinuity: u64) -> Arc<Self> {
+    pub(super) fn new(id: BroadcastId, born_us: i64, minter: Minter) -> Arc<Self> {
         Arc::new(Self {
             id,
             born_us,
             state: Mutex::new(State {
                 status: Status::Ended,
                 epoch: 0,
+                claimed_epoch: 0,
                 publisher: Publisher { protocol: "", remote: String::new(), agent: String::new() },
                 epoch_began_us: born_us,
                 last_write_us: born_us,
@@ -107,9 +130,12 @@ impl Broadcast {
                 timeline: Timeline::new(0),
                 video: Cursor::default(),
                 audio: Cursor::default(),
-                minter: Minter::new(first_gop, first_discontinuity),
+                minter,
                 newest_us: 0,
                 dropped: 0,
+                hand: Hand::Own,
+                path: Vec::new(),
+                closed: false,
             }),
             version: watch::Sender::new(0),
         })
@@ -128,8 +154,15 @@ impl Broadcast {
         self.lock().status
     }
 
+    /// Of the claim that its publisher came with. It is what gops carry.
     pub fn epoch(&self) -> u64 {
         self.lock().epoch
+    }
+
+    /// Of the claim that holds it in the registry and among nodes: higher than [`Broadcast::epoch`] where the claim had
+    /// to be made anew while the publisher went on.
+    pub fn claimed_epoch(&self) -> u64 {
+        self.lock().claimed_epoch
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -158,6 +191,30 @@ impl Broadcast {
 
     pub fn discontinuity(&self) -> u64 {
         self.lock().minter.current().map_or(0, |gop| gop.discontinuity)
+    }
+
+    /// Published on another node and copied from there.
+    pub fn is_mirror(&self) -> bool {
+        self.lock().hand != Hand::Own
+    }
+
+    /// Everything of it that another node has to know, apart from its tracks.
+    pub fn told(&self) -> Told {
+        let state = self.lock();
+        Told {
+            status: state.status,
+            epoch: state.epoch,
+            epoch_began_us: state.epoch_began_us,
+            next_gop: state.minter.next_gop(),
+            segment_target_s: state.minter.target_s(),
+            publisher: state.publisher.clone(),
+            path: state.path.clone(),
+        }
+    }
+
+    /// The hub has forgotten it: nothing of it will ever change.
+    pub fn is_over(&self) -> bool {
+        self.lock().closed
     }
 
     pub fn tracks(&self) -> Vec<Arc<Track>> {
@@ -258,11 +315,13 @@ impl Broadcast {
         self.version.subscribe()
     }
 
-    pub(super) fn begin_epoch(self: &Arc<Self>, epoch: u64, publisher: Publisher, now_us: i64) -> Writer {
+    pub(super) fn begin_epoch(self: &Arc<Self>, claim: Claim, now_us: i64) -> Writer {
         let mut state = self.lock();
+        let epoch = claim.epoch;
         state.status = Status::Live;
         state.epoch = epoch;
-        state.publisher = publisher;
+        state.claimed_epoch = epoch;
+        state.publisher = claim.publisher;
         state.epoch_began_us = now_us;
         state.last_write_us = now_us;
         // A millisecond of room, so that no clamping is needed where two publishers meet.
@@ -270,10 +329,40 @@ impl Broadcast {
         state.video = Cursor::default();
         state.audio = Cursor::default();
         state.layers.clear();
-        state.minter.begin_epoch(epoch);
+        state.minter.begin_epoch(epoch, claim.segment_target_s);
+        state.minter.go_on_from(claim.next_gop, claim.discontinuity);
+        state.hand = Hand::Own;
+        state.path.clear();
         drop(state);
         self.changed();
         Writer { broadcast: self.clone(), epoch, finished: false }
+    }
+
+    /// The claim was made anew. Its publisher goes on and so do its gops, with higher numbers if somebody else had the
+    /// broadcast meanwhile. False when another publisher has come since.
+    pub(super) fn renew(&self, held: u64, epoch: u64, next_gop: u64, discontinuity: u64) -> bool {
+        let mut state = self.lock();
+        if state.claimed_epoch != held || epoch <= held || state.status == Status::Ended {
+            return false;
+        }
+        state.claimed_epoch = epoch;
+        state.minter.go_on_from(next_gop, discontinuity);
+        drop(state);
+        self.changed();
+        true
+    }
+
+    /// Somebody elsewhere was given the broadcast: ends what is published here under this claim.
+    pub(super) fn fence(&self, held: u64, now_us: i64) -> bool {
+        let mut state = self.lock();
+        if state.claimed_epoch != held || state.status == Status::Ended {
+            return false;
+        }
+        state.status = Status::Ended;
+        state.last_write_us = now_us.max(state.last_write_us);
+        drop(state);
+        self.changed();
+        true
     }
 
     /// How long the publisher that holds it has written nothing; `None` when nobody holds it.
@@ -300,15 +389,18 @@ impl Broadcast {
     }
 
     pub(super) fn close(&self) {
-        self.tracks().iter().for_each(|track| track.close());
+        let mut state = self.lock();
+        state.closed = true;
+        state.tracks.iter().for_each(|track| track.close());
+        drop(state);
         self.changed();
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.version.send_modify(|version| *version += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -418,7 +510,7 @@ impl Writer {
         });
         track.announce(Arc::new(info));
         if !state.layers.iter().any(|layer| Arc::ptr_eq(&layer.track, &track)) {
-            state.layers.push(Layer { track, cursor: Cursor::default() });
+            state.layers.push(Layer::new(track));
         }
         drop(state);
         self.broadcast.changed();

@@ -103,8 +103,15 @@ async fn playlist(
         Ok(directives) => directives,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let shelf = hls.shelf(broadcast, variant);
     let blocking = directives.wanted.is_some();
+    if let Err(busy) = hls.node.takes_work() {
+        // Who asks for what comes next watches already, here or on the node that it comes from.
+        let watches = blocking || hls.knows(broadcast.id(), hls.viewer(request));
+        if !watches {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, &busy.to_string());
+        }
+    }
+    let shelf = hls.shelf(broadcast, variant);
     if request.method == Method::HEAD && !blocking {
         // Players probe before they play: that the stream is there is all they want to know, and at once.
         return ([(header::CONTENT_TYPE, PLAYLIST_TYPE), (header::CACHE_CONTROL, SHORTLY)], ()).into_response();

@@ -39,6 +39,7 @@ use std::{
 
 use headwater_common::{
     live::{Broadcast, BroadcastId, Hub},
+    node::Node,
     telemetry::{Door, Telemetry},
 };
 
@@ -51,6 +52,7 @@ use variant::Variant;
 /// The broadcasts that are watched by HLS on this node.
 pub struct Hls {
     hub: Arc<Hub>,
+    node: Node,
     door: Door,
     /// Of each broadcast those qualities that somebody asks for.
     shelves: Mutex<HashMap<BroadcastId, Vec<Arc<Shelf>>>>,
@@ -58,8 +60,8 @@ pub struct Hls {
 }
 
 impl Hls {
-    pub fn new(hub: Arc<Hub>, telemetry: &Telemetry) -> Arc<Self> {
-        Arc::new(Self { hub, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
+    pub fn new(hub: Arc<Hub>, node: Node, telemetry: &Telemetry) -> Arc<Self> {
+        Arc::new(Self { hub, node, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
     }
 
     /// About how many players followed this broadcast in the last seconds.
@@ -68,6 +70,18 @@ impl Hls {
         let mut seen = HashSet::new();
         shelves.iter().for_each(|shelf| shelf.viewers(&mut seen));
         seen.len()
+    }
+
+    /// The same of all broadcasts.
+    pub fn all_viewers(&self) -> usize {
+        let ids: Vec<_> = self.lock().keys().cloned().collect();
+        ids.iter().map(|id| self.viewers(id)).sum()
+    }
+
+    /// Whether this player followed this broadcast in the last seconds, in whatever quality.
+    fn knows(&self, id: &BroadcastId, viewer: u64) -> bool {
+        let shelves = self.lock().get(id).cloned().unwrap_or_default();
+        shelves.iter().any(|shelf| shelf.knows(viewer))
     }
 
     /// The shelf of a quality of a broadcast that the hub holds, filled by a packager from now on.

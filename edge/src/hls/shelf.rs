@@ -89,6 +89,12 @@ pub(super) enum Refusal {
     Missing,
 }
 
+impl State {
+    fn target_s(&self) -> u32 {
+        self.window.as_ref().map_or(2, |window| window.target_s)
+    }
+}
+
 impl Shelf {
     pub(super) fn new(broadcast: Arc<Broadcast>, variant: Variant) -> Arc<Self> {
         let state = State {
@@ -148,10 +154,16 @@ impl Shelf {
         self.lock().viewers.saw(viewer, Instant::now());
     }
 
+    pub(super) fn knows(&self, viewer: u64) -> bool {
+        let mut state = self.lock();
+        let target_s = state.target_s();
+        state.viewers.knows(viewer, Instant::now(), target_s)
+    }
+
     /// Those who were seen lately, for a count over all qualities: who changes between them is one.
     pub(super) fn viewers(&self, seen: &mut HashSet<u64>) {
         let mut state = self.lock();
-        let target_s = state.window.as_ref().map_or(2, |window| window.target_s);
+        let target_s = state.target_s();
         seen.extend(state.viewers.lately(Instant::now(), target_s));
     }
 

@@ -22,10 +22,20 @@ impl Viewers {
         }
     }
 
+    /// Whether it is one of those that are counted.
+    pub(super) fn knows(&mut self, viewer: u64, now: Instant, target_s: u32) -> bool {
+        self.forget(now, target_s);
+        self.last_seen.contains_key(&viewer)
+    }
+
     pub(super) fn lately(&mut self, now: Instant, target_s: u32) -> impl ExactSizeIterator<Item = u64> {
+        self.forget(now, target_s);
+        self.last_seen.keys().copied()
+    }
+
+    fn forget(&mut self, now: Instant, target_s: u32) {
         let patience = Duration::from_secs(u64::from(target_s)) * TARGETS;
         self.last_seen.retain(|_, seen| now.saturating_duration_since(*seen) <= patience);
-        self.last_seen.keys().copied()
     }
 }
 
@@ -41,6 +51,8 @@ mod tests {
         viewers.saw(1, now + Duration::from_secs(3));
         viewers.saw(2, now);
         assert_eq!(viewers.lately(now + Duration::from_secs(4), 2).len(), 2);
+        assert!(viewers.knows(2, now + Duration::from_secs(4), 2) && !viewers.knows(3, now, 2));
+        assert!(!viewers.knows(2, now + Duration::from_secs(5), 2));
         assert_eq!(viewers.lately(now + Duration::from_secs(7), 2).len(), 1);
         assert_eq!(viewers.lately(now + Duration::from_secs(9), 2).len(), 0);
     }

@@ -120,7 +120,7 @@ pub(super) async fn create(
     let stream = wanted.stream_id.clone().filter(|stream| !stream.is_empty()).unwrap_or_else(random_id);
     let id = api.id(&app, &stream)?;
     let details = wanted.on_top_of(Details::default())?;
-    match api.registry.create(&id, details, clock::now_us() / 1_000) {
+    match api.registry.create(&id, details, clock::now_us()).await {
         Err(RegistryError::BroadcastExists { .. }) => {
             return Err(ApiError::Invalid(format!("Stream id is already being used: {stream}")));
         }
@@ -128,7 +128,7 @@ pub(super) async fn create(
     };
     api.ladders.changed();
     wanted.record(&api, &id, None).await?;
-    let created = broadcasts::find(&api, &id)?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
+    let created = broadcasts::find(&api, &id).await?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
     Ok(([NO_STORE], Json(created)))
 }
 
@@ -139,9 +139,9 @@ pub(super) async fn change(
 ) -> Result<Json<Outcome>, ApiError> {
     let wanted = Wanted::parse(&body)?;
     let id = api.id(&app, &stream)?;
-    let row = api.registry.get(&id)?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
+    let row = api.registry.get(&id).await?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
     let details = wanted.on_top_of(row.details)?;
-    api.registry.set_details(&id, details)?;
+    api.registry.set_details(&id, details).await?;
     api.ladders.changed();
     wanted.record(&api, &id, row.record_override).await?;
     Ok(Json(Outcome::done(stream)))

@@ -189,7 +189,7 @@ impl Attendant {
             // Looked up once for each publisher: that may be a question to a database.
             let rungs = match asked_for.take().filter(|(of, _): &(u64, Vec<Rung>)| *of == epoch) {
                 Some((_, rungs)) => rungs,
-                None => self.ladders.of(self.broadcast.id()),
+                None => self.ladders.of(self.broadcast.id()).await,
             };
             let plan = self.plan(&rungs);
             asked_for = Some((epoch, rungs));

@@ -109,7 +109,8 @@ pub(super) fn claim(hub: &Hub, epoch: u64, now_us: i64) -> Writer {
 
 pub(super) fn claim_as(id: &BroadcastId, hub: &Hub, epoch: u64, now_us: i64) -> Writer {
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch, next_gop: 0, discontinuity: 0, publisher };
+    let born_us = hub.get(id).map_or(now_us, |known| known.born_us());
+    let claim = Claim { epoch, next_gop: 0, discontinuity: 0, born_us, segment_target_s: None, publisher };
     hub.claim(id, claim, Takeover::Replace, now_us).unwrap()
 }
 
@@ -240,7 +241,12 @@ pub(super) fn broadcast(hub: &Hub) -> Arc<Broadcast> {
 /// For every broadcast.
 pub(super) fn ladder(rungs: &[Rung]) -> Ladders {
     let rungs = rungs.to_vec();
-    Ladders::new(Default::default(), Arc::new(move |_| Some(rungs.clone())))
+    let lookup = Arc::new(move |_| {
+        let rungs = rungs.clone();
+        let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { Some(rungs) });
+        answer
+    });
+    Ladders::new(Default::default(), lookup)
 }
 
 /// A source of which one track is made, in its own size.

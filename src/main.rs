@@ -21,7 +21,7 @@ use headwater_common::{
     node::Node,
     registry::{Opened, Registry},
     rtc,
-    store::Store,
+    store::{Store, s3::Bucket},
     telemetry::Telemetry,
 };
 use headwater_edge::Edge;
@@ -45,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
         tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
     }
     let store = Store::open(&config.data)?;
+    let bucket = Bucket::open(&config.store.s3).await;
     let tls = http::Tls::load(&config.tls).await?;
     let hub = Hub::new();
     let node = Node::starting();
@@ -61,6 +62,7 @@ async fn main() -> anyhow::Result<()> {
         ice_servers: ice_servers.clone(),
         registry,
         store,
+        bucket,
         telemetry: telemetry.clone(),
         node: node.clone(),
         tls: tls.clone(),

@@ -23,8 +23,18 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    antmedia, audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
-    registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
+    antmedia,
+    audience::CountViewers,
+    config::Config,
+    http::Tls,
+    ice_servers::IceServers,
+    live::Hub,
+    net,
+    node::Node,
+    registry::Registry,
+    rtc::Engine,
+    store::{Store, s3::Bucket},
+    telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
 
@@ -41,6 +51,7 @@ pub struct Shared {
     pub ice_servers: Arc<IceServers>,
     pub registry: Registry,
     pub store: Store,
+    pub bucket: Option<Bucket>,
     pub telemetry: Telemetry,
     pub node: Node,
     pub tls: Option<Tls>,
@@ -59,7 +70,7 @@ pub struct Origin {
 impl Origin {
     /// Opens the doors and starts what works behind them.
     pub fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, store, telemetry, node, tls, .. } = &shared;
+        let Shared { config, hub, registry, store, bucket, telemetry, node, tls, .. } = &shared;
         let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
@@ -73,7 +84,11 @@ impl Origin {
             record: false,
             free_disk_mb_min: config.record.free_disk_mb_min,
         };
-        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry)?;
+        let recorder =
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket.clone(), settings, telemetry)?;
+        if bucket.is_some() {
+            tokio::spawn(record::try_storage(recorder.clone()));
+        }
         let recording = tokio::spawn({
             let (recorder, node) = (recorder.clone(), node.clone());
             async move { recorder.run(node.stopping()).await }
@@ -110,7 +125,7 @@ impl Origin {
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
     /// share that path, as players expect, and only the ending of a name tells them apart.
     pub fn serve_recordings(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(self.shared.store.clone(), recording_or_live))
+        router.layer(middleware::from_fn_with_state(self.recorder.clone(), recording_or_live))
     }
 
     /// To be called when the node stops: waits for publishers to be told, recordings to be finalised, ends to be known.
@@ -129,14 +144,14 @@ impl Origin {
     }
 }
 
-async fn recording_or_live(State(store): State<Store>, request: Request, next: Next) -> Response {
+async fn recording_or_live(State(recorder): State<Recorder>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(app), Some("streams"), Some(file), None)
             if file.ends_with(".mp4") && *request.method() != Method::OPTIONS =>
         {
-            record::serve_mp4(&store, app, file, request).await
+            recorder.serve(app, file, request).await
         }
         _ => next.run(request).await,
     }

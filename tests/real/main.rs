@@ -18,6 +18,7 @@ mod publish_page;
 mod record;
 mod rest;
 mod rtmp_bad;
+mod s3;
 mod simulcast;
 mod tls;
 mod turn;

@@ -23,6 +23,7 @@ impl Config {
                 return refuse("rtc.ice_servers", format!("{:?}: {problem}", server.url));
             }
         }
+        self.store.s3.check()?;
         self.turn.check()
     }
 }
@@ -50,7 +51,7 @@ impl Turn {
     }
 }
 
-fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), ConfigError> {
+pub(super) fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), ConfigError> {
     Err(ConfigError::Value { key, problem: problem.into() })
 }
 

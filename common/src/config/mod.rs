@@ -6,6 +6,7 @@
 mod check;
 mod layers;
 mod secret;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
+pub use store::{Checksum, Encryption, Play, S3, Store};
 
 use crate::{live::Takeover, rtc::Distribution};
 
@@ -36,6 +38,7 @@ pub struct Config {
     pub rtc: Rtc,
     pub turn: Turn,
     pub record: Record,
+    pub store: Store,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
 }

@@ -89,6 +89,16 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[turn]\nurls = [\"stun:x\"]\nsecret = \"s\"\n", "turn.urls: \"stun:x\""),
         ("[turn]\nurls = [\"turn://x\"]\nsecret = \"s\"\n", "turn.urls: \"turn://x\""),
         ("[turn]\nttl_s = 5\n", "turn.ttl_s"),
+        ("[store.s3]\naccess_key = \"a\"\n", "only one of them"),
+        ("[store.s3]\nendpoint = \"s3.example.org\"\n", "store.s3.endpoint"),
+        ("[store.s3]\nprefix = \"/a\"\n", "store.s3.prefix"),
+        ("[store.s3]\nprefix = \"a//b\"\n", "store.s3.prefix"),
+        ("[store.s3]\nprefix = \"ä\"\n", "store.s3.prefix"),
+        ("[store.s3]\nacl = \"everybody\"\n", "store.s3.acl"),
+        ("[store.s3]\nsse = \"rot13\"\n", "rot13"),
+        ("[store.s3]\nkms_key = \"k\"\n", "store.s3.kms_key"),
+        ("[store.s3]\nchecksum = \"md4\"\n", "md4"),
+        ("[store.s3]\nplay = \"loud\"\n", "loud"),
         ("[rtc]\npublic_ips = [\"here\"]\n", "public_ips"),
         ("[http\n", "TOML"),
     ] {
@@ -117,6 +127,7 @@ fn secrets_are_never_shown() {
         "[turn]\nsecret = \"57349\"\nurls = [\"x\"]\n",
         "[rtc]\nice_servers = [{ url = \"turn:x\", username = \"u\", credential = 57349 }]\n",
         "[rtc]\nice_servers = [{ url = \"turn:x\", credential = \"57349\" }]\n",
+        "[store.s3]\nsecret_key = \"57349\"\n",
     ] {
         let error = file(page).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("57349"), "{error} {error:?}");

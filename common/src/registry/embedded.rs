@@ -271,10 +271,9 @@ impl Registry {
 
     /// Recordings of all applications that a dead process left unfinished.
     pub fn unfinished_recordings(&self) -> Result<Vec<RecordingRow>, RegistryError> {
-        use super::RecordingState::{Finalising, Recording};
         self.read(RECORDINGS, |table| {
             let rows = table.iter()?.map(decode_entry::<RecordingRow>);
-            rows.filter(|row| row.as_ref().map_or(true, |row| matches!(row.state, Recording | Finalising))).collect()
+            rows.filter(|row| row.as_ref().map_or(true, |row| row.state.is_unfinished())).collect()
         })
     }
 

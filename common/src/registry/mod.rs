@@ -16,7 +16,7 @@ mod recording;
 
 pub use broadcast::{BroadcastRow, BroadcastStatus, Claimed, Details, Ending, Progress};
 pub use embedded::{Opened, Registry, RegistryError};
-pub use recording::{RecordingFilter, RecordingRow, RecordingState, VodId};
+pub use recording::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, VodId};
 
 #[cfg(test)]
 mod tests;

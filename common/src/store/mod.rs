@@ -1,16 +1,20 @@
-//! Where files go: `<data>/<app>/streams/<file>` on a disk.
+//! Where files go: `<data>/<app>/streams/<file>` on a disk, and from there to a bucket ([`s3`]) if there is one.
 //!
 //! In: checked names, and the operations that a crash must not tear (create, rename, delete: each is on the disk when
 //! it returns). Out: open files, listings, and how much room is left. Deliberately absent: knowledge of what the files
 //! contain, and async: all of it blocks for as long as the disk takes.
 
+pub mod s3;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 const STREAMS: &str = "streams";
+/// What a file is called until [`Store::write`] is done with it.
+const SCRATCH: &str = ".new";
 /// A stream id, a counter and an ending; file systems take 255.
 const FILE_LENGTH_MAX: usize = 200;
 const APP_LENGTH_MAX: usize = 128;
@@ -122,6 +126,18 @@ impl Store {
         File::open(&path).map_err(fault("open", &path))
     }
 
+    /// Puts a small file in place of whatever was there, or nothing at all.
+    pub fn write(&self, place: &Place, bytes: &[u8]) -> Result<(), StoreError> {
+        let scratch = place
+            .with_suffix(SCRATCH)
+            .map_err(|_| fault("write", &self.path(place))(io::ErrorKind::InvalidFilename.into()))?;
+        let (path, target) = (self.path(&scratch), self.path(place));
+        let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.map_err(fault("write", &path))?;
+        fs::rename(&path, &target).map_err(fault("rename", &path))?;
+        sync_directory(&self.directory(&place.app))
+    }
+
     /// Opens what exists for reading and writing.
     pub fn edit(&self, place: &Place) -> Result<File, StoreError> {
         let path = self.path(place);
@@ -219,8 +235,6 @@ fn fault(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreEr
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     struct Scratch(PathBuf);

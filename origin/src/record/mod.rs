@@ -14,6 +14,7 @@ mod session;
 mod source;
 mod supervise;
 mod tape;
+mod upload;
 
 use std::{
     collections::BTreeMap,
@@ -22,20 +23,31 @@ use std::{
     thread,
 };
 
+use axum::{
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use headwater_common::{
     live::{BroadcastId, Hub},
     registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
-    store::{Place, PlaceError, Store, StoreError},
+    store::{
+        Place, PlaceError, Store, StoreError,
+        s3::{Bucket, ProbeError},
+    },
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 
 use finalise::{Desk, Floor};
+use serve::InBucket;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
+use upload::Uploads;
+pub(crate) use upload::{Stage, UploadProgress};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -69,6 +81,8 @@ struct Shared {
     /// Files that are being finalised or wait for it.
     finalising: watch::Sender<usize>,
     wishes: watch::Sender<Wishes>,
+    /// Where there is a bucket.
+    uploads: Option<Arc<Uploads>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,12 +107,25 @@ pub enum SetError {
 pub enum DeleteError {
     #[error("recording {vod_id} of {app}/{stream} is still being written")]
     InProgress { vod_id: VodId, app: String, stream: String },
+    #[error("recording {vod_id} is in a bucket, and the settings name none")]
+    NoBucket { vod_id: VodId },
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error("deletion can't be noted: {0}")]
+    Upload(String),
+}
+
+/// Whether recordings can go where they should.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("recordings stay on this disk: the settings name no bucket")]
+    NoBucket,
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
 }
 
 impl Recorder {
@@ -108,6 +135,7 @@ impl Recorder {
         hub: Arc<Hub>,
         registry: Registry,
         store: Store,
+        bucket: Option<Bucket>,
         settings: Settings,
         telemetry: &Telemetry,
     ) -> Result<Self, RecoverError> {
@@ -118,6 +146,10 @@ impl Recorder {
             metrics.register("recordings", "Broadcasts being recorded", recording.clone());
             metrics.register("recordings_finalising", "Files being finalised or waiting for it", finalising.clone());
         });
+        let uploads = bucket.map(|bucket| Uploads::new(bucket, store.clone(), registry.clone(), telemetry));
+        if let Some(uploads) = &uploads {
+            uploads.recover(&leftovers.rows);
+        }
         let shared = Arc::new(Shared {
             hub,
             registry,
@@ -128,17 +160,63 @@ impl Recorder {
             desk: Desk::new(finalising),
             finalising: watch::Sender::new(0),
             wishes: watch::Sender::default(),
+            uploads,
         });
-        shared.in_background(move |shared| {
-            leftovers.finalise(&shared.desk, &shared.store, &shared.registry, shared.floor());
-        });
+        shared.in_background(move |shared| leftovers.finalise(shared));
         Ok(Self { shared })
     }
 
-    /// Records whatever is to be recorded until `shutdown` resolves; then ends all recordings and waits until they
-    /// are finalised. Dropping it earlier is safe: the next start does the rest.
+    /// Records whatever is to be recorded until `shutdown` resolves; then ends all recordings, waits until they are
+    /// finalised, and a while for those that are on their way to the bucket. Dropping it earlier is safe: the next start
+    /// does the rest.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
-        supervise::run(&self.shared, shutdown).await;
+        let Some(uploads) = &self.shared.uploads else { return supervise::run(&self.shared, shutdown).await };
+        let (recording, recorded) = oneshot::channel::<()>();
+        let record = async {
+            supervise::run(&self.shared, shutdown).await;
+            drop(recording);
+        };
+        let all_are_known = async {
+            let _ = recorded.await;
+        };
+        tokio::join!(record, uploads.run(all_are_known));
+    }
+
+    /// Tries the bucket: writes, looks at and deletes an object. What waits for it is sent at once if it works.
+    pub async fn test_storage(&self) -> Result<(), StorageError> {
+        let uploads = self.shared.uploads.as_ref().ok_or(StorageError::NoBucket)?;
+        uploads.bucket().probe(&format!("{:08x}", entropy())).await?;
+        uploads.hurry();
+        Ok(())
+    }
+
+    /// A finished recording over HTTP, from the disk or from the bucket.
+    pub async fn serve(&self, app: &str, file: &str, request: Request) -> Response {
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let Shared { store, registry, uploads, .. } = &*self.shared;
+        let response = serve_mp4(store, app, file, request).await;
+        let Some(uploads) = uploads.as_ref().filter(|_| response.status() == StatusCode::NOT_FOUND) else {
+            return response;
+        };
+        match registry.recording_of_file(app, file) {
+            Ok(Some(row)) => {
+                let Some(object) = row.object.filter(|object| !object.etag.is_empty()) else { return response };
+                let bucket = uploads.bucket();
+                InBucket { bucket, key: &object.key, etag: &object.etag, bytes: row.bytes }
+                    .serve(&method, &headers)
+                    .await
+            }
+            Ok(None) => response,
+            Err(error) => {
+                tracing::error!(app, file, %error, "recording can't be looked up");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+
+    /// How far a recording has come on its way to the bucket, while this node sends it.
+    pub(crate) fn upload(&self, vod_id: &VodId) -> Option<UploadProgress> {
+        self.shared.uploads.as_ref()?.progress(vod_id)
     }
 
     /// Records this broadcast, or doesn't, from now on and whatever its application's setting says. A recording begins
@@ -160,15 +238,22 @@ impl Recorder {
     }
 
     /// Deletes a recording, its file first. `None` when there is no such recording. Blocks for as long as the disk
-    /// takes.
+    /// takes; what is in the bucket goes later, whatever happens meanwhile.
     pub fn delete(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, DeleteError> {
-        let Shared { registry, store, .. } = &*self.shared;
+        let Shared { registry, store, uploads, .. } = &*self.shared;
         let Some(row) = registry.recording(app, vod_id)? else { return Ok(None) };
         if matches!(row.state, RecordingState::Recording | RecordingState::Finalising) {
             let (app, stream) = (app.to_owned(), row.stream);
             return Err(DeleteError::InProgress { vod_id: vod_id.clone(), app, stream });
         }
         let place = Place::new(&row.app, &row.file)?;
+        match uploads {
+            Some(uploads) if row.object.is_some() || matches!(row.state, RecordingState::Uploading { .. }) => {
+                uploads.forget(&row, &place).map_err(|error| DeleteError::Upload(error.to_string()))?;
+            }
+            None if row.arrived().is_some() => return Err(DeleteError::NoBucket { vod_id: vod_id.clone() }),
+            _ => {}
+        }
         for suffix in [FINALISING, RECORDING, UNREADABLE] {
             store.delete(&place.with_suffix(suffix)?)?;
         }
@@ -180,6 +265,14 @@ impl Recorder {
     pub async fn finalised(&self) {
         // The sender lives as long as `self`, so waiting can't fail.
         let _ = self.shared.finalising.subscribe().wait_for(|files| *files == 0).await;
+    }
+}
+
+/// Says in the log whether recordings will arrive. Nothing depends on it: what can't be sent now is sent later.
+pub(crate) async fn try_storage(recorder: Recorder) {
+    match recorder.test_storage().await {
+        Ok(()) => tracing::info!("the bucket for recordings works"),
+        Err(error) => tracing::error!(%error, "the bucket for recordings does not work; they wait on the disk"),
     }
 }
 
@@ -196,6 +289,15 @@ impl Shared {
         }
     }
 
+    /// What becomes of a file that is complete; `defect` is what is missing from it.
+    fn complete(&self, defect: Option<String>) -> RecordingState {
+        match (&self.uploads, defect) {
+            (Some(_), defect) => RecordingState::Uploading { defect },
+            (None, Some(reason)) => RecordingState::Failed { reason },
+            (None, None) => RecordingState::Ready,
+        }
+    }
+
     fn floor(&self) -> Floor {
         Floor { bytes: self.settings.free_disk_mb_min << 20 }
     }
@@ -203,7 +305,7 @@ impl Shared {
     fn finalise(self: &Arc<Self>, finished: Finished) {
         self.in_background(move |shared| {
             finalise::step_back();
-            finalise::finalise(&shared.desk, &shared.store, &shared.registry, shared.floor(), finished);
+            finalise::finalise(shared, finished);
         });
     }
 

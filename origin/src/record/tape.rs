@@ -5,6 +5,7 @@
 
 use std::{fs::File, io, io::Write};
 
+use super::upload::JOURNAL;
 use bytes::Bytes;
 use headwater_common::{
     live::BroadcastId,
@@ -63,8 +64,9 @@ impl Tape {
             };
             let place = Place::new(id.app(), &name)?;
             let draft = place.with_suffix(RECORDING)?;
-            let on_disk = [&place, &draft, &place.with_suffix(FINALISING)?, &place.with_suffix(UNREADABLE)?];
-            if on_disk.into_iter().any(|place| store.exists(place)) {
+            let others = [FINALISING, UNREADABLE, JOURNAL].map(|suffix| place.with_suffix(suffix));
+            let taken = |place: &Place| store.exists(place);
+            if taken(&place) || taken(&draft) || others.into_iter().flatten().any(|place| taken(&place)) {
                 continue;
             }
             let row = RecordingRow {

@@ -51,7 +51,8 @@ impl Stage {
     pub(crate) fn open(data: &Path, registry: &Path, settings: Settings) -> Self {
         let (hub, store, telemetry) = (Hub::new(), Store::open(data).unwrap(), Telemetry::new());
         let registry = Registry::open(registry).unwrap().registry;
-        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, &telemetry).unwrap();
+        let recorder =
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), None, settings, &telemetry).unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
         let running = recorder.clone();
         let run = tokio::spawn(async move {

@@ -40,10 +40,21 @@ impl Server {
 
     /// `settings` is a TOML page, laid over the defaults.
     pub(crate) fn with(settings: &str) -> Self {
+        Self::run(headwater(), settings)
+    }
+
+    /// On a machine whose clock is off, as in "+1h".
+    pub(crate) fn with_clock(settings: &str, off: &str) -> Self {
+        let mut command = Command::new("faketime");
+        command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_headwater")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Self::run(command, settings)
+    }
+
+    fn run(command: Command, settings: &str) -> Self {
         let dir = scratch("server");
         std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
         let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
-        let process = run(&dir, http, rtmp, rtc);
+        let process = run(command, &dir, http, rtmp, rtc);
         let mut server = Self { process, dir, http, rtmp, rtc };
         server.wait_ready();
         server
@@ -74,12 +85,19 @@ impl Server {
     /// After [`Server::kill`] or [`Server::terminate`]: the same ports, the same data.
     pub(crate) fn start_again(&mut self) {
         assert!(!self.process.runs(), "the server still runs");
-        self.process = run(&self.dir, self.http, self.rtmp, self.rtc);
+        self.process = run(headwater(), &self.dir, self.http, self.rtmp, self.rtc);
         self.wait_ready();
     }
 
     pub(crate) fn runs(&mut self) -> bool {
         self.process.runs()
+    }
+
+    /// What it took at most since its start.
+    pub(crate) fn memory_bytes_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+        line.trim_end_matches("kB").trim().parse::<u64>().expect("kilobytes") << 10
     }
 
     pub(crate) fn log(&self) -> String {
@@ -176,8 +194,7 @@ pub(crate) fn send(request: RequestBuilder) -> Response {
     request.send().expect("the server answers")
 }
 
-fn run(dir: &std::path::Path, http: SocketAddr, rtmp: SocketAddr, rtc: SocketAddr) -> Process {
-    let mut command = headwater();
+fn run(mut command: Command, dir: &std::path::Path, http: SocketAddr, rtmp: SocketAddr, rtc: SocketAddr) -> Process {
     command.arg("--config").arg(dir.join("headwater.toml")).arg("--data").arg(dir.join("data"));
     command.args(["--http", &http.to_string(), "--rtmp", &rtmp.to_string(), "--rtc", &rtc.to_string()]);
     Process::start("headwater", &mut command)

@@ -86,8 +86,8 @@ impl Origin {
         };
         let recorder =
             Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket.clone(), settings, telemetry)?;
-        if bucket.is_some() {
-            tokio::spawn(record::try_storage(recorder.clone()));
+        if let (Some(_), Some(app)) = (bucket, config.apps.keys().next()) {
+            tokio::spawn(record::try_storage(recorder.clone(), app.clone()));
         }
         let recording = tokio::spawn({
             let (recorder, node) = (recorder.clone(), node.clone());
@@ -119,7 +119,7 @@ impl Origin {
     /// Broadcasts as REST shows them.
     pub fn describe(&self) -> antmedia::Describe {
         let api = self.api();
-        Arc::new(move |id| api.describe(id))
+        Arc::new(move |id| Box::pin(std::future::ready(api.describe(&id))))
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings

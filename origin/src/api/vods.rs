@@ -115,7 +115,7 @@ pub(super) async fn remove(
 /// Tries the bucket: with a precise reason when it can't be used.
 pub(super) async fn test_storage(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Outcome>, ApiError> {
     api.app(&app)?;
-    api.recorder.test_storage().await?;
+    api.recorder.test_storage(&app).await?;
     Ok(Json(Outcome { success: true, message: "the bucket works".to_owned(), data_id: None }))
 }
 

@@ -182,12 +182,10 @@ impl Recorder {
         tokio::join!(record, uploads.run(all_are_known));
     }
 
-    /// Tries the bucket: writes, looks at and deletes an object. What waits for it is sent at once if it works.
-    pub async fn test_storage(&self) -> Result<(), StorageError> {
-        let uploads = self.shared.uploads.as_ref().ok_or(StorageError::NoBucket)?;
-        uploads.bucket().probe(&format!("{:08x}", entropy())).await?;
-        uploads.hurry();
-        Ok(())
+    /// Tries the bucket: writes, looks at and deletes an object where an application's recordings go. What waits for it is
+    /// sent at once if it works.
+    pub async fn test_storage(&self, app: &str) -> Result<(), StorageError> {
+        Ok(self.shared.uploads.as_ref().ok_or(StorageError::NoBucket)?.probe(app).await?)
     }
 
     /// A finished recording over HTTP, from the disk or from the bucket.
@@ -269,8 +267,8 @@ impl Recorder {
 }
 
 /// Says in the log whether recordings will arrive. Nothing depends on it: what can't be sent now is sent later.
-pub(crate) async fn try_storage(recorder: Recorder) {
-    match recorder.test_storage().await {
+pub(crate) async fn try_storage(recorder: Recorder, app: String) {
+    match recorder.test_storage(&app).await {
         Ok(()) => tracing::info!("the bucket for recordings works"),
         Err(error) => tracing::error!(%error, "the bucket for recordings does not work; they wait on the disk"),
     }

@@ -54,7 +54,8 @@ fn killed_at_any_moment_every_recording_arrives_once() {
             sent.push((id, ms, ended));
         }
         way.fail(0);
-        send(server.request("POST", "/live/rest/v2/vods/test-storage"));
+        // Its probe is not left behind either.
+        assert_eq!(send(server.request("POST", "/live/rest/v2/vods/test-storage")).status(), 200);
         for (id, _, _) in &sent {
             let vod = until_upload(&server, id, "done", 120);
             assert_eq!(vod["processStatus"], "ready", "{vod:#}");

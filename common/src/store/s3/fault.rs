@@ -43,6 +43,13 @@ pub struct BucketError {
     pub(super) detail: String,
 }
 
+impl BucketError {
+    /// It may be better in a moment, with nobody doing anything.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.fault, Fault::Unreachable | Fault::Busy | Fault::Server)
+    }
+}
+
 impl Fault {
     fn sentence(self) -> &'static str {
         match self {

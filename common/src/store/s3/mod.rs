@@ -107,7 +107,7 @@ impl Bucket {
         key(&self.settings().prefix, place)
     }
 
-    /// What all keys of an application begin with.
+    /// What all keys of an application's recordings begin with.
     pub fn prefix(&self, app: &str) -> String {
         prefix(&self.settings().prefix, app)
     }
@@ -158,11 +158,11 @@ impl Bucket {
 }
 
 fn key(pattern: &str, place: &Place) -> String {
-    format!("{}{}/{}", prefix(pattern, place.app()), super::STREAMS, place.file())
+    format!("{}{}", prefix(pattern, place.app()), place.file())
 }
 
 fn prefix(pattern: &str, app: &str) -> String {
-    pattern.replace("{app}", app)
+    format!("{}{}/", pattern.replace("{app}", app), super::STREAMS)
 }
 
 fn given(text: &str) -> Option<&str> {

@@ -24,9 +24,10 @@ pub enum ProbeError {
 }
 
 impl Bucket {
-    /// Writes an object, looks at it, deletes it: what recordings need. `name` makes its key unique.
-    pub async fn probe(&self, name: &str) -> Result<(), ProbeError> {
-        let key = format!("{}.headwater-probe-{name}", self.prefix(""));
+    /// Writes an object where an application's recordings go, looks at it, deletes it: what they need. `name` is the
+    /// node's own, and always the same, so that the next probe removes what a dying process left.
+    pub async fn probe(&self, app: &str, name: &str) -> Result<(), ProbeError> {
+        let key = format!("{}.headwater-probe-{name}", self.prefix(app));
         let put = self.client().put_object().bucket(self.name()).key(&key).body(ByteStream::from_static(BODY));
         let put = put
             .content_md5(md5_of_bytes(BODY))

@@ -12,6 +12,8 @@ mod work;
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,7 +23,7 @@ use headwater_common::{
     registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
     store::{
         Place, PlaceError, Store, StoreError,
-        s3::{Bucket, BucketError},
+        s3::{Bucket, BucketError, ProbeError},
     },
     telemetry::Telemetry,
 };
@@ -48,6 +50,8 @@ pub(super) struct Uploads {
     schedule: Mutex<Schedule>,
     /// Held while a journal is written, which blocks; the schedule's is not.
     journals: Mutex<()>,
+    /// Held by who tries the bucket: there is one object to try it with.
+    probing: tokio::sync::Mutex<()>,
     /// Something was added, or has become urgent.
     woken: Notify,
     metrics: Metrics,
@@ -87,8 +91,8 @@ impl Uploads {
             registry.register("upload_bytes", "Bytes of recordings that the bucket has taken", bytes);
             registry.register("upload_failures", "Tries that came to nothing", failures);
         });
-        let (schedule, journals, woken) = (Mutex::default(), Mutex::default(), Notify::new());
-        Arc::new(Self { bucket, store, registry, schedule, journals, woken, metrics })
+        let (schedule, journals, probing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Arc::new(Self { bucket, store, registry, schedule, journals, probing, woken: Notify::new(), metrics })
     }
 
     pub(super) fn bucket(&self) -> &Bucket {
@@ -166,10 +170,13 @@ impl Uploads {
         self.schedule().progress(vod_id)
     }
 
-    /// The bucket is known to work: nobody waits any longer.
-    pub(super) fn hurry(&self) {
+    /// Tries the bucket; if it works, nobody waits any longer.
+    pub(super) async fn probe(&self, app: &str) -> Result<(), ProbeError> {
+        let _one_at_a_time = self.probing.lock().await;
+        self.bucket.probe(app, &probe_name(self.store.data())).await?;
         self.schedule().hurry(Instant::now());
         self.woken.notify_one();
+        Ok(())
     }
 
     /// Until `shutdown` resolves, and then for as long as there is hope that what is left gets through.
@@ -248,6 +255,14 @@ impl Uploads {
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of this machine and data directory, for good.
+fn probe_name(data: &Path) -> String {
+    let machine = rustix::system::uname();
+    let mut hash = DefaultHasher::new();
+    (machine.nodename().to_bytes(), std::fs::canonicalize(data).unwrap_or_default()).hash(&mut hash);
+    format!("{:016x}", hash.finish())
 }
 
 async fn sleep_until(then: Option<tokio::time::Instant>) {

@@ -129,7 +129,7 @@ impl Schedule {
 }
 
 /// Doubles each time; between half of that and all of it.
-fn pause(failures: u32, chance: u32) -> Duration {
+pub(super) fn pause(failures: u32, chance: u32) -> Duration {
     let whole = PAUSE_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
     whole / 2 + whole.mul_f64(f64::from(chance) / f64::from(u32::MAX)) / 2
 }

@@ -12,14 +12,20 @@ use headwater_common::{
 };
 
 use super::{
-    JOURNAL, Stage, UploadError, Uploads,
+    JOURNAL, Stage, UploadError, Uploads, entropy,
     machine::{Action, Answer, Journal, Transfer},
+    schedule::pause,
 };
+
+/// Of a request that failed for a reason that may be gone in a second, before the recording has to wait its turn again. A
+/// server that works badly still works: it should not make us wait as one does that is gone.
+const RETRIES: u32 = 3;
 
 impl Uploads {
     pub(super) async fn transfer(self: &Arc<Self>, vod_id: &VodId, place: &Place) -> Result<(), UploadError> {
         let Some(mut transfer) = self.blocking(vod_id, place, Self::begin).await? else { return Ok(()) };
         let mut saved = None;
+        let mut retries = RETRIES;
         loop {
             if self.schedule().is_unwanted(vod_id) {
                 transfer.forget();
@@ -54,7 +60,16 @@ impl Uploads {
             match self.ask(place, transfer.journal(), &action, transfer.bytes()).await {
                 Ok(answer) => {
                     transfer.answered(answer)?;
+                    if action != Action::Look {
+                        retries = RETRIES;
+                    }
                     self.metrics.bytes.inc_by(transfer.sent_bytes().saturating_sub(before));
+                }
+                Err(error) if retries > 0 && error.is_passing() => {
+                    transfer.failed(&action, error.fault);
+                    tracing::debug!(file = %place, %error, "upload tries again at once");
+                    tokio::time::sleep(pause(RETRIES - retries, entropy())).await;
+                    retries -= 1;
                 }
                 Err(error) => {
                     transfer.failed(&action, error.fault);

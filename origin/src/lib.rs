@@ -82,7 +82,9 @@ impl Origin {
         let settings = record::Settings {
             apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
             record: false,
+            rules: config.apps.iter().map(|(name, app)| (name.clone(), (&app.recording).into())).collect(),
             free_disk_mb_min: config.record.free_disk_mb_min,
+            free_disk_mb_warn: config.record.free_disk_mb_warn,
         };
         let recorder =
             Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket.clone(), settings, telemetry)?;

@@ -16,6 +16,7 @@ mod page;
 mod publish;
 mod publish_page;
 mod record;
+mod recording_rules;
 mod rest;
 mod rtmp_bad;
 mod s3;

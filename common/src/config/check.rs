@@ -7,6 +7,8 @@ use crate::{live::BroadcastId, node::Role};
 
 /// Clocks of two machines may be apart, and a page takes a while from its load to its use of the credentials.
 const TTL_S_MIN: u32 = 60;
+/// The hall forgets a broadcast then.
+const GAP_S_MAX: u32 = 60;
 /// Certificates are derived from the cluster's secret without slowing down who guesses it.
 pub const SECRET_LENGTH_MIN: usize = 32;
 
@@ -15,9 +17,13 @@ impl Config {
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return refuse("tls", "certificate and key go together, only one of them is set");
         }
-        for app in self.apps.keys() {
-            if let Err(problem) = BroadcastId::new(app, "x") {
+        for (name, app) in &self.apps {
+            if let Err(problem) = BroadcastId::new(name, "x") {
                 return refuse("apps", problem.to_string());
+            }
+            let gap_s = app.recording.gap_tolerance_s;
+            if gap_s > GAP_S_MAX {
+                return refuse("apps.*.recording.gap_tolerance_s", format!("{gap_s} is too long: {GAP_S_MAX} at most"));
             }
         }
         for server in &self.rtc.ice_servers {

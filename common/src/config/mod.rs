@@ -109,6 +109,7 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub free_disk_mb_min: u64,
+    pub free_disk_mb_warn: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -137,6 +138,24 @@ pub struct App {
     pub takeover: Takeover,
     pub data_from_viewers: Distribution,
     pub publish_token: Secret,
+    pub recording: Recording,
+}
+
+/// How an application's recordings are cut, named and kept. Zero: not at all.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recording {
+    pub split_s: u32,
+    pub split_mb: u32,
+    pub gap_tolerance_s: u32,
+    pub date_time: bool,
+    pub retention_days: u32,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self { split_s: 0, split_mb: 0, gap_tolerance_s: 10, date_time: false, retention_days: 0 }
+    }
 }
 
 impl Tls {

@@ -131,7 +131,7 @@ enum ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Invalid(_) | Self::Say(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Say(_) | Self::Set(SetError::Name(_)) => StatusCode::BAD_REQUEST,
             Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Delete(DeleteError::InProgress { .. } | DeleteError::NoBucket { .. }) => StatusCode::CONFLICT,

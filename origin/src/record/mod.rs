@@ -8,6 +8,7 @@
 
 mod cutter;
 mod finalise;
+mod keep;
 mod recover;
 mod serve;
 mod session;
@@ -19,7 +20,7 @@ mod upload;
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -29,6 +30,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use headwater_common::{
+    config,
     live::{BroadcastId, Hub},
     registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
     store::{
@@ -43,6 +45,7 @@ use tokio::sync::{oneshot, watch};
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 
+use cutter::Limits;
 use finalise::{Desk, Floor};
 use serve::InBucket;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
@@ -54,13 +57,43 @@ pub struct Settings {
     /// Whether broadcasts of an application are recorded; `record` where it is not named.
     pub apps: BTreeMap<String, bool>,
     pub record: bool,
+    /// By application; those that are not named have none.
+    pub rules: BTreeMap<String, Rules>,
     /// Recordings end, and none begins, while the disk has less room than this.
     pub free_disk_mb_min: u64,
+    /// The log warns while it has less than this.
+    pub free_disk_mb_warn: u64,
+}
+
+/// How an application's recordings are cut, named and kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    limits: Limits,
+    date_time: bool,
+    retention_days: u32,
+}
+
+impl From<&config::Recording> for Rules {
+    fn from(settings: &config::Recording) -> Self {
+        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days } = *settings;
+        let limits = Limits {
+            split_us: i64::from(split_s) * 1_000_000,
+            split_bytes: u64::from(split_mb) << 20,
+            gap_us: i64::from(gap_tolerance_s) * 1_000_000,
+        };
+        Self { limits, date_time, retention_days }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { apps: BTreeMap::new(), record: false, free_disk_mb_min: 512 }
+        Self {
+            apps: BTreeMap::new(),
+            record: false,
+            rules: BTreeMap::new(),
+            free_disk_mb_min: 512,
+            free_disk_mb_warn: 4096,
+        }
     }
 }
 
@@ -81,6 +114,9 @@ struct Shared {
     /// Files that are being finalised or wait for it.
     finalising: watch::Sender<usize>,
     wishes: watch::Sender<Wishes>,
+    /// What operators call the recordings that they wished for. A restart forgets them.
+    names: Mutex<BTreeMap<BroadcastId, String>>,
+    free_disk: Gauge,
     /// Where there is a bucket.
     uploads: Option<Arc<Uploads>>,
 }
@@ -99,6 +135,8 @@ pub enum SetError {
     Unknown { id: BroadcastId },
     #[error("{reason}")]
     NoRoom { reason: String },
+    #[error("a recording can't have that name: {0}")]
+    Name(#[from] PlaceError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
@@ -142,8 +180,10 @@ impl Recorder {
         let leftovers = recover::find(&store, &registry)?;
         let recording = Gauge::default();
         let finalising = Gauge::<i64>::default();
+        let free_disk = Gauge::<i64>::default();
         telemetry.register(|metrics| {
             metrics.register("recordings", "Broadcasts being recorded", recording.clone());
+            metrics.register("recording_disk_free_bytes", "What recordings can still take", free_disk.clone());
             metrics.register("recordings_finalising", "Files being finalised or waiting for it", finalising.clone());
         });
         let uploads = bucket.map(|bucket| Uploads::new(bucket, store.clone(), registry.clone(), telemetry));
@@ -160,6 +200,8 @@ impl Recorder {
             desk: Desk::new(finalising),
             finalising: watch::Sender::new(0),
             wishes: watch::Sender::default(),
+            names: Mutex::default(),
+            free_disk,
             uploads,
         });
         shared.in_background(move |shared| leftovers.finalise(shared));
@@ -170,6 +212,14 @@ impl Recorder {
     /// finalised, and a while for those that are on their way to the bucket. Dropping it earlier is safe: the next start
     /// does the rest.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        let keeping = keep::run(self.clone());
+        tokio::select! {
+            () = self.record(shutdown) => {}
+            () = keeping => {}
+        }
+    }
+
+    async fn record(&self, shutdown: impl Future<Output = ()>) {
         let Some(uploads) = &self.shared.uploads else { return supervise::run(&self.shared, shutdown).await };
         let (recording, recorded) = oneshot::channel::<()>();
         let record = async {
@@ -218,9 +268,12 @@ impl Recorder {
     }
 
     /// Records this broadcast, or doesn't, from now on and whatever its application's setting says. A recording begins
-    /// with the newest gop.
-    pub async fn set(&self, id: &BroadcastId, on: bool) -> Result<(), SetError> {
+    /// with the newest gop; with a `name` of its own (without the ending), one that goes on ends at the next keyframe.
+    pub async fn set(&self, id: &BroadcastId, on: bool, name: Option<String>) -> Result<(), SetError> {
         let (shared, id) = (self.shared.clone(), id.clone());
+        if let Some(name) = &name {
+            Place::new(id.app(), &format!("{name}.mp4"))?;
+        }
         let set = tokio::task::spawn_blocking(move || {
             if on {
                 tape::check_room(&shared.store, shared.settings.free_disk_mb_min)
@@ -229,6 +282,12 @@ impl Recorder {
             if !shared.registry.set_record(&id, Some(on))? {
                 return Err(SetError::Unknown { id });
             }
+            let mut names = shared.names.lock().unwrap_or_else(PoisonError::into_inner);
+            match name.filter(|_| on) {
+                Some(name) => drop(names.insert(id, name)),
+                None => drop(names.remove(&id)),
+            }
+            drop(names);
             shared.wishes.send_modify(|wishes| wishes.version += 1);
             Ok(())
         });
@@ -256,7 +315,8 @@ impl Recorder {
             store.delete(&place.with_suffix(suffix)?)?;
         }
         store.delete(&place)?;
-        Ok(registry.remove_recording(app, vod_id)?)
+        registry.remove_recording(app, vod_id)?;
+        Ok(Some(row))
     }
 
     /// Resolves when no file waits to be finalised.
@@ -285,6 +345,14 @@ impl Shared {
                 by_setting
             }
         }
+    }
+
+    fn rules(&self, id: &BroadcastId) -> Rules {
+        self.settings.rules.get(id.app()).copied().unwrap_or_default()
+    }
+
+    fn name(&self, id: &BroadcastId) -> Option<String> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// What becomes of a file that is complete; `defect` is what is missing from it.

@@ -5,13 +5,15 @@
 
 use std::{fs::File, io, io::Write};
 
-use super::upload::JOURNAL;
 use bytes::Bytes;
 use headwater_common::{
     live::BroadcastId,
     registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
     store::{Place, PlaceError, Store, StoreError},
 };
+use jiff::Timestamp;
+
+use super::upload::JOURNAL;
 
 pub(super) const RECORDING: &str = ".recording";
 pub(super) const FINALISING: &str = ".finalising";
@@ -41,6 +43,25 @@ pub(super) struct Tape {
     row: RecordingRow,
 }
 
+/// What a file is called after.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Title<'a> {
+    pub(super) id: &'a BroadcastId,
+    /// By the operator, instead of the stream's id.
+    pub(super) name: Option<&'a str>,
+    pub(super) date_time: bool,
+}
+
+impl Title<'_> {
+    fn stem(&self, started_ms: i64) -> String {
+        let stem = self.name.unwrap_or(self.id.stream());
+        match Timestamp::from_millisecond(started_ms) {
+            Ok(at) if self.date_time => format!("{stem}-{}", at.strftime("%Y-%m-%d_%H-%M-%S.%3f")),
+            _ => stem.to_owned(),
+        }
+    }
+}
+
 /// Refuses while the disk has no more room than what is kept free.
 pub(super) fn check_room(store: &Store, floor_mb: u64) -> Result<(), TapeError> {
     let free_mb = store.free_bytes()? >> 20;
@@ -52,15 +73,16 @@ impl Tape {
     pub(super) fn begin(
         store: &Store,
         registry: &Registry,
-        id: &BroadcastId,
+        title: Title<'_>,
         epoch: u64,
         started_ms: i64,
         entropy: u32,
     ) -> Result<Self, TapeError> {
+        let (id, stem) = (title.id, title.stem(started_ms));
         for counter in 0..COUNTER_MAX {
             let name = match counter {
-                0 => format!("{}.mp4", id.stream()),
-                _ => format!("{}_{counter}.mp4", id.stream()),
+                0 => format!("{stem}.mp4"),
+                _ => format!("{stem}_{counter}.mp4"),
             };
             let place = Place::new(id.app(), &name)?;
             let draft = place.with_suffix(RECORDING)?;

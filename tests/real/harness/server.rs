@@ -33,6 +33,12 @@ pub(crate) fn headwater() -> Command {
     command
 }
 
+fn with_clock(off: &str) -> Command {
+    let mut command = Command::new("faketime");
+    command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_headwater")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command
+}
+
 impl Server {
     pub(crate) fn start() -> Self {
         Self::with("")
@@ -45,9 +51,13 @@ impl Server {
 
     /// On a machine whose clock is off, as in "+1h".
     pub(crate) fn with_clock(settings: &str, off: &str) -> Self {
-        let mut command = Command::new("faketime");
-        command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_headwater")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        Self::run(command, settings)
+        Self::run(with_clock(off), settings)
+    }
+
+    /// The same server, as [`Server::with_clock`].
+    pub(crate) fn start_again_with_clock(&mut self, off: &str) {
+        self.process = run(with_clock(off), &self.dir, self.http, self.rtmp, self.rtc);
+        self.wait_ready();
     }
 
     fn run(command: Command, settings: &str) -> Self {

@@ -44,9 +44,9 @@ pub struct BucketError {
 }
 
 impl BucketError {
-    /// It may be better in a moment, with nobody doing anything.
+    /// It may be better in a moment, with nobody doing anything: the SDK learns the server's clock from its refusal.
     pub fn is_passing(&self) -> bool {
-        matches!(self.fault, Fault::Unreachable | Fault::Busy | Fault::Server)
+        matches!(self.fault, Fault::Unreachable | Fault::Busy | Fault::Server | Fault::Clock)
     }
 }
 

@@ -29,7 +29,7 @@ use headwater_common::{
     live::Hub,
     load,
     node::{Node, Role},
-    registry::{Opened, Registry},
+    registry::{Embedded, Life},
     rtc,
     store::{Store, s3::Bucket},
     telemetry::Telemetry,
@@ -91,8 +91,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let cluster = listening.as_ref().map(Listening::cluster);
 
     let bucket = Bucket::open(&config.store.s3).await;
-    let start_origin = || {
-        let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
+    let start_origin = async || {
+        let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
         for row in orphans {
             tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
         }
@@ -101,7 +101,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             hub: hub.clone(),
             engine: engine.clone(),
             ice_servers: ice_servers.clone(),
-            registry,
+            registry: Arc::new(registry),
+            life: Life::default(),
             store: Store::open(&config.data)?,
             bucket,
             telemetry: telemetry.clone(),
@@ -109,8 +110,9 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             tls: tls.clone(),
             viewers: cluster.as_ref().map_or(audience, Cluster::count_viewers),
         })
+        .await
     };
-    let origin = role.takes_publishers().then(start_origin).transpose()?;
+    let origin = if role.takes_publishers() { Some(start_origin().await?) } else { None };
 
     let sessions = {
         let engine = engine.clone();

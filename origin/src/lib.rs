@@ -31,7 +31,7 @@ use headwater_common::{
     live::Hub,
     net,
     node::Node,
-    registry::Registry,
+    registry::{Life, Registry},
     rtc::Engine,
     store::{Store, s3::Bucket},
     telemetry::Telemetry,
@@ -49,7 +49,8 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     pub engine: Engine,
     pub ice_servers: Arc<IceServers>,
-    pub registry: Registry,
+    pub registry: Arc<dyn Registry>,
+    pub life: Life,
     pub store: Store,
     pub bucket: Option<Bucket>,
     pub telemetry: Telemetry,
@@ -69,9 +70,9 @@ pub struct Origin {
 
 impl Origin {
     /// Opens the doors and starts what works behind them.
-    pub fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, store, bucket, telemetry, node, tls, .. } = &shared;
-        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), node.clone());
+    pub async fn start(shared: Shared) -> anyhow::Result<Self> {
+        let Shared { config, hub, registry, life, store, bucket, telemetry, node, tls, .. } = &shared;
+        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), life.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {
@@ -83,11 +84,12 @@ impl Origin {
             apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
             record: false,
             rules: config.apps.iter().map(|(name, app)| (name.clone(), (&app.recording).into())).collect(),
+            node: life.node.clone(),
             free_disk_mb_min: config.record.free_disk_mb_min,
             free_disk_mb_warn: config.record.free_disk_mb_warn,
         };
         let recorder =
-            Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket.clone(), settings, telemetry)?;
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket.clone(), settings, telemetry).await?;
         if let (Some(_), Some(app)) = (bucket, config.apps.keys().next()) {
             tokio::spawn(record::try_storage(recorder.clone(), app.clone()));
         }
@@ -121,7 +123,10 @@ impl Origin {
     /// Broadcasts as REST shows them.
     pub fn describe(&self) -> antmedia::Describe {
         let api = self.api();
-        Arc::new(move |id| Box::pin(std::future::ready(api.describe(&id))))
+        Arc::new(move |id| {
+            let api = api.clone();
+            Box::pin(async move { api.describe(&id).await })
+        })
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
@@ -139,7 +144,7 @@ impl Origin {
                 Err(error) => tracing::error!(%error, "a door ended by a bug"),
             }
         }
-        announce::settle(&self.shared.hub, &self.shared.registry).await;
+        announce::settle(&self.shared.hub, &*self.shared.registry).await;
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
         }

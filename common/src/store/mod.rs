@@ -107,6 +107,15 @@ impl Store {
 
     /// A new file, open for reading and writing. Fails if there is one already.
     pub fn create(&self, place: &Place) -> Result<File, StoreError> {
+        let directory = self.make_directory(place)?;
+        let path = self.path(place);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = file.map_err(fault("create", &path))?;
+        sync_directory(&directory)?;
+        Ok(file)
+    }
+
+    fn make_directory(&self, place: &Place) -> Result<PathBuf, StoreError> {
         let directory = self.directory(&place.app);
         if !directory.is_dir() {
             fs::create_dir_all(&directory).map_err(fault("create directory", &directory))?;
@@ -114,11 +123,7 @@ impl Store {
                 sync_directory(made)?;
             }
         }
-        let path = self.path(place);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
-        let file = file.map_err(fault("create", &path))?;
-        sync_directory(&directory)?;
-        Ok(file)
+        Ok(directory)
     }
 
     pub fn read(&self, place: &Place) -> Result<File, StoreError> {
@@ -128,14 +133,13 @@ impl Store {
 
     /// Puts a small file in place of whatever was there, or nothing at all.
     pub fn write(&self, place: &Place, bytes: &[u8]) -> Result<(), StoreError> {
-        let scratch = place
-            .with_suffix(SCRATCH)
-            .map_err(|_| fault("write", &self.path(place))(io::ErrorKind::InvalidFilename.into()))?;
-        let (path, target) = (self.path(&scratch), self.path(place));
+        let directory = self.make_directory(place)?;
+        let target = self.path(place);
+        let path = directory.join(format!("{}{SCRATCH}", place.file));
         let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         written.map_err(fault("write", &path))?;
         fs::rename(&path, &target).map_err(fault("rename", &path))?;
-        sync_directory(&self.directory(&place.app))
+        sync_directory(&directory)
     }
 
     /// Opens what exists for reading and writing.
@@ -293,6 +297,12 @@ mod tests {
         assert!(store.delete(&whole).unwrap());
         assert!(!store.delete(&whole).unwrap());
         assert!(store.read(&whole).unwrap_err().is_not_found());
+        let elsewhere = Place::new("new", "a.mp4.upload").unwrap();
+        for text in ["one", "two"] {
+            store.write(&elsewhere, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(store.path(&elsewhere)).unwrap(), text);
+        }
+        assert_eq!(fs::read_dir(scratch.0.join("new/streams")).unwrap().count(), 1, "no scratch file is left");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use rustix::fs::Advice;
 
 use super::{
     Shared,
-    tape::{FINALISING, Finished, RECORDING, UNREADABLE, save},
+    tape::{FINALISING, Finished, RECORDING, UNREADABLE},
 };
 
 /// Files that are rewritten at the same time. It is a copy from disk to disk; more of them only wait for each other.
@@ -95,10 +95,10 @@ pub(super) fn step_back() {
 
 /// Finalises one file, and sends it on its way to the bucket if there is one. Blocks for as long as the disk takes.
 pub(super) fn finalise(shared: &Shared, finished: Finished) {
-    let Shared { desk, store, registry, uploads, .. } = shared;
+    let Shared { desk, store, rows, uploads, .. } = shared;
     let Finished { place, mut row, failed } = finished;
     row.state = RecordingState::Finalising;
-    save(registry, &row);
+    rows.save(&row);
     let seat = desk.sit();
     let outcome = finalise_file(store, shared.floor(), &place);
     drop(seat);
@@ -110,6 +110,9 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
             if file.torn_bytes > 0 {
                 tracing::warn!(file = %place, torn_bytes = file.torn_bytes, "recording was torn, its last fragment is dropped");
             }
+            if let Some(uploads) = uploads {
+                uploads.note(&row, &place);
+            }
             shared.complete(defect)
         }
         (Err(error), failed) => {
@@ -118,7 +121,7 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
             RecordingState::Failed { reason: failed.unwrap_or_else(|| error.to_string()) }
         }
     };
-    save(registry, &row);
+    rows.save(&row);
     // Last of all: until here a crash finds everything it needs to begin again.
     if row.bytes > 0
         && let Err(error) =

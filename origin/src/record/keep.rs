@@ -9,7 +9,7 @@ use headwater_common::{
     registry::{RecordingFilter, RecordingRow, RecordingState},
 };
 
-use super::{Recorder, Shared};
+use super::{Recorder, Shared, rows::Rows};
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Looks at the disk between two looks at what is too old.
@@ -22,15 +22,11 @@ const PAGE: usize = 200;
 pub(super) async fn run(recorder: Recorder) {
     let mut level = Level::Enough;
     for look in 0u32.. {
-        let recorder = recorder.clone();
-        let cleans = look.is_multiple_of(LOOKS_PER_CLEANING);
-        let looked = tokio::task::spawn_blocking(move || {
-            if cleans {
-                clean(&recorder);
-            }
-            watch_disk(&recorder.shared, level)
-        });
-        level = looked.await.unwrap_or(level);
+        if look.is_multiple_of(LOOKS_PER_CLEANING) {
+            clean(&recorder).await;
+        }
+        let shared = recorder.shared.clone();
+        level = tokio::task::spawn_blocking(move || watch_disk(&shared, level)).await.unwrap_or(level);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -78,13 +74,14 @@ fn watch_disk(shared: &Shared, before: Level) -> Level {
 }
 
 /// Deletes what is older than its application wants.
-fn clean(recorder: &Recorder) {
-    let Shared { registry, settings, .. } = &*recorder.shared;
+async fn clean(recorder: &Recorder) {
+    let Shared { rows: registered, settings, .. } = &*recorder.shared;
     let now_ms = clock::now_us() / 1_000;
     for (app, rules) in settings.rules.iter().filter(|(_, rules)| rules.retention_days > 0) {
         let mut old = Vec::new();
         for page in 0.. {
-            let rows = match registry.list_recordings(app, RecordingFilter::default(), page * PAGE, PAGE) {
+            let listed = registered.registry.list_recordings(app, RecordingFilter::default(), page * PAGE, PAGE).await;
+            let rows = match listed {
                 Ok(rows) => rows,
                 Err(error) => {
                     tracing::error!(app, %error, "recordings that are too old can't be looked for");
@@ -92,13 +89,15 @@ fn clean(recorder: &Recorder) {
                 }
             };
             let last = rows.len() < PAGE;
-            old.extend(rows.into_iter().filter(|row| is_old(row, rules.retention_days, now_ms)));
+            old.extend(
+                rows.into_iter().filter(|row| is_old(row, rules.retention_days, now_ms) && reaches(registered, row)),
+            );
             if last {
                 break;
             }
         }
         for row in old {
-            match recorder.delete(app, &row.vod_id) {
+            match recorder.delete(app, &row.vod_id).await {
                 Ok(_) => tracing::info!(app, file = row.file, "recording is too old and was deleted"),
                 Err(error) => {
                     tracing::error!(app, file = row.file, %error, "recording that is too old can't be deleted")
@@ -106,6 +105,11 @@ fn clean(recorder: &Recorder) {
             }
         }
     }
+}
+
+/// What is in the bucket outlives the node that made it, and any node may delete it; twice does no harm.
+fn reaches(rows: &Rows, row: &RecordingRow) -> bool {
+    row.arrived().is_some() || row.node.is_empty() || row.node == rows.node
 }
 
 /// Only what has arrived where it belongs, or never will.

@@ -10,6 +10,7 @@ mod cutter;
 mod finalise;
 mod keep;
 mod recover;
+mod rows;
 mod serve;
 mod session;
 mod source;
@@ -40,13 +41,17 @@ use headwater_common::{
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 
 use cutter::Limits;
 use finalise::{Desk, Floor};
+use rows::Rows;
 use serve::InBucket;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
 use upload::Uploads;
@@ -59,6 +64,8 @@ pub struct Settings {
     pub record: bool,
     /// By application; those that are not named have none.
     pub rules: BTreeMap<String, Rules>,
+    /// Which node this is: its rows in the registry are told from those of others by that.
+    pub node: String,
     /// Recordings end, and none begins, while the disk has less room than this.
     pub free_disk_mb_min: u64,
     /// The log warns while it has less than this.
@@ -91,6 +98,7 @@ impl Default for Settings {
             apps: BTreeMap::new(),
             record: false,
             rules: BTreeMap::new(),
+            node: String::new(),
             free_disk_mb_min: 512,
             free_disk_mb_warn: 4096,
         }
@@ -105,7 +113,7 @@ pub struct Recorder {
 
 struct Shared {
     hub: Arc<Hub>,
-    registry: Registry,
+    rows: Rows,
     store: Store,
     settings: Settings,
     door: Door,
@@ -169,15 +177,16 @@ pub enum StorageError {
 impl Recorder {
     /// Finds what a dead process left behind and begins to finalise it in the background. Nothing is recorded before
     /// [`Recorder::run`].
-    pub fn open(
+    pub async fn open(
         hub: Arc<Hub>,
-        registry: Registry,
+        registry: Arc<dyn Registry>,
         store: Store,
         bucket: Option<Bucket>,
         settings: Settings,
         telemetry: &Telemetry,
     ) -> Result<Self, RecoverError> {
-        let leftovers = recover::find(&store, &registry)?;
+        let rows = Rows { registry, runtime: Handle::current(), node: settings.node.clone() };
+        let leftovers = recover::find(&store, &rows).await?;
         let recording = Gauge::default();
         let finalising = Gauge::<i64>::default();
         let free_disk = Gauge::<i64>::default();
@@ -186,13 +195,13 @@ impl Recorder {
             metrics.register("recording_disk_free_bytes", "What recordings can still take", free_disk.clone());
             metrics.register("recordings_finalising", "Files being finalised or waiting for it", finalising.clone());
         });
-        let uploads = bucket.map(|bucket| Uploads::new(bucket, store.clone(), registry.clone(), telemetry));
+        let uploads = bucket.map(|bucket| Uploads::new(bucket, store.clone(), rows.clone(), telemetry));
         if let Some(uploads) = &uploads {
-            uploads.recover(&leftovers.rows);
+            uploads.recover(&leftovers.rows).await;
         }
         let shared = Arc::new(Shared {
             hub,
-            registry,
+            rows,
             store,
             settings,
             door: telemetry.door("record"),
@@ -241,12 +250,12 @@ impl Recorder {
     /// A finished recording over HTTP, from the disk or from the bucket.
     pub async fn serve(&self, app: &str, file: &str, request: Request) -> Response {
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        let Shared { store, registry, uploads, .. } = &*self.shared;
+        let Shared { store, rows, uploads, .. } = &*self.shared;
         let response = serve_mp4(store, app, file, request).await;
         let Some(uploads) = uploads.as_ref().filter(|_| response.status() == StatusCode::NOT_FOUND) else {
             return response;
         };
-        match registry.recording_of_file(app, file) {
+        match rows.registry.recording_of_file(app, file).await {
             Ok(Some(row)) => {
                 let Some(object) = row.object.filter(|object| !object.etag.is_empty()) else { return response };
                 let bucket = uploads.bucket();
@@ -270,52 +279,54 @@ impl Recorder {
     /// Records this broadcast, or doesn't, from now on and whatever its application's setting says. A recording begins
     /// with the newest gop; with a `name` of its own (without the ending), one that goes on ends at the next keyframe.
     pub async fn set(&self, id: &BroadcastId, on: bool, name: Option<String>) -> Result<(), SetError> {
-        let (shared, id) = (self.shared.clone(), id.clone());
+        let Shared { rows, store, settings, wishes, names, .. } = &*self.shared;
         if let Some(name) = &name {
             Place::new(id.app(), &format!("{name}.mp4"))?;
         }
-        let set = tokio::task::spawn_blocking(move || {
-            if on {
-                tape::check_room(&shared.store, shared.settings.free_disk_mb_min)
-                    .map_err(|error: TapeError| SetError::NoRoom { reason: error.to_string() })?;
-            }
-            if !shared.registry.set_record(&id, Some(on))? {
-                return Err(SetError::Unknown { id });
-            }
-            let mut names = shared.names.lock().unwrap_or_else(PoisonError::into_inner);
-            match name.filter(|_| on) {
-                Some(name) => drop(names.insert(id, name)),
-                None => drop(names.remove(&id)),
-            }
-            drop(names);
-            shared.wishes.send_modify(|wishes| wishes.version += 1);
-            Ok(())
-        });
-        set.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        if on {
+            tape::check_room(store, settings.free_disk_mb_min)
+                .map_err(|error: TapeError| SetError::NoRoom { reason: error.to_string() })?;
+        }
+        if !rows.registry.set_record(id, Some(on)).await? {
+            return Err(SetError::Unknown { id: id.clone() });
+        }
+        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        match name.filter(|_| on) {
+            Some(name) => drop(names.insert(id.clone(), name)),
+            None => drop(names.remove(id)),
+        }
+        drop(names);
+        wishes.send_modify(|wishes| wishes.version += 1);
+        Ok(())
     }
 
-    /// Deletes a recording, its file first. `None` when there is no such recording. Blocks for as long as the disk
-    /// takes; what is in the bucket goes later, whatever happens meanwhile.
-    pub fn delete(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, DeleteError> {
-        let Shared { registry, store, uploads, .. } = &*self.shared;
-        let Some(row) = registry.recording(app, vod_id)? else { return Ok(None) };
+    /// Deletes a recording, its file first; what is in the bucket goes later, whatever happens meanwhile. `None` when
+    /// there is no such recording.
+    pub async fn delete(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, DeleteError> {
+        let Shared { rows, store, uploads, .. } = &*self.shared;
+        let Some(row) = rows.registry.recording(app, vod_id).await? else { return Ok(None) };
         if matches!(row.state, RecordingState::Recording | RecordingState::Finalising) {
             let (app, stream) = (app.to_owned(), row.stream);
             return Err(DeleteError::InProgress { vod_id: vod_id.clone(), app, stream });
         }
         let place = Place::new(&row.app, &row.file)?;
-        match uploads {
-            Some(uploads) if row.object.is_some() || matches!(row.state, RecordingState::Uploading { .. }) => {
-                uploads.forget(&row, &place).map_err(|error| DeleteError::Upload(error.to_string()))?;
+        let uploads =
+            uploads.clone().filter(|_| row.object.is_some() || matches!(row.state, RecordingState::Uploading { .. }));
+        if uploads.is_none() && row.arrived().is_some() {
+            return Err(DeleteError::NoBucket { vod_id: vod_id.clone() });
+        }
+        let (store, gone) = (store.clone(), row.clone());
+        let deleted = tokio::task::spawn_blocking(move || {
+            if let Some(uploads) = uploads {
+                uploads.forget(&gone, &place).map_err(|error| DeleteError::Upload(error.to_string()))?;
             }
-            None if row.arrived().is_some() => return Err(DeleteError::NoBucket { vod_id: vod_id.clone() }),
-            _ => {}
-        }
-        for suffix in [FINALISING, RECORDING, UNREADABLE] {
-            store.delete(&place.with_suffix(suffix)?)?;
-        }
-        store.delete(&place)?;
-        registry.remove_recording(app, vod_id)?;
+            for suffix in [FINALISING, RECORDING, UNREADABLE] {
+                store.delete(&place.with_suffix(suffix)?)?;
+            }
+            Ok::<_, DeleteError>(store.delete(&place)?)
+        });
+        deleted.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        rows.registry.remove_recording(app, vod_id).await?;
         Ok(Some(row))
     }
 
@@ -336,9 +347,9 @@ pub(crate) async fn try_storage(recorder: Recorder, app: String) {
 
 impl Shared {
     /// What the settings and the operator want.
-    fn wants(&self, id: &BroadcastId) -> bool {
+    async fn wants(&self, id: &BroadcastId) -> bool {
         let by_setting = self.settings.apps.get(id.app()).copied().unwrap_or(self.settings.record);
-        match self.registry.get(id) {
+        match self.rows.registry.get(id).await {
             Ok(row) => row.and_then(|row| row.record_override).unwrap_or(by_setting),
             Err(error) => {
                 tracing::error!(broadcast = %id, %error, "whether to record can't be looked up, the application's setting holds");

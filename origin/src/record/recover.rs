@@ -4,22 +4,21 @@
 
 use headwater_common::{
     live::BroadcastId,
-    registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
+    registry::{RecordingRow, RecordingState, VodId},
     store::{Place, Store, StoreError},
 };
 
 use super::{
     Shared,
     finalise::{finalise, step_back},
-    tape::{Finished, RECORDING, save},
+    rows::Rows,
+    tape::{Finished, RECORDING},
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
 }
 
 /// Found, and not yet dealt with.
@@ -30,21 +29,26 @@ pub(super) struct Leftovers {
 }
 
 /// Must be asked before anything new is recorded: afterwards the dead can't be told from the living.
-pub(super) fn find(store: &Store, registry: &Registry) -> Result<Leftovers, RecoverError> {
-    Ok(Leftovers { files: store.list(&format!(".mp4{RECORDING}"))?, rows: registry.unfinished_recordings()? })
+pub(super) async fn find(store: &Store, rows: &Rows) -> Result<Leftovers, RecoverError> {
+    let files = store.list(&format!(".mp4{RECORDING}"))?;
+    let rows = rows.registry.unfinished_recordings(&rows.node).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "rows that a dead process left are not looked through, its files are");
+        Vec::new()
+    });
+    Ok(Leftovers { files, rows })
 }
 
 impl Leftovers {
     /// One file after the other, at low priority.
     pub(super) fn finalise(self, shared: &Shared) {
         step_back();
-        let Shared { store, registry, .. } = shared;
-        let Self { files, mut rows } = self;
+        let Shared { store, rows, .. } = shared;
+        let Self { files, rows: mut unfinished } = self;
         for draft in files {
             let Some(file) = draft.file().strip_suffix(RECORDING) else { continue };
             let Ok(place) = Place::new(draft.app(), file) else { continue };
-            rows.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
-            let row = match registry.recording_of_file(draft.app(), file) {
+            unfinished.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
+            let row = match rows.of_file(draft.app(), file) {
                 Ok(row) => row,
                 Err(error) => {
                     tracing::error!(file = %draft, %error, "recording left by a dead process can't be looked up");
@@ -57,11 +61,11 @@ impl Leftovers {
                 RecordingState::Uploading { defect } => defect.clone(),
                 _ => None,
             });
-            let row = row.unwrap_or_else(|| row_of_file(store, registry, &draft, file));
+            let row = row.unwrap_or_else(|| row_of_file(store, rows, &draft, file));
             tracing::warn!(file = %draft, "recording was left unfinished by a dead process");
             finalise(shared, Finished { place, row, failed });
         }
-        for row in rows {
+        for row in unfinished {
             // Those that wait for the bucket are known to who sends them.
             if shared.uploads.is_none() || !matches!(row.state, RecordingState::Uploading { .. }) {
                 settle(shared, row);
@@ -72,7 +76,7 @@ impl Leftovers {
 
 /// A row in the making without a file in the making: renamed and deleted already, or gone for good.
 fn settle(shared: &Shared, mut row: RecordingRow) {
-    let Shared { store, registry, uploads, .. } = shared;
+    let Shared { store, rows, uploads, .. } = shared;
     let place = Place::new(&row.app, &row.file);
     let defect = match &row.state {
         RecordingState::Uploading { defect } => defect.clone(),
@@ -90,18 +94,18 @@ fn settle(shared: &Shared, mut row: RecordingRow) {
         row.bytes = 0;
         tracing::error!(app = row.app, file = row.file, reason, "recording was lost");
     }
-    save(registry, &row);
+    rows.save(&row);
     if let (Some(uploads), Ok(place), RecordingState::Uploading { .. }) = (uploads, &place, &row.state) {
         uploads.add(&row, place);
     }
 }
 
 /// For a file that the registry knows nothing of.
-fn row_of_file(store: &Store, registry: &Registry, draft: &Place, file: &str) -> RecordingRow {
+fn row_of_file(store: &Store, rows: &Rows, draft: &Place, file: &str) -> RecordingRow {
     let stem = file.strip_suffix(".mp4").unwrap_or(file);
     let known = |stream: &str| {
         let id = BroadcastId::new(draft.app(), stream).ok()?;
-        registry.get(&id).ok().flatten().map(|row| row.stream)
+        rows.broadcast(&id).ok().flatten().map(|row| row.stream)
     };
     // `cam_1` is the second recording of `cam`, or the first of `cam_1`.
     let counted =
@@ -116,6 +120,7 @@ fn row_of_file(store: &Store, registry: &Registry, draft: &Place, file: &str) ->
         app: draft.app().to_owned(),
         stream,
         file: file.to_owned(),
+        node: rows.node.clone(),
         started_ms,
         ..RecordingRow::default()
     }

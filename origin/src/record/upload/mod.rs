@@ -11,7 +11,7 @@ mod schedule;
 mod work;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,7 +20,7 @@ use std::{
 
 use headwater_common::{
     clock,
-    registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
+    registry::{RecordingRow, RecordingState, RegistryError, VodId},
     store::{
         Place, PlaceError, Store, StoreError,
         s3::{Bucket, BucketError, ProbeError},
@@ -32,7 +32,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 pub(crate) use schedule::{Stage, UploadProgress};
 
-use super::{entropy, tape::RECORDING};
+use super::{entropy, rows::Rows, tape::RECORDING};
 use machine::{Journal, Mismatch};
 use schedule::Schedule;
 
@@ -46,7 +46,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Uploads {
     bucket: Bucket,
     store: Store,
-    registry: Registry,
+    rows: Rows,
+    /// What the last process left, as long as it was not looked at again.
+    left: Mutex<BTreeSet<VodId>>,
     schedule: Mutex<Schedule>,
     /// Held while a journal is written, which blocks; the schedule's is not.
     journals: Mutex<()>,
@@ -82,7 +84,7 @@ pub(super) enum UploadError {
 }
 
 impl Uploads {
-    pub(super) fn new(bucket: Bucket, store: Store, registry: Registry, telemetry: &Telemetry) -> Arc<Self> {
+    pub(super) fn new(bucket: Bucket, store: Store, rows: Rows, telemetry: &Telemetry) -> Arc<Self> {
         let metrics = Metrics::default();
         telemetry.register(|registry| {
             let Metrics { waiting, failing, bytes, failures } = metrics.clone();
@@ -92,7 +94,8 @@ impl Uploads {
             registry.register("upload_failures", "Tries that came to nothing", failures);
         });
         let (schedule, journals, probing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        Arc::new(Self { bucket, store, registry, schedule, journals, probing, woken: Notify::new(), metrics })
+        let (left, woken) = (Mutex::default(), Notify::new());
+        Arc::new(Self { bucket, store, rows, left, schedule, journals, probing, woken, metrics })
     }
 
     pub(super) fn bucket(&self) -> &Bucket {
@@ -101,7 +104,7 @@ impl Uploads {
 
     /// Begins with what earlier processes left: journals, and rows that wait to be sent. Files that are still to be
     /// rewritten come by themselves.
-    pub(super) fn recover(&self, rows: &[RecordingRow]) {
+    pub(super) async fn recover(&self, rows: &[RecordingRow]) {
         let mut waiting: HashMap<Place, VodId> = HashMap::new();
         for row in rows.iter().filter(|row| matches!(row.state, RecordingState::Uploading { .. })) {
             match Place::new(&row.app, &row.file) {
@@ -109,7 +112,7 @@ impl Uploads {
                 Err(error) => tracing::error!(vod_id = %row.vod_id, %error, "recording can't be sent to the bucket"),
             }
         }
-        match self.left_journals() {
+        match self.left_journals().await {
             // What a journal says is more than what its row says.
             Ok(journals) => waiting.extend(journals),
             Err(error) => {
@@ -120,24 +123,33 @@ impl Uploads {
         for (place, vod_id) in waiting {
             if !place.with_suffix(RECORDING).is_ok_and(|draft| self.store.exists(&draft)) {
                 tracing::info!(file = %place, "recording was not sent to the bucket by the last process");
+                self.left().insert(vod_id.clone());
                 self.schedule().add(vod_id, place, now);
             }
         }
         self.count();
     }
 
-    fn left_journals(&self) -> Result<Vec<(Place, VodId)>, UploadError> {
+    async fn left_journals(&self) -> Result<Vec<(Place, VodId)>, UploadError> {
         let mut found = Vec::new();
         for file in self.store.list(&format!(".mp4{JOURNAL}"))? {
             let place = Place::new(file.app(), file.file().strip_suffix(JOURNAL).unwrap_or_default())?;
             let Some(Journal { mut vod_id, .. }) = self.journal(&place)? else { continue };
             if vod_id == VodId::default() {
-                let row = self.registry.recording_of_file(place.app(), place.file())?;
+                let row = self.rows.registry.recording_of_file(place.app(), place.file()).await?;
                 vod_id = row.map_or_else(|| VodId::new(clock::now_us() / 1000, entropy()), |row| row.vod_id);
             }
             found.push((place, vod_id));
         }
         Ok(found)
+    }
+
+    /// A finished file, before its row says that it is to be sent: the disk alone tells the next process what to do.
+    pub(super) fn note(&self, row: &RecordingRow, place: &Place) {
+        let journal = Journal { vod_id: row.vod_id.clone(), key: self.bucket.key(place), ..Journal::default() };
+        if let Err(error) = self.write(place, &journal) {
+            tracing::error!(file = %place, %error, "upload can't be noted beside the recording");
+        }
     }
 
     /// A finished file whose row says that it is to be sent.
@@ -249,6 +261,10 @@ impl Uploads {
 
     fn write(&self, place: &Place, journal: &Journal) -> Result<(), UploadError> {
         Ok(self.store.write(&place.with_suffix(JOURNAL)?, &serde_json::to_vec(journal)?)?)
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeSet<VodId>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never held across an await.

@@ -124,29 +124,30 @@ impl Uploads {
 
     /// `None` when there is nothing to do.
     fn begin(&self, vod_id: &VodId, place: &Place) -> Result<Option<Transfer>, UploadError> {
-        let row = self.registry.recording(place.app(), vod_id)?;
+        let row = self.rows.get(place.app(), vod_id)?;
         let mut journal = self.journal(place)?.unwrap_or_default();
         if journal.vod_id != *vod_id {
             journal = Journal { vod_id: vod_id.clone(), key: self.bucket.key(place), ..journal };
         }
+        let left = self.left().contains(vod_id);
+        if row.is_none() && !left {
+            // Deleted by another node.
+            journal.unwanted = true;
+        }
         if journal.unwanted {
             // A process may have died between the journal and the row.
-            self.registry.remove_recording(place.app(), vod_id)?;
+            self.rows.remove(place.app(), vod_id)?;
             self.store.delete(place)?;
+            self.left().remove(vod_id);
             return Ok(Some(Transfer::new(journal, 0)));
         }
         let size = self.store.size(place);
-        let Some(mut row) = row else {
-            // It was sent by a process whose registry is lost.
-            let Ok(bytes) = size else { return self.drop_journal(place).map(|()| None) };
-            let (app, file) = (place.app().to_owned(), place.file().to_owned());
-            let stream = file.strip_suffix(".mp4").unwrap_or_default().to_owned();
-            let state = RecordingState::Uploading { defect: None };
-            let row =
-                RecordingRow { vod_id: vod_id.clone(), app, file, stream, bytes, state, ..RecordingRow::default() };
-            self.keep(&row)?;
-            return Ok(Some(Transfer::new(journal, bytes)));
+        let mut row = match (row, &size) {
+            (Some(row), _) => row,
+            (None, Ok(bytes)) => self.adopt(vod_id, place, *bytes)?,
+            (None, Err(_)) => return self.drop_journal(place).map(|()| None),
         };
+        self.left().remove(vod_id);
         if row.arrived().is_some() {
             // A process died between the row and the file.
             return self.clean_up(place).map(|()| None);
@@ -158,6 +159,17 @@ impl Uploads {
         Ok(Some(Transfer::new(journal, size.unwrap_or(row.bytes))))
     }
 
+    /// A row for what a process began to send whose registry is lost.
+    fn adopt(&self, vod_id: &VodId, place: &Place, bytes: u64) -> Result<RecordingRow, UploadError> {
+        let (app, file) = (place.app().to_owned(), place.file().to_owned());
+        let stream = file.strip_suffix(".mp4").unwrap_or_default().to_owned();
+        let (vod_id, state, node) =
+            (vod_id.clone(), RecordingState::Uploading { defect: None }, self.rows.node.clone());
+        let row = RecordingRow { vod_id, app, file, stream, bytes, state, node, ..RecordingRow::default() };
+        self.keep(&row)?;
+        Ok(row)
+    }
+
     /// Writes the journal as it is, except that a deletion meanwhile is not taken back.
     fn save(&self, vod_id: &VodId, place: &Place, mut journal: Journal) -> Result<(), UploadError> {
         let _one_at_a_time = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +179,7 @@ impl Uploads {
 
     /// False when nobody wants it any more.
     fn arrived(&self, vod_id: &VodId, place: &Place, object: ObjectRow) -> Result<bool, UploadError> {
-        let Some(mut row) = self.registry.recording(place.app(), vod_id)? else { return Ok(false) };
+        let Some(mut row) = self.rows.get(place.app(), vod_id)? else { return Ok(false) };
         let defect = match &row.state {
             RecordingState::Uploading { defect } => defect.clone(),
             _ => None,
@@ -185,9 +197,9 @@ impl Uploads {
     /// Saves a row, except that a deletion meanwhile is not taken back: it marks the recording as unwanted first and
     /// removes the row then.
     fn keep(&self, row: &RecordingRow) -> Result<(), UploadError> {
-        self.registry.put_recording(row)?;
+        self.rows.put(row)?;
         if self.schedule().is_unwanted(&row.vod_id) {
-            self.registry.remove_recording(&row.app, &row.vod_id)?;
+            self.rows.remove(&row.app, &row.vod_id)?;
         }
         Ok(())
     }
@@ -207,7 +219,7 @@ impl Uploads {
 
     /// Every node's `/vods` shows why it is not there yet.
     fn tell(&self, vod_id: &VodId, place: &Place, error: String) -> Result<(), UploadError> {
-        let Some(mut row) = self.registry.recording(place.app(), vod_id)? else { return Ok(()) };
+        let Some(mut row) = self.rows.get(place.app(), vod_id)? else { return Ok(()) };
         let object = row.object.get_or_insert_default();
         if object.error == error {
             return Ok(());
@@ -219,7 +231,7 @@ impl Uploads {
     /// Somebody took the file away before it was sent.
     fn lost(&self, vod_id: &VodId, place: &Place) -> Result<(), UploadError> {
         tracing::error!(file = %place, "recording is gone from the disk, and it is not in the bucket");
-        if let Some(mut row) = self.registry.recording(place.app(), vod_id)? {
+        if let Some(mut row) = self.rows.get(place.app(), vod_id)? {
             row.state = RecordingState::Failed { reason: "its file is gone, and it was not sent".to_owned() };
             row.bytes = 0;
             self.keep(&row)?;

@@ -7,6 +7,7 @@ mod flags;
 mod health;
 mod pages;
 mod process;
+mod reconcile;
 mod turn;
 mod welcome;
 
@@ -44,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
     let flags = flags::Flags::parse();
     match flags.task() {
         Task::Run(role) => run(role, Arc::new(flags.config(role)?)).await?,
+        Task::Reconcile { repair } => reconcile::run(flags.settings()?, repair).await?,
         Task::PrintConfig => print!("{}", config::DEFAULTS),
         Task::PrintSecret => println!("{}", tls::new_secret()?),
         Task::WriteCertificates(folder) => {

@@ -21,6 +21,11 @@ impl VodId {
         Self(text.to_owned())
     }
 
+    /// When it was started; zero for an id that was not given by [`VodId::new`].
+    pub fn started_ms(&self) -> i64 {
+        self.0.get(..12).and_then(|time| i64::from_str_radix(time, 16).ok()).unwrap_or_default()
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

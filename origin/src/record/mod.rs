@@ -9,6 +9,7 @@
 mod cutter;
 mod finalise;
 mod keep;
+mod reconcile;
 mod recover;
 mod rows;
 mod serve;
@@ -46,6 +47,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
+pub use reconcile::{Finding, Reconciler};
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 

@@ -74,7 +74,7 @@ impl Bucket {
     /// With all that is in it.
     pub(crate) fn remove(&self) {
         for (key, _) in self.objects() {
-            self.runtime.block_on(self.client.delete_object().bucket(&self.name).key(key).send()).expect("deleted");
+            self.delete(&key);
         }
         self.runtime.block_on(self.client.delete_bucket().bucket(&self.name).send()).expect("no bucket any more");
     }
@@ -82,6 +82,10 @@ impl Bucket {
     pub(crate) fn put(&self, key: &str, text: &'static str) {
         let put = self.client.put_object().bucket(&self.name).key(key);
         self.runtime.block_on(put.body(text.as_bytes().to_vec().into()).send()).expect("an object");
+    }
+
+    pub(crate) fn delete(&self, key: &str) {
+        self.runtime.block_on(self.client.delete_object().bucket(&self.name).key(key).send()).expect("deleted");
     }
 
     /// Keys and sizes, by key.
@@ -100,6 +104,11 @@ impl Bucket {
         let list = self.client.list_multipart_uploads().bucket(&self.name);
         let listed = self.runtime.block_on(list.send()).expect("a listing").uploads.unwrap_or_default();
         listed.into_iter().filter_map(|upload| upload.key).collect()
+    }
+
+    pub(crate) fn begin_upload(&self, key: &str) {
+        let begin = self.client.create_multipart_upload().bucket(&self.name).key(key);
+        self.runtime.block_on(begin.send()).expect("an upload");
     }
 
     pub(crate) fn download(&self, key: &str, to: &Path) {

@@ -35,7 +35,7 @@ fn killed_at_any_moment_every_recording_arrives_once() {
             let wire = wire.play_out(tags).end().expect("sent");
             // Within the recording, or its end, or its upload, or that of an earlier one.
             let ended = below(3) > 0;
-            let wait_ms = if ended { below(3000) } else { 0 };
+            let wait_ms = if ended { 400 + below(1000) } else { 0 };
             let wire = if ended {
                 wire.goodbye();
                 None

@@ -23,20 +23,20 @@ const MIB: u64 = 1 << 20;
 /// What must be known after a crash. Beside the recording on the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Journal {
+pub(in crate::record) struct Journal {
     pub(super) vod_id: VodId,
     pub(super) key: String,
     /// It was deleted: nothing shall be left of it in the bucket.
     pub(super) unwanted: bool,
     /// An upload in parts may have been begun of which we did not learn the id.
     pub(super) unsure: bool,
-    pub(super) upload: Option<Upload>,
+    pub(in crate::record) upload: Option<Upload>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Upload {
-    pub(super) id: String,
+pub(in crate::record) struct Upload {
+    pub(in crate::record) id: String,
     pub(super) part_bytes: u64,
     /// Which have arrived, from the first one on.
     pub(super) parts: Vec<Part>,

@@ -33,7 +33,8 @@ use tokio::{sync::Notify, task::JoinSet};
 pub(crate) use schedule::{Stage, UploadProgress};
 
 use super::{entropy, rows::Rows, tape::RECORDING};
-use machine::{Journal, Mismatch};
+pub(super) use machine::Journal;
+use machine::Mismatch;
 use schedule::Schedule;
 
 /// Beside the recording: `<id>.mp4.upload`.

@@ -50,6 +50,12 @@ enum Command {
     Origin,
     /// Run as a part of a cluster that serves viewers
     Edge,
+    /// Compare what the registry says of recordings with the disk and the bucket; the node must not run
+    Reconcile {
+        /// Make the registry true, send what is missing, abort forgotten uploads; nothing that is lost elsewhere is deleted
+        #[arg(long)]
+        repair: bool,
+    },
     /// Print a secret for the nodes of a cluster to share
     ClusterSecret,
     /// Write certificates for the nodes of a cluster to share, instead of a secret
@@ -64,6 +70,7 @@ enum Command {
 pub(crate) enum Task {
     Run(Role),
     PrintConfig,
+    Reconcile { repair: bool },
     PrintSecret,
     WriteCertificates(PathBuf),
 }
@@ -75,13 +82,20 @@ impl Flags {
             None => Task::Run(Role::Whole),
             Some(Command::Origin) => Task::Run(Role::Origin),
             Some(Command::Edge) => Task::Run(Role::Edge),
+            Some(Command::Reconcile { repair }) => Task::Reconcile { repair: *repair },
             Some(Command::ClusterSecret) => Task::PrintSecret,
             Some(Command::ClusterCert { out }) => Task::WriteCertificates(out.clone()),
         }
     }
 
-    /// Defaults, then the file, then the environment, then these flags.
     pub(crate) fn config(&self, role: Role) -> Result<Config, ConfigError> {
+        let config = self.settings()?;
+        config.check_for(role)?;
+        Ok(config)
+    }
+
+    /// Defaults, then the file, then the environment, then these flags.
+    pub(crate) fn settings(&self) -> Result<Config, ConfigError> {
         let mut layers = Layers::defaults()?;
         if let Some(path) = &self.config {
             layers = layers.file(path)?;
@@ -102,8 +116,6 @@ impl Flags {
             let addresses: Vec<_> = self.public_ip.iter().map(IpAddr::to_string).collect();
             layers = layers.with(&["rtc", "public_ips"], addresses);
         }
-        let config = layers.build()?;
-        config.check_for(role)?;
-        Ok(config)
+        layers.build()
     }
 }

@@ -9,6 +9,7 @@ mod health;
 mod nodes;
 mod pages;
 mod process;
+mod reconcile;
 mod routes;
 mod turn;
 mod welcome;
@@ -34,7 +35,7 @@ use headwater_common::{
     node::{Node, Role},
     registry::{Embedded, Life},
     rtc,
-    store::Store,
+    store::{Store, s3::Bucket},
     telemetry::Telemetry,
 };
 use headwater_edge::Edge;
@@ -48,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
     let flags = flags::Flags::parse();
     match flags.task() {
         Task::Run(role) => run(role, Arc::new(flags.config(role)?)).await?,
+        Task::Reconcile { repair } => reconcile::run(flags.settings()?, repair).await?,
         Task::PrintConfig => print!("{}", config::DEFAULTS),
         Task::PrintSecret => println!("{}", tls::new_secret()?),
         Task::WriteCertificates(folder) => {
@@ -94,6 +96,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     };
     let cluster = listening.as_ref().map(Listening::cluster);
 
+    let bucket = Bucket::open(&config.store.s3).await;
     let start_origin = async || {
         let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
         for row in orphans {
@@ -107,6 +110,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             registry: Arc::new(registry),
             life: Life::default(),
             store: Store::open(&config.data)?,
+            bucket,
             telemetry: telemetry.clone(),
             node: node.clone(),
             tls: tls.clone(),

@@ -15,6 +15,10 @@ declare -A package=(
   [turnserver]=coturn
   [curl]=curl
   [python3]=python3
+  [radosgw]=radosgw
+  [ceph-mon]=ceph-mon
+  [ceph-osd]=ceph-osd
+  [faketime]=faketime
 )
 wanted=()
 for command in "${!package[@]}"; do

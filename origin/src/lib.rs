@@ -35,7 +35,7 @@ use headwater_common::{
     node::Node,
     registry::{Life, Registry},
     rtc::Engine,
-    store::Store,
+    store::{Store, s3::Bucket},
     telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
@@ -55,6 +55,7 @@ pub struct Shared {
     pub registry: Arc<dyn Registry>,
     pub life: Life,
     pub store: Store,
+    pub bucket: Option<Bucket>,
     pub telemetry: Telemetry,
     pub node: Node,
     pub tls: Option<Tls>,
@@ -76,7 +77,7 @@ pub struct Origin {
 impl Origin {
     /// Opens the doors and starts what works behind them.
     pub async fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, life, store, telemetry, node, tls, .. } = &shared;
+        let Shared { config, hub, registry, life, store, bucket, telemetry, node, tls, .. } = &shared;
         let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), life.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
@@ -88,10 +89,16 @@ impl Origin {
         let settings = record::Settings {
             apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
             record: false,
+            rules: config.apps.iter().map(|(name, app)| (name.clone(), (&app.recording).into())).collect(),
             node: life.node.clone(),
             free_disk_mb_min: config.record.free_disk_mb_min,
+            free_disk_mb_warn: config.record.free_disk_mb_warn,
         };
-        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry).await?;
+        let recorder =
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket.clone(), settings, telemetry).await?;
+        if let (Some(_), Some(app)) = (bucket, config.apps.keys().next()) {
+            tokio::spawn(record::try_storage(recorder.clone(), app.clone()));
+        }
         let recording = tokio::spawn({
             let (recorder, node) = (recorder.clone(), node.clone());
             async move { recorder.run(node.stopping()).await }
@@ -137,7 +144,7 @@ impl Origin {
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
     /// share that path, as players expect, and only the ending of a name tells them apart.
     pub fn serve_recordings(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(self.shared.store.clone(), recording_or_live))
+        router.layer(middleware::from_fn_with_state(self.recorder.clone(), recording_or_live))
     }
 
     /// To be called when the node stops: waits for publishers to be told, recordings to be finalised, ends to be known.
@@ -174,14 +181,14 @@ fn ladders(config: &Config, registry: &Arc<dyn Registry>) -> Ladders {
     Ladders::new(apps, lookup)
 }
 
-async fn recording_or_live(State(store): State<Store>, request: Request, next: Next) -> Response {
+async fn recording_or_live(State(recorder): State<Recorder>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(app), Some("streams"), Some(file), None)
             if file.ends_with(".mp4") && *request.method() != Method::OPTIONS =>
         {
-            record::serve_mp4(&store, app, file, request).await
+            recorder.serve(app, file, request).await
         }
         _ => next.run(request).await,
     }

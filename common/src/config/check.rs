@@ -7,6 +7,8 @@ use crate::{ladder, live::BroadcastId, node::Role};
 
 /// Clocks of two machines may be apart, and a page takes a while from its load to its use of the credentials.
 const TTL_S_MIN: u32 = 60;
+/// The hall forgets a broadcast then.
+const GAP_S_MAX: u32 = 60;
 /// Certificates are derived from the cluster's secret without slowing down who guesses it.
 pub const SECRET_LENGTH_MIN: usize = 32;
 
@@ -22,12 +24,17 @@ impl Config {
             if let Err(problem) = ladder::check(&app.ladder) {
                 return refuse("apps", format!("{name}.ladder: {problem}"));
             }
+            let gap_s = app.recording.gap_tolerance_s;
+            if gap_s > GAP_S_MAX {
+                return refuse("apps.*.recording.gap_tolerance_s", format!("{gap_s} is too long: {GAP_S_MAX} at most"));
+            }
         }
         for server in &self.rtc.ice_servers {
             if let Some(problem) = server_problem(server) {
                 return refuse("rtc.ice_servers", format!("{:?}: {problem}", server.url));
             }
         }
+        self.store.s3.check()?;
         self.cluster.check()?;
         self.turn.check()
     }
@@ -122,7 +129,7 @@ impl Turn {
     }
 }
 
-fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), ConfigError> {
+pub(super) fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), ConfigError> {
     Err(ConfigError::Value { key, problem: problem.into() })
 }
 

@@ -6,6 +6,7 @@
 mod check;
 mod layers;
 mod secret;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use check::SECRET_LENGTH_MIN;
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
+pub use store::{Checksum, Encryption, Play, S3, Store};
 
 use crate::{ladder::Rung, live::Takeover, rtc::Distribution};
 
@@ -38,6 +40,7 @@ pub struct Config {
     pub turn: Turn,
     pub limits: Limits,
     pub record: Record,
+    pub store: Store,
     pub cluster: Cluster,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
@@ -106,6 +109,7 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub free_disk_mb_min: u64,
+    pub free_disk_mb_warn: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -135,6 +139,24 @@ pub struct App {
     pub data_from_viewers: Distribution,
     pub publish_token: Secret,
     pub ladder: Vec<Rung>,
+    pub recording: Recording,
+}
+
+/// How an application's recordings are cut, named and kept. Zero: not at all.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recording {
+    pub split_s: u32,
+    pub split_mb: u32,
+    pub gap_tolerance_s: u32,
+    pub date_time: bool,
+    pub retention_days: u32,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self { split_s: 0, split_mb: 0, gap_tolerance_s: 10, date_time: false, retention_days: 0 }
+    }
 }
 
 impl Tls {

@@ -38,6 +38,7 @@ fn every_key_has_a_sentence() {
 fn a_file_overrides_and_keeps_the_rest() {
     let config = file("[apps.shop]\nrecord = true\n[http]\nlisten = \"127.0.0.1:80\"\n").unwrap();
     assert!(config.apps["shop"].record);
+    assert_eq!(config.apps["shop"].recording.gap_tolerance_s, 10, "the values of the page hold for other applications");
     assert!(config.apps.contains_key("live"));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:80");
     assert_eq!(config.http.tls_listen.port(), 5443);
@@ -91,6 +92,18 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[turn]\nurls = [\"stun:x\"]\nsecret = \"s\"\n", "turn.urls: \"stun:x\""),
         ("[turn]\nurls = [\"turn://x\"]\nsecret = \"s\"\n", "turn.urls: \"turn://x\""),
         ("[turn]\nttl_s = 5\n", "turn.ttl_s"),
+        ("[apps.live.recording]\ngap_tolerance_s = 61\n", "gap_tolerance_s"),
+        ("[apps.live.recording]\nsplit_h = 1\n", "split_h"),
+        ("[store.s3]\naccess_key = \"a\"\n", "only one of them"),
+        ("[store.s3]\nendpoint = \"s3.example.org\"\n", "store.s3.endpoint"),
+        ("[store.s3]\nprefix = \"/a\"\n", "store.s3.prefix"),
+        ("[store.s3]\nprefix = \"a//b\"\n", "store.s3.prefix"),
+        ("[store.s3]\nprefix = \"ä\"\n", "store.s3.prefix"),
+        ("[store.s3]\nacl = \"everybody\"\n", "store.s3.acl"),
+        ("[store.s3]\nsse = \"rot13\"\n", "rot13"),
+        ("[store.s3]\nkms_key = \"k\"\n", "store.s3.kms_key"),
+        ("[store.s3]\nchecksum = \"md4\"\n", "md4"),
+        ("[store.s3]\nplay = \"loud\"\n", "loud"),
         ("[rtc]\npublic_ips = [\"here\"]\n", "public_ips"),
         ("[apps.live]\nladder = [{ height = 0, video_kbps = 500 }]\n", "live.ladder: height 0"),
         ("[[apps.live.ladder]]\nheight = 480\nvideo_kbps = 1000000000\n", "480p: 1000000000 kbit/s"),
@@ -163,6 +176,7 @@ fn secrets_are_never_shown() {
         "[cluster]\nsecret = \"57349\"\n",
         "[rtc]\nice_servers = [{ url = \"turn:x\", username = \"u\", credential = 57349 }]\n",
         "[rtc]\nice_servers = [{ url = \"turn:x\", credential = \"57349\" }]\n",
+        "[store.s3]\nsecret_key = \"57349\"\n",
     ] {
         let error = file(page).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("57349"), "{error} {error:?}");

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 
 pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
 pub use embedded::Embedded;
-pub use recording::{RecordingFilter, RecordingRow, RecordingState, VodId};
+pub use recording::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, VodId};
 
 use crate::live::BroadcastId;
 

@@ -1,4 +1,5 @@
-//! The row of one recorded file: being written, being finalised, ready, or failed with the reason. Pure.
+//! The row of one recorded file: being written, being finalised, on its way to a bucket, ready, or failed with the reason.
+//! Pure.
 
 use std::fmt;
 
@@ -20,6 +21,11 @@ impl VodId {
         Self(text.to_owned())
     }
 
+    /// When it was started; zero for an id that was not given by [`VodId::new`].
+    pub fn started_ms(&self) -> i64 {
+        self.0.get(..12).and_then(|time| i64::from_str_radix(time, 16).ok()).unwrap_or_default()
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,6 +44,11 @@ pub enum RecordingState {
     Recording,
     /// Complete, and being rewritten into a file that starts playing at once.
     Finalising,
+    /// Complete, and not yet confirmed by the bucket.
+    Uploading {
+        /// What is missing from it, if anything: the reason that it will be failed with.
+        defect: Option<String>,
+    },
     Ready,
     /// Something is missing or could not be done. What was saved is still there when the row's `bytes` is not zero.
     Failed {
@@ -66,6 +77,33 @@ pub struct RecordingRow {
     pub bytes: u64,
     /// Frames that could not be saved because the disk was too slow.
     pub frames_lost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectRow>,
+}
+
+/// The recording in a bucket, or on its way there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectRow {
+    pub key: String,
+    /// As the bucket confirmed it; empty until then.
+    pub etag: String,
+    /// Why it is not there yet, as far as that is known.
+    pub error: String,
+}
+
+impl RecordingState {
+    /// There is still something to do for the node that made it.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self, Self::Recording | Self::Finalising | Self::Uploading { .. })
+    }
+}
+
+impl RecordingRow {
+    /// The key under which the bucket has confirmed it.
+    pub fn arrived(&self) -> Option<&str> {
+        self.object.as_ref().filter(|object| !object.etag.is_empty()).map(|object| object.key.as_str())
+    }
 }
 
 /// Which recordings of an application are meant.

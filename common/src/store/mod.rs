@@ -1,16 +1,20 @@
-//! Where files go: `<data>/<app>/streams/<file>` on a disk.
+//! Where files go: `<data>/<app>/streams/<file>` on a disk, and from there to a bucket ([`s3`]) if there is one.
 //!
 //! In: checked names, and the operations that a crash must not tear (create, rename, delete: each is on the disk when
 //! it returns). Out: open files, listings, and how much room is left. Deliberately absent: knowledge of what the files
 //! contain, and async: all of it blocks for as long as the disk takes.
 
+pub mod s3;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 const STREAMS: &str = "streams";
+/// What a file is called until [`Store::write`] is done with it.
+const SCRATCH: &str = ".new";
 /// A stream id, a counter and an ending; file systems take 255.
 const FILE_LENGTH_MAX: usize = 200;
 const APP_LENGTH_MAX: usize = 128;
@@ -103,13 +107,7 @@ impl Store {
 
     /// A new file, open for reading and writing. Fails if there is one already.
     pub fn create(&self, place: &Place) -> Result<File, StoreError> {
-        let directory = self.directory(&place.app);
-        if !directory.is_dir() {
-            fs::create_dir_all(&directory).map_err(fault("create directory", &directory))?;
-            for made in directory.ancestors().take(3).skip(1) {
-                sync_directory(made)?;
-            }
-        }
+        let directory = self.make_directory(place)?;
         let path = self.path(place);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(fault("create", &path))?;
@@ -117,9 +115,31 @@ impl Store {
         Ok(file)
     }
 
+    fn make_directory(&self, place: &Place) -> Result<PathBuf, StoreError> {
+        let directory = self.directory(&place.app);
+        if !directory.is_dir() {
+            fs::create_dir_all(&directory).map_err(fault("create directory", &directory))?;
+            for made in directory.ancestors().take(3).skip(1) {
+                sync_directory(made)?;
+            }
+        }
+        Ok(directory)
+    }
+
     pub fn read(&self, place: &Place) -> Result<File, StoreError> {
         let path = self.path(place);
         File::open(&path).map_err(fault("open", &path))
+    }
+
+    /// Puts a small file in place of whatever was there, or nothing at all.
+    pub fn write(&self, place: &Place, bytes: &[u8]) -> Result<(), StoreError> {
+        let directory = self.make_directory(place)?;
+        let target = self.path(place);
+        let path = directory.join(format!("{}{SCRATCH}", place.file));
+        let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.map_err(fault("write", &path))?;
+        fs::rename(&path, &target).map_err(fault("rename", &path))?;
+        sync_directory(&directory)
     }
 
     /// Opens what exists for reading and writing.
@@ -219,8 +239,6 @@ fn fault(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreEr
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     struct Scratch(PathBuf);
@@ -279,6 +297,12 @@ mod tests {
         assert!(store.delete(&whole).unwrap());
         assert!(!store.delete(&whole).unwrap());
         assert!(store.read(&whole).unwrap_err().is_not_found());
+        let elsewhere = Place::new("new", "a.mp4.upload").unwrap();
+        for text in ["one", "two"] {
+            store.write(&elsewhere, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(store.path(&elsewhere)).unwrap(), text);
+        }
+        assert_eq!(fs::read_dir(scratch.0.join("new/streams")).unwrap().count(), 1, "no scratch file is left");
     }
 
     #[test]

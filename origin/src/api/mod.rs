@@ -31,7 +31,7 @@ use serde::Serialize;
 
 use crate::{
     ladders::Ladders,
-    record::{DeleteError, Recorder, SetError},
+    record::{DeleteError, Recorder, SetError, StorageError},
 };
 
 #[derive(Clone)]
@@ -65,6 +65,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))
         .route("/{app}/rest/v2/vods/list/{offset}/{size}", get(vods::list))
         .route("/{app}/rest/v2/vods/count", get(vods::count))
+        .route("/{app}/rest/v2/vods/test-storage", post(vods::test_storage))
         .route("/{app}/rest/v2/vods/{vod}", get(vods::get))
         .route("/{app}/rest/v2/vods/{vod}", delete(vods::remove))
         .layer(middleware::from_fn_with_state(admin, admin_to_change))
@@ -131,16 +132,20 @@ enum ApiError {
     Set(#[from] SetError),
     #[error(transparent)]
     Delete(#[from] DeleteError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Invalid(_) | Self::Say(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Say(_) | Self::Set(SetError::Name(_)) => StatusCode::BAD_REQUEST,
             Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Delete(DeleteError::InProgress { .. }) => StatusCode::CONFLICT,
-            Self::Delete(DeleteError::Place(_)) => StatusCode::BAD_REQUEST,
+            Self::Delete(DeleteError::InProgress { .. } | DeleteError::NoBucket { .. }) => StatusCode::CONFLICT,
+            Self::Delete(DeleteError::Place(_)) | Self::Storage(StorageError::NoBucket) => StatusCode::BAD_REQUEST,
+            // The bucket is a server behind this one (RFC 9110 15.6.3).
+            Self::Storage(StorageError::Probe(_)) => StatusCode::BAD_GATEWAY,
             Self::Registry(_) | Self::Set(_) | Self::Delete(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status.is_server_error() {

@@ -12,6 +12,7 @@ use headwater_common::{
 use serde::{Deserialize, Serialize};
 
 use super::{Api, ApiError, Outcome, PAGE_MAX};
+use crate::record::{Stage, UploadProgress};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,10 +27,26 @@ struct VodJson {
     duration: i64,
     file_size: u64,
     file_path: String,
-    /// `recording`, `finalising`, `ready` or `failed`.
+    /// `recording`, `finalising` (until it can be relied on: with a bucket, until that has confirmed it), `ready` or
+    /// `failed`.
     process_status: &'static str,
     /// Why it failed.
     description: String,
+    #[serde(flatten)]
+    upload: Option<UploadJson>,
+}
+
+/// The way to the bucket, where there is one.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UploadJson {
+    /// `waiting`, `uploading`, `verifying`, `failed-retrying` or `done`.
+    upload_state: &'static str,
+    upload_bytes: u64,
+    /// Of the last try that came to nothing, until it is done.
+    upload_error: String,
+    /// In the bucket.
+    object_key: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,7 +69,7 @@ pub(super) async fn list(
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
     let rows = api.registry.list_recordings(&app, filter.borrow(), offset, size.min(PAGE_MAX)).await?;
-    Ok(([NO_STORE], Json(rows.into_iter().map(VodJson::from).collect::<Vec<_>>())))
+    Ok(([NO_STORE], Json(rows.into_iter().map(|row| describe(&api, row)).collect::<Vec<_>>())))
 }
 
 #[derive(Serialize)]
@@ -76,7 +93,7 @@ pub(super) async fn get(
     api.app(&app)?;
     let row = api.registry.recording(&app, &VodId::parse(&vod)).await?;
     let row = row.ok_or_else(|| ApiError::Unknown(format!("recording {vod:?}")))?;
-    Ok(([NO_STORE], Json(VodJson::from(row))))
+    Ok(([NO_STORE], Json(describe(&api, row))))
 }
 
 pub(super) async fn remove(
@@ -93,27 +110,58 @@ pub(super) async fn remove(
     }
 }
 
-impl From<RecordingRow> for VodJson {
-    fn from(row: RecordingRow) -> Self {
-        let (process_status, description) = match row.state {
-            RecordingState::Recording => ("recording", String::new()),
-            RecordingState::Finalising => ("finalising", String::new()),
-            RecordingState::Ready => ("ready", String::new()),
-            RecordingState::Failed { reason } => ("failed", reason),
-        };
-        Self {
-            vod_id: row.vod_id.to_string(),
-            vod_name: row.file.clone(),
-            stream_name: row.stream.clone(),
-            stream_id: row.stream,
-            r#type: "streamVod",
-            creation_date: row.created_ms.unwrap_or(row.started_ms),
-            start_time: row.started_ms,
-            duration: row.duration_ms,
-            file_size: row.bytes,
-            file_path: format!("streams/{}", row.file),
-            process_status,
-            description,
-        }
+/// Tries the bucket: with a precise reason when it can't be used.
+pub(super) async fn test_storage(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Outcome>, ApiError> {
+    api.app(&app)?;
+    api.recorder.test_storage(&app).await?;
+    Ok(Json(Outcome { success: true, message: "the bucket works".to_owned(), data_id: None }))
+}
+
+fn describe(api: &Api, row: RecordingRow) -> VodJson {
+    let upload = describe_upload(api, &row);
+    let (process_status, description) = match row.state {
+        RecordingState::Recording => ("recording", String::new()),
+        RecordingState::Finalising | RecordingState::Uploading { .. } => ("finalising", String::new()),
+        RecordingState::Ready => ("ready", String::new()),
+        RecordingState::Failed { reason } => ("failed", reason),
+    };
+    VodJson {
+        vod_id: row.vod_id.to_string(),
+        vod_name: row.file.clone(),
+        stream_name: row.stream.clone(),
+        stream_id: row.stream,
+        r#type: "streamVod",
+        creation_date: row.created_ms.unwrap_or(row.started_ms),
+        start_time: row.started_ms,
+        duration: row.duration_ms,
+        file_size: row.bytes,
+        file_path: format!("streams/{}", row.file),
+        process_status,
+        description,
+        upload,
     }
+}
+
+fn describe_upload(api: &Api, row: &RecordingRow) -> Option<UploadJson> {
+    let object = row.object.clone().unwrap_or_default();
+    let (object_key, upload_error) = (object.key, object.error);
+    if !object.etag.is_empty() {
+        return Some(UploadJson { upload_state: "done", upload_bytes: row.bytes, upload_error, object_key });
+    }
+    if !matches!(row.state, RecordingState::Uploading { .. }) {
+        return None;
+    }
+    // What another node sends is known by its row only.
+    let progress = api.recorder.upload(&row.vod_id).unwrap_or(UploadProgress {
+        stage: if upload_error.is_empty() { Stage::Waiting } else { Stage::Retrying },
+        sent_bytes: 0,
+        error: upload_error,
+    });
+    let upload_state = match progress.stage {
+        Stage::Waiting => "waiting",
+        Stage::Uploading => "uploading",
+        Stage::Verifying => "verifying",
+        Stage::Retrying => "failed-retrying",
+    };
+    Some(UploadJson { upload_state, upload_bytes: progress.sent_bytes, upload_error: progress.error, object_key })
 }

@@ -50,8 +50,23 @@ pub(super) enum Step {
     End,
 }
 
+/// What else ends a file, and what doesn't. Zero: never, none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// A file that lasts so long ends at the next keyframe, or one that has grown to so many bytes.
+    pub(super) split_us: i64,
+    pub(super) split_bytes: u64,
+    /// Between two publishers whose media goes on in one file, if it is of the same kind.
+    pub(super) gap_us: i64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Cutter {
+    limits: Limits,
+    /// Somebody wants the next keyframe to begin a file.
+    split_wanted: bool,
+    /// A publisher has returned, and his pictures start with one that needs no others.
+    awaits_keyframe: bool,
     file: Option<File>,
     video: Lane,
     audio: Lane,
@@ -78,12 +93,22 @@ struct File {
     epoch: u64,
     sequence: u32,
     duration_us: i64,
+    bytes: u64,
     /// Newest decoding time at the last cut and at the last sync.
     cut_us: i64,
     sync_us: i64,
 }
 
 impl Cutter {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The next keyframe begins a file.
+    pub(super) fn split(&mut self) {
+        self.split_wanted = true;
+    }
+
     /// Which kinds of track are known to exist: a file waits a while for their first frames.
     pub(super) fn expect(&mut self, video: bool, audio: bool) {
         self.expects_video = video;
@@ -110,8 +135,17 @@ impl Cutter {
                 return Ok(());
             }
             Some(epoch) if frame.gop.epoch > epoch => {
-                self.finish()?;
-                self.let_go_of_held();
+                let gap_us = frame.dts_us - self.newest_us();
+                match &mut self.file {
+                    Some(file) if self.limits.gap_us > 0 && gap_us <= self.limits.gap_us => {
+                        file.epoch = frame.gop.epoch;
+                        self.awaits_keyframe = true;
+                    }
+                    _ => {
+                        self.finish()?;
+                        self.let_go_of_held();
+                    }
+                }
             }
             _ => {}
         }
@@ -132,6 +166,7 @@ impl Cutter {
             self.begin()?;
         }
         let Some(mut file) = self.file.take() else { return Ok(()) };
+        (self.split_wanted, self.awaits_keyframe) = (false, false);
         let mut frames = 0;
         let mut fragment = Fragment::new(file.sequence);
         for lane in [&mut self.video, &mut self.audio] {
@@ -160,12 +195,13 @@ impl Cutter {
             (None, _, Some(before)) => same_stream(&before.info, &frame.info),
             (None, _, None) => true,
         };
-        let begins = !fits || (self.video.pending.is_empty() && self.file.is_none());
+        let begins = !fits || (self.video.pending.is_empty() && self.file.is_none()) || self.awaits_keyframe;
         if begins && !frame.keyframe {
             self.discarded += 1;
             return Ok(());
         }
-        if !fits || (frame.keyframe && !self.held.is_empty()) {
+        self.awaits_keyframe = false;
+        if !fits || (frame.keyframe && self.is_split_due(frame.dts_us)) || (frame.keyframe && !self.held.is_empty()) {
             let mut next = std::mem::take(&mut self.held);
             if next.is_empty() {
                 // Sound of the next file may have arrived before its first picture.
@@ -191,7 +227,7 @@ impl Cutter {
         };
         // A camera that was switched off gives no keyframe to wait for.
         let has_pictures = frame.gop.has_video && (self.video.spec.is_some() || !self.video.pending.is_empty());
-        if !fits && !has_pictures {
+        if !has_pictures && (!fits || self.is_split_due(frame.dts_us)) {
             self.finish()?;
             self.let_go_of_held();
         } else if !fits || !self.held.is_empty() {
@@ -214,6 +250,13 @@ impl Cutter {
         }
         self.audio.pending.push_back(frame);
         self.advance()
+    }
+
+    fn is_split_due(&self, at_us: i64) -> bool {
+        let Some(file) = &self.file else { return false };
+        let Limits { split_us, split_bytes, .. } = self.limits;
+        let lasts_us = at_us - file.start_us;
+        self.split_wanted || (split_us > 0 && lasts_us >= split_us) || (split_bytes > 0 && file.bytes >= split_bytes)
     }
 
     fn let_go_of_held(&mut self) {
@@ -256,7 +299,9 @@ impl Cutter {
             tracks.extend(lane.spec.clone());
         }
         let init = fmp4::init(&tracks)?;
-        self.file = Some(File { start_us, epoch, sequence: 1, duration_us: 0, cut_us: start_us, sync_us: start_us });
+        let bytes = init.len() as u64;
+        self.file =
+            Some(File { start_us, epoch, sequence: 1, duration_us: 0, bytes, cut_us: start_us, sync_us: start_us });
         self.steps.push_back(Step::Begin { init, start_us, epoch });
         Ok(())
     }
@@ -299,6 +344,7 @@ impl Cutter {
         }
         file.sequence += 1;
         let (fragment, duration_us) = (fragment.finish(), file.duration_us);
+        file.bytes += fragment.len() as u64;
         self.steps.push_back(Step::Append { fragment, frames, duration_us, sync });
     }
 

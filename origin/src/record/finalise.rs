@@ -16,14 +16,14 @@ use headwater_common::{
         progressive::{self, RewriteError, Summary},
         read::{Part, Parts},
     },
-    registry::{RecordingRow, RecordingState},
+    registry::RecordingState,
     store::{Place, PlaceError, Store, StoreError},
 };
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::fs::Advice;
 
 use super::{
-    rows::Rows,
+    Shared,
     tape::{FINALISING, Finished, RECORDING, UNREADABLE},
 };
 
@@ -93,23 +93,27 @@ pub(super) fn step_back() {
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
-/// Finalises one file and returns its row as it is in the registry now. Blocks for as long as the disk takes.
-pub(super) fn finalise(desk: &Desk, store: &Store, rows: &Rows, floor: Floor, finished: Finished) -> RecordingRow {
+/// Finalises one file, and sends it on its way to the bucket if there is one. Blocks for as long as the disk takes.
+pub(super) fn finalise(shared: &Shared, finished: Finished) {
+    let Shared { desk, store, rows, uploads, .. } = shared;
     let Finished { place, mut row, failed } = finished;
     row.state = RecordingState::Finalising;
     rows.save(&row);
     let seat = desk.sit();
-    let outcome = finalise_file(store, floor, &place);
+    let outcome = finalise_file(store, shared.floor(), &place);
     drop(seat);
     row.state = match (outcome, failed) {
-        (Ok(file), failed) => {
+        (Ok(file), defect) => {
             row.bytes = file.bytes;
             row.duration_ms = file.duration_ms.unwrap_or(row.duration_ms);
             row.created_ms = file.created_ms;
             if file.torn_bytes > 0 {
                 tracing::warn!(file = %place, torn_bytes = file.torn_bytes, "recording was torn, its last fragment is dropped");
             }
-            failed.map_or(RecordingState::Ready, |reason| RecordingState::Failed { reason })
+            if let Some(uploads) = uploads {
+                uploads.note(&row, &place);
+            }
+            shared.complete(defect)
         }
         (Err(error), failed) => {
             tracing::error!(file = %place, %error, "recording can't be finalised, it is kept as it is");
@@ -126,7 +130,9 @@ pub(super) fn finalise(desk: &Desk, store: &Store, rows: &Rows, floor: Floor, fi
         tracing::error!(file = %place, %error, "the fragmented file of a finalised recording can't be deleted");
     }
     tracing::info!(file = %place, state = ?row.state, bytes = row.bytes, duration_ms = row.duration_ms, "recording finalised");
-    row
+    if let (Some(uploads), RecordingState::Uploading { .. }) = (uploads, &row.state) {
+        uploads.add(&row, &place);
+    }
 }
 
 struct Finalised {

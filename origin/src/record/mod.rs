@@ -8,6 +8,8 @@
 
 mod cutter;
 mod finalise;
+mod keep;
+mod reconcile;
 mod recover;
 mod rows;
 mod serve;
@@ -15,44 +17,93 @@ mod session;
 mod source;
 mod supervise;
 mod tape;
+mod upload;
 
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
+use axum::{
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use headwater_common::{
+    config,
     live::{BroadcastId, Hub},
     registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
-    store::{Place, PlaceError, Store, StoreError},
+    store::{
+        Place, PlaceError, Store, StoreError,
+        s3::{Bucket, ProbeError},
+    },
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
+pub use reconcile::{Finding, Reconciler};
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 
+use cutter::Limits;
 use finalise::{Desk, Floor};
 use rows::Rows;
+use serve::InBucket;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
+use upload::Uploads;
+pub(crate) use upload::{Stage, UploadProgress};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Whether broadcasts of an application are recorded; `record` where it is not named.
     pub apps: BTreeMap<String, bool>,
     pub record: bool,
+    /// By application; those that are not named have none.
+    pub rules: BTreeMap<String, Rules>,
     /// Which node this is: its rows in the registry are told from those of others by that.
     pub node: String,
     /// Recordings end, and none begins, while the disk has less room than this.
     pub free_disk_mb_min: u64,
+    /// The log warns while it has less than this.
+    pub free_disk_mb_warn: u64,
+}
+
+/// How an application's recordings are cut, named and kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    limits: Limits,
+    date_time: bool,
+    retention_days: u32,
+}
+
+impl From<&config::Recording> for Rules {
+    fn from(settings: &config::Recording) -> Self {
+        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days } = *settings;
+        let limits = Limits {
+            split_us: i64::from(split_s) * 1_000_000,
+            split_bytes: u64::from(split_mb) << 20,
+            gap_us: i64::from(gap_tolerance_s) * 1_000_000,
+        };
+        Self { limits, date_time, retention_days }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { apps: BTreeMap::new(), record: false, node: String::new(), free_disk_mb_min: 512 }
+        Self {
+            apps: BTreeMap::new(),
+            record: false,
+            rules: BTreeMap::new(),
+            node: String::new(),
+            free_disk_mb_min: 512,
+            free_disk_mb_warn: 4096,
+        }
     }
 }
 
@@ -73,6 +124,11 @@ struct Shared {
     /// Files that are being finalised or wait for it.
     finalising: watch::Sender<usize>,
     wishes: watch::Sender<Wishes>,
+    /// What operators call the recordings that they wished for. A restart forgets them.
+    names: Mutex<BTreeMap<BroadcastId, String>>,
+    free_disk: Gauge,
+    /// Where there is a bucket.
+    uploads: Option<Arc<Uploads>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +145,8 @@ pub enum SetError {
     Unknown { id: BroadcastId },
     #[error("{reason}")]
     NoRoom { reason: String },
+    #[error("a recording can't have that name: {0}")]
+    Name(#[from] PlaceError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
@@ -97,12 +155,25 @@ pub enum SetError {
 pub enum DeleteError {
     #[error("recording {vod_id} of {app}/{stream} is still being written")]
     InProgress { vod_id: VodId, app: String, stream: String },
+    #[error("recording {vod_id} is in a bucket, and the settings name none")]
+    NoBucket { vod_id: VodId },
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error("deletion can't be noted: {0}")]
+    Upload(String),
+}
+
+/// Whether recordings can go where they should.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("recordings stay on this disk: the settings name no bucket")]
+    NoBucket,
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
 }
 
 impl Recorder {
@@ -112,6 +183,7 @@ impl Recorder {
         hub: Arc<Hub>,
         registry: Arc<dyn Registry>,
         store: Store,
+        bucket: Option<Bucket>,
         settings: Settings,
         telemetry: &Telemetry,
     ) -> Result<Self, RecoverError> {
@@ -119,10 +191,16 @@ impl Recorder {
         let leftovers = recover::find(&store, &rows).await?;
         let recording = Gauge::default();
         let finalising = Gauge::<i64>::default();
+        let free_disk = Gauge::<i64>::default();
         telemetry.register(|metrics| {
             metrics.register("recordings", "Broadcasts being recorded", recording.clone());
+            metrics.register("recording_disk_free_bytes", "What recordings can still take", free_disk.clone());
             metrics.register("recordings_finalising", "Files being finalised or waiting for it", finalising.clone());
         });
+        let uploads = bucket.map(|bucket| Uploads::new(bucket, store.clone(), rows.clone(), telemetry));
+        if let Some(uploads) = &uploads {
+            uploads.recover(&leftovers.rows).await;
+        }
         let shared = Arc::new(Shared {
             hub,
             rows,
@@ -133,23 +211,80 @@ impl Recorder {
             desk: Desk::new(finalising),
             finalising: watch::Sender::new(0),
             wishes: watch::Sender::default(),
+            names: Mutex::default(),
+            free_disk,
+            uploads,
         });
-        shared.in_background(move |shared| {
-            leftovers.finalise(&shared.desk, &shared.store, &shared.rows, shared.floor());
-        });
+        shared.in_background(move |shared| leftovers.finalise(shared));
         Ok(Self { shared })
     }
 
-    /// Records whatever is to be recorded until `shutdown` resolves; then ends all recordings and waits until they
-    /// are finalised. Dropping it earlier is safe: the next start does the rest.
+    /// Records whatever is to be recorded until `shutdown` resolves; then ends all recordings, waits until they are
+    /// finalised, and a while for those that are on their way to the bucket. Dropping it earlier is safe: the next start
+    /// does the rest.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
-        supervise::run(&self.shared, shutdown).await;
+        let keeping = keep::run(self.clone());
+        tokio::select! {
+            () = self.record(shutdown) => {}
+            () = keeping => {}
+        }
+    }
+
+    async fn record(&self, shutdown: impl Future<Output = ()>) {
+        let Some(uploads) = &self.shared.uploads else { return supervise::run(&self.shared, shutdown).await };
+        let (recording, recorded) = oneshot::channel::<()>();
+        let record = async {
+            supervise::run(&self.shared, shutdown).await;
+            drop(recording);
+        };
+        let all_are_known = async {
+            let _ = recorded.await;
+        };
+        tokio::join!(record, uploads.run(all_are_known));
+    }
+
+    /// Tries the bucket: writes, looks at and deletes an object where an application's recordings go. What waits for it is
+    /// sent at once if it works.
+    pub async fn test_storage(&self, app: &str) -> Result<(), StorageError> {
+        Ok(self.shared.uploads.as_ref().ok_or(StorageError::NoBucket)?.probe(app).await?)
+    }
+
+    /// A finished recording over HTTP, from the disk or from the bucket.
+    pub async fn serve(&self, app: &str, file: &str, request: Request) -> Response {
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let Shared { store, rows, uploads, .. } = &*self.shared;
+        let response = serve_mp4(store, app, file, request).await;
+        let Some(uploads) = uploads.as_ref().filter(|_| response.status() == StatusCode::NOT_FOUND) else {
+            return response;
+        };
+        match rows.registry.recording_of_file(app, file).await {
+            Ok(Some(row)) => {
+                let Some(object) = row.object.filter(|object| !object.etag.is_empty()) else { return response };
+                let bucket = uploads.bucket();
+                InBucket { bucket, key: &object.key, etag: &object.etag, bytes: row.bytes }
+                    .serve(&method, &headers)
+                    .await
+            }
+            Ok(None) => response,
+            Err(error) => {
+                tracing::error!(app, file, %error, "recording can't be looked up");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+
+    /// How far a recording has come on its way to the bucket, while this node sends it.
+    pub(crate) fn upload(&self, vod_id: &VodId) -> Option<UploadProgress> {
+        self.shared.uploads.as_ref()?.progress(vod_id)
     }
 
     /// Records this broadcast, or doesn't, from now on and whatever its application's setting says. A recording begins
-    /// with the newest gop.
-    pub async fn set(&self, id: &BroadcastId, on: bool) -> Result<(), SetError> {
-        let Shared { rows, store, settings, wishes, .. } = &*self.shared;
+    /// with the newest gop; with a `name` of its own (without the ending), one that goes on ends at the next keyframe.
+    pub async fn set(&self, id: &BroadcastId, on: bool, name: Option<String>) -> Result<(), SetError> {
+        let Shared { rows, store, settings, wishes, names, .. } = &*self.shared;
+        if let Some(name) = &name {
+            Place::new(id.app(), &format!("{name}.mp4"))?;
+        }
         if on {
             tape::check_room(store, settings.free_disk_mb_min)
                 .map_err(|error: TapeError| SetError::NoRoom { reason: error.to_string() })?;
@@ -157,34 +292,58 @@ impl Recorder {
         if !rows.registry.set_record(id, Some(on)).await? {
             return Err(SetError::Unknown { id: id.clone() });
         }
+        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        match name.filter(|_| on) {
+            Some(name) => drop(names.insert(id.clone(), name)),
+            None => drop(names.remove(id)),
+        }
+        drop(names);
         wishes.send_modify(|wishes| wishes.version += 1);
         Ok(())
     }
 
-    /// Deletes a recording, its file first. `None` when there is no such recording.
+    /// Deletes a recording, its file first; what is in the bucket goes later, whatever happens meanwhile. `None` when
+    /// there is no such recording.
     pub async fn delete(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, DeleteError> {
-        let Shared { rows, store, .. } = &*self.shared;
+        let Shared { rows, store, uploads, .. } = &*self.shared;
         let Some(row) = rows.registry.recording(app, vod_id).await? else { return Ok(None) };
         if matches!(row.state, RecordingState::Recording | RecordingState::Finalising) {
             let (app, stream) = (app.to_owned(), row.stream);
             return Err(DeleteError::InProgress { vod_id: vod_id.clone(), app, stream });
         }
         let place = Place::new(&row.app, &row.file)?;
-        let store = store.clone();
+        let uploads =
+            uploads.clone().filter(|_| row.object.is_some() || matches!(row.state, RecordingState::Uploading { .. }));
+        if uploads.is_none() && row.arrived().is_some() {
+            return Err(DeleteError::NoBucket { vod_id: vod_id.clone() });
+        }
+        let (store, gone) = (store.clone(), row.clone());
         let deleted = tokio::task::spawn_blocking(move || {
+            if let Some(uploads) = uploads {
+                uploads.forget(&gone, &place).map_err(|error| DeleteError::Upload(error.to_string()))?;
+            }
             for suffix in [FINALISING, RECORDING, UNREADABLE] {
                 store.delete(&place.with_suffix(suffix)?)?;
             }
             Ok::<_, DeleteError>(store.delete(&place)?)
         });
         deleted.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        Ok(rows.registry.remove_recording(app, vod_id).await?)
+        rows.registry.remove_recording(app, vod_id).await?;
+        Ok(Some(row))
     }
 
     /// Resolves when no file waits to be finalised.
     pub async fn finalised(&self) {
         // The sender lives as long as `self`, so waiting can't fail.
         let _ = self.shared.finalising.subscribe().wait_for(|files| *files == 0).await;
+    }
+}
+
+/// Says in the log whether recordings will arrive. Nothing depends on it: what can't be sent now is sent later.
+pub(crate) async fn try_storage(recorder: Recorder, app: String) {
+    match recorder.test_storage(&app).await {
+        Ok(()) => tracing::info!("the bucket for recordings works"),
+        Err(error) => tracing::error!(%error, "the bucket for recordings does not work; they wait on the disk"),
     }
 }
 
@@ -201,6 +360,23 @@ impl Shared {
         }
     }
 
+    fn rules(&self, id: &BroadcastId) -> Rules {
+        self.settings.rules.get(id.app()).copied().unwrap_or_default()
+    }
+
+    fn name(&self, id: &BroadcastId) -> Option<String> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// What becomes of a file that is complete; `defect` is what is missing from it.
+    fn complete(&self, defect: Option<String>) -> RecordingState {
+        match (&self.uploads, defect) {
+            (Some(_), defect) => RecordingState::Uploading { defect },
+            (None, Some(reason)) => RecordingState::Failed { reason },
+            (None, None) => RecordingState::Ready,
+        }
+    }
+
     fn floor(&self) -> Floor {
         Floor { bytes: self.settings.free_disk_mb_min << 20 }
     }
@@ -208,7 +384,7 @@ impl Shared {
     fn finalise(self: &Arc<Self>, finished: Finished) {
         self.in_background(move |shared| {
             finalise::step_back();
-            finalise::finalise(&shared.desk, &shared.store, &shared.rows, shared.floor(), finished);
+            finalise::finalise(shared, finished);
         });
     }
 

@@ -9,7 +9,8 @@ use headwater_common::{
 };
 
 use super::{
-    finalise::{Desk, Floor, finalise, step_back},
+    Shared,
+    finalise::{finalise, step_back},
     rows::Rows,
     tape::{Finished, RECORDING},
 };
@@ -24,7 +25,7 @@ pub enum RecoverError {
 #[derive(Debug)]
 pub(super) struct Leftovers {
     files: Vec<Place>,
-    rows: Vec<RecordingRow>,
+    pub(super) rows: Vec<RecordingRow>,
 }
 
 /// Must be asked before anything new is recorded: afterwards the dead can't be told from the living.
@@ -38,11 +39,11 @@ pub(super) async fn find(store: &Store, rows: &Rows) -> Result<Leftovers, Recove
 }
 
 impl Leftovers {
-    /// One file after the other, at low priority; returns the rows as they are now.
-    pub(super) fn finalise(self, desk: &Desk, store: &Store, rows: &Rows, floor: Floor) -> Vec<RecordingRow> {
+    /// One file after the other, at low priority.
+    pub(super) fn finalise(self, shared: &Shared) {
         step_back();
+        let Shared { store, rows, .. } = shared;
         let Self { files, rows: mut unfinished } = self;
-        let mut recovered = Vec::new();
         for draft in files {
             let Some(file) = draft.file().strip_suffix(RECORDING) else { continue };
             let Ok(place) = Place::new(draft.app(), file) else { continue };
@@ -57,26 +58,34 @@ impl Leftovers {
             // A recording that had failed before stays failed, though it may play now.
             let failed = row.as_ref().and_then(|row| match &row.state {
                 RecordingState::Failed { reason } => Some(reason.clone()),
+                RecordingState::Uploading { defect } => defect.clone(),
                 _ => None,
             });
             let row = row.unwrap_or_else(|| row_of_file(store, rows, &draft, file));
             tracing::warn!(file = %draft, "recording was left unfinished by a dead process");
-            recovered.push(finalise(desk, store, rows, floor, Finished { place, row, failed }));
+            finalise(shared, Finished { place, row, failed });
         }
         for row in unfinished {
-            recovered.push(settle(store, rows, row));
+            // Those that wait for the bucket are known to who sends them.
+            if shared.uploads.is_none() || !matches!(row.state, RecordingState::Uploading { .. }) {
+                settle(shared, row);
+            }
         }
-        recovered
     }
 }
 
 /// A row in the making without a file in the making: renamed and deleted already, or gone for good.
-fn settle(store: &Store, rows: &Rows, mut row: RecordingRow) -> RecordingRow {
-    let size = Place::new(&row.app, &row.file).map(|place| store.size(&place));
-    row.state = match size {
+fn settle(shared: &Shared, mut row: RecordingRow) {
+    let Shared { store, rows, uploads, .. } = shared;
+    let place = Place::new(&row.app, &row.file);
+    let defect = match &row.state {
+        RecordingState::Uploading { defect } => defect.clone(),
+        _ => None,
+    };
+    row.state = match place.as_ref().map(|place| store.size(place)) {
         Ok(Ok(bytes)) => {
             row.bytes = bytes;
-            RecordingState::Ready
+            shared.complete(defect)
         }
         Ok(Err(error)) => RecordingState::Failed { reason: format!("its file is gone: {error}") },
         Err(error) => RecordingState::Failed { reason: error.to_string() },
@@ -86,7 +95,9 @@ fn settle(store: &Store, rows: &Rows, mut row: RecordingRow) -> RecordingRow {
         tracing::error!(app = row.app, file = row.file, reason, "recording was lost");
     }
     rows.save(&row);
-    row
+    if let (Some(uploads), Ok(place), RecordingState::Uploading { .. }) = (uploads, &place, &row.state) {
+        uploads.add(&row, place);
+    }
 }
 
 /// For a file that the registry knows nothing of.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headwater_common::{
     live::BroadcastId,
-    registry::{BroadcastRow, RecordingRow, Registry, RegistryError},
+    registry::{BroadcastRow, RecordingRow, Registry, RegistryError, VodId},
 };
 use tokio::runtime::Handle;
 
@@ -30,6 +30,14 @@ impl Rows {
 
     pub(super) fn of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
         self.runtime.block_on(self.registry.recording_of_file(app, file))
+    }
+
+    pub(super) fn get(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
+        self.runtime.block_on(self.registry.recording(app, vod_id))
+    }
+
+    pub(super) fn remove(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
+        self.runtime.block_on(self.registry.remove_recording(app, vod_id))
     }
 
     pub(super) fn broadcast(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError> {

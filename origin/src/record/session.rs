@@ -21,10 +21,10 @@ use headwater_common::{
 use tokio::sync::oneshot;
 
 use super::{
-    Shared,
+    Rules, Shared, Wishes,
     cutter::{Cutter, Step},
     source::{From, Source},
-    tape::{Tape, TapeError, check_room},
+    tape::{Tape, TapeError, Title, check_room},
 };
 
 /// Far less than the hall keeps, and much more seldom than frames come.
@@ -62,12 +62,16 @@ impl Session {
         let stop = Arc::new(AtomicBool::new(false));
         // Subscribed to before the tracks are looked at: what changes in between is seen twice, not missed.
         let changes = broadcast.watch();
+        let rules = shared.rules(broadcast.id());
         let source = Source::new(broadcast, from);
         let mut work = Work {
             shared: shared.clone(),
             source,
             changes,
-            cutter: Cutter::default(),
+            cutter: Cutter::new(rules.limits),
+            rules,
+            name: None,
+            wishes: shared.wishes.subscribe(),
             tape: None,
             stop: stop.clone(),
             lost: 0,
@@ -117,7 +121,11 @@ struct Work {
     shared: Arc<Shared>,
     source: Source,
     changes: tokio::sync::watch::Receiver<u64>,
+    wishes: tokio::sync::watch::Receiver<Wishes>,
+    rules: Rules,
     cutter: Cutter,
+    /// What the operator calls the file that is being written.
+    name: Option<String>,
     tape: Option<Tape>,
     stop: Arc<AtomicBool>,
     /// Frames lost so far, over all files.
@@ -127,16 +135,23 @@ struct Work {
 impl Work {
     fn run(&mut self) -> Result<(), SessionError> {
         check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
+        self.name = self.shared.name(self.source.broadcast().id());
         self.warn_of_gaps();
+        let gap = Duration::from_micros(self.rules.limits.gap_us.unsigned_abs());
         let mut over_since: Option<Instant> = None;
+        let mut lost_since: Option<Instant> = None;
         let mut flushed = false;
         loop {
             // Looked at before the frames, so that nothing written earlier is missed.
             let stop = self.stop.load(Relaxed);
             let status = self.source.broadcast().status();
             let some = self.drain()?;
+            self.look_at_name();
+            if status == Status::Interrupted {
+                lost_since.get_or_insert_with(Instant::now);
+            }
             match status {
-                Status::Live => (over_since, flushed) = (None, false),
+                Status::Live => (over_since, lost_since, flushed) = (None, None, false),
                 Status::Interrupted if !flushed => {
                     self.cutter.flush();
                     self.apply()?;
@@ -146,7 +161,9 @@ impl Work {
                 Status::Ended if some => over_since = Some(Instant::now()),
                 Status::Ended => {}
             }
-            let over = status == Status::Ended && over_since.get_or_insert_with(Instant::now).elapsed() >= TAIL;
+            let over = status == Status::Ended
+                && over_since.get_or_insert_with(Instant::now).elapsed() >= TAIL
+                && lost_since.is_none_or(|since| since.elapsed() >= gap);
             if stop || over {
                 self.cutter.finish()?;
                 return self.apply();
@@ -194,7 +211,9 @@ impl Work {
                     check_room(store, settings.free_disk_mb_min)?;
                     let broadcast = self.source.broadcast();
                     let started_ms = (broadcast.born_us() + start_us) / 1_000;
-                    let tape = Tape::begin(store, rows, broadcast.id(), epoch, started_ms, super::entropy())?;
+                    let title =
+                        Title { id: broadcast.id(), name: self.name.as_deref(), date_time: self.rules.date_time };
+                    let tape = Tape::begin(store, rows, title, epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
                     self.tape.insert(tape).append(&init, true)?;
                 }
@@ -211,6 +230,19 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// Another name is another file, from the next keyframe on.
+    fn look_at_name(&mut self) {
+        if !self.wishes.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.wishes.mark_unchanged();
+        let name = self.shared.name(self.source.broadcast().id());
+        if name.is_some() && name != self.name {
+            self.cutter.split();
+            self.name = name;
+        }
     }
 
     fn hand_over(&mut self, failed: Option<String>) {

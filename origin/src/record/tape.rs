@@ -11,8 +11,9 @@ use headwater_common::{
     registry::{RecordingRow, RecordingState, RegistryError, VodId},
     store::{Place, PlaceError, Store, StoreError},
 };
+use jiff::Timestamp;
 
-use super::rows::Rows;
+use super::{rows::Rows, upload::JOURNAL};
 
 pub(super) const RECORDING: &str = ".recording";
 pub(super) const FINALISING: &str = ".finalising";
@@ -42,6 +43,25 @@ pub(super) struct Tape {
     row: RecordingRow,
 }
 
+/// What a file is called after.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Title<'a> {
+    pub(super) id: &'a BroadcastId,
+    /// By the operator, instead of the stream's id.
+    pub(super) name: Option<&'a str>,
+    pub(super) date_time: bool,
+}
+
+impl Title<'_> {
+    fn stem(&self, started_ms: i64) -> String {
+        let stem = self.name.unwrap_or(self.id.stream());
+        match Timestamp::from_millisecond(started_ms) {
+            Ok(at) if self.date_time => format!("{stem}-{}", at.strftime("%Y-%m-%d_%H-%M-%S.%3f")),
+            _ => stem.to_owned(),
+        }
+    }
+}
+
 /// Refuses while the disk has no more room than what is kept free.
 pub(super) fn check_room(store: &Store, floor_mb: u64) -> Result<(), TapeError> {
     let free_mb = store.free_bytes()? >> 20;
@@ -53,20 +73,22 @@ impl Tape {
     pub(super) fn begin(
         store: &Store,
         rows: &Rows,
-        id: &BroadcastId,
+        title: Title<'_>,
         epoch: u64,
         started_ms: i64,
         entropy: u32,
     ) -> Result<Self, TapeError> {
+        let (id, stem) = (title.id, title.stem(started_ms));
         for counter in 0..COUNTER_MAX {
             let name = match counter {
-                0 => format!("{}.mp4", id.stream()),
-                _ => format!("{}_{counter}.mp4", id.stream()),
+                0 => format!("{stem}.mp4"),
+                _ => format!("{stem}_{counter}.mp4"),
             };
             let place = Place::new(id.app(), &name)?;
             let draft = place.with_suffix(RECORDING)?;
-            let on_disk = [&place, &draft, &place.with_suffix(FINALISING)?, &place.with_suffix(UNREADABLE)?];
-            if on_disk.into_iter().any(|place| store.exists(place)) {
+            let others = [FINALISING, UNREADABLE, JOURNAL].map(|suffix| place.with_suffix(suffix));
+            let taken = |place: &Place| store.exists(place);
+            if taken(&place) || taken(&draft) || others.into_iter().flatten().any(|place| taken(&place)) {
                 continue;
             }
             let row = RecordingRow {

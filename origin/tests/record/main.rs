@@ -106,23 +106,23 @@ async fn an_operator_starts_and_stops_at_any_moment() {
     let scratch = Scratch::new("rec-rest");
     let sources = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 10);
     let stage = Stage::new(&scratch.path("data"), false).await;
-    assert!(matches!(stage.recorder.set(&id("x"), true).await, Err(SetError::Unknown { .. })));
+    assert!(matches!(stage.recorder.set(&id("x"), true, None).await, Err(SetError::Unknown { .. })));
     let mut show = stage.publish("x", BORN_US, &sources).await;
     show.until(5 * SECOND);
     assert!(stage.rows().await.is_empty(), "nobody asked for it");
-    stage.recorder.set(&id("x"), true).await.unwrap();
+    stage.recorder.set(&id("x"), true, None).await.unwrap();
     // From the keyframe at 4 s.
     until("the first file", async || stage.row("x.mp4").await).await;
     show.until(7 * SECOND);
     stage.taken(90 + 140).await;
-    stage.recorder.set(&id("x"), false).await.unwrap();
+    stage.recorder.set(&id("x"), false, None).await.unwrap();
     let first = stage.ready("x.mp4").await;
     assert!(began(first.started_ms, BORN_US + 4 * SECOND), "{first:?}");
     assert!((2_950..3_100).contains(&first.duration_ms), "{first:?}");
     let (complaints, counts) = judge(&stage.path("x.mp4"));
     assert_eq!((complaints.as_str(), counts[0].1), ("", 90));
 
-    stage.recorder.set(&id("x"), true).await.unwrap();
+    stage.recorder.set(&id("x"), true, None).await.unwrap();
     until("the second file", async || stage.row("x_1.mp4").await).await;
     show.all();
     let broadcast = stage.hub.get(&id("x")).unwrap();
@@ -404,7 +404,7 @@ async fn a_full_disk_ends_the_recording_and_not_the_stream() {
         let rows = stage.rows().await.len();
         assert_eq!(rows, 1, "not tried again and again");
         if floor_mb > 0 {
-            let refused = stage.recorder.set(&id("x"), true).await.unwrap_err();
+            let refused = stage.recorder.set(&id("x"), true, None).await.unwrap_err();
             assert!(matches!(refused, SetError::NoRoom { .. }), "{refused}");
         }
         show.finish();

@@ -52,7 +52,7 @@ impl Stage {
         let (hub, store, telemetry) = (Hub::new(), Store::open(data).unwrap(), Telemetry::new());
         let registry: Arc<dyn Registry> = Arc::new(Embedded::open(registry).unwrap().0);
         let recorder =
-            Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, &telemetry).await.unwrap();
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), None, settings, &telemetry).await.unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
         let running = recorder.clone();
         let run = tokio::spawn(async move {

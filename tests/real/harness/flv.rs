@@ -23,16 +23,25 @@ impl Tag {
 /// Twenty seconds of H.264 (a keyframe each second) and AAC, made once for all tests.
 pub(crate) fn clip() -> &'static [Tag] {
     static CLIP: OnceLock<Vec<Tag>> = OnceLock::new();
-    CLIP.get_or_init(|| {
-        let output = Command::new("ffmpeg")
-            .args("-v error -nostdin -f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=440:r=48000 -t 20".split(' '))
-            .args("-c:v libx264 -preset ultrafast -tune zerolatency -g 30 -b:v 400k -pix_fmt yuv420p".split(' '))
-            .args("-c:a aac -b:a 96k -flvflags no_duration_filesize -f flv pipe:1".split(' '))
-            .output()
-            .expect("ffmpeg runs; tests/setup.sh installs it");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        parse(&output.stdout)
-    })
+    CLIP.get_or_init(|| encode("testsrc2=s=320x180:r=30", 20, "400k"))
+}
+
+/// Eight seconds of the same kind that take more room than a piece of an upload: three megabytes each.
+pub(crate) fn bulky() -> &'static [Tag] {
+    static CLIP: OnceLock<Vec<Tag>> = OnceLock::new();
+    CLIP.get_or_init(|| encode("testsrc2=s=640x360:r=30,noise=alls=90:allf=t", 8, "24M"))
+}
+
+fn encode(picture: &str, seconds: u32, bitrate: &str) -> Vec<Tag> {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "error", "-nostdin", "-f", "lavfi", "-i", picture])
+        .args(format!("-f lavfi -i sine=440:r=48000 -t {seconds}").split(' '))
+        .args(format!("-c:v libx264 -preset ultrafast -tune zerolatency -g 30 -b:v {bitrate}").split(' '))
+        .args("-pix_fmt yuv420p -c:a aac -b:a 96k -flvflags no_duration_filesize -f flv pipe:1".split(' '))
+        .output()
+        .expect("ffmpeg runs; tests/setup.sh installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    parse(&output.stdout)
 }
 
 fn parse(file: &[u8]) -> Vec<Tag> {

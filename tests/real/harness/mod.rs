@@ -2,6 +2,7 @@
 
 mod broadcaster;
 mod browser;
+pub(crate) mod faulty;
 pub(crate) mod ffmpeg;
 pub(crate) mod flv;
 mod link;
@@ -12,6 +13,7 @@ pub(crate) mod playlist;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod rtmp;
+pub(crate) mod s3;
 pub(crate) mod server;
 
 use std::{

@@ -226,6 +226,12 @@ impl Wire {
         if answer.says("NetStream.Publish.Start") { Ok(()) } else { Err(answer.readable()) }
     }
 
+    /// What an encoder says at the end of its stream.
+    pub(crate) fn goodbye(mut self) {
+        let delete = [Amf::Text("deleteStream"), Amf::Number(4.0), Amf::Null, Amf::Number(1.0)];
+        self.command(0, &delete).expect("the server listens");
+    }
+
     pub(crate) fn tag(&mut self, tag: &Tag) -> io::Result<()> {
         let channel = match tag.kind {
             AUDIO => 4,

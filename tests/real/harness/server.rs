@@ -41,6 +41,12 @@ pub(crate) fn headwater() -> Command {
     command
 }
 
+fn with_clock(off: &str) -> Command {
+    let mut command = Command::new("faketime");
+    command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_headwater")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command
+}
+
 impl Server {
     pub(crate) fn start() -> Self {
         Self::with("")
@@ -48,7 +54,22 @@ impl Server {
 
     /// `settings` is a TOML page, laid over the defaults.
     pub(crate) fn with(settings: &str) -> Self {
-        let mut server = Self::launch(None, settings);
+        Self::started(headwater(), settings)
+    }
+
+    /// On a machine whose clock is off, as in "+1h".
+    pub(crate) fn with_clock(settings: &str, off: &str) -> Self {
+        Self::started(with_clock(off), settings)
+    }
+
+    /// The same server, as [`Server::with_clock`].
+    pub(crate) fn start_again_with_clock(&mut self, off: &str) {
+        self.process = run(with_clock(off), &self.dir, self.http, self.rtmp, self.rtc, self.part);
+        self.wait_ready();
+    }
+
+    fn started(command: Command, settings: &str) -> Self {
+        let mut server = Self::launch(command, None, settings);
         server.wait_ready();
         server
     }
@@ -62,14 +83,14 @@ impl Server {
 
     /// One that is not waited for.
     pub(crate) fn lonely_part(role: &'static str, settings: &str) -> Self {
-        Self::launch(Some(Part { role, grpc: free_address() }), settings)
+        Self::launch(headwater(), Some(Part { role, grpc: free_address() }), settings)
     }
 
-    fn launch(part: Option<Part>, settings: &str) -> Self {
+    fn launch(command: Command, part: Option<Part>, settings: &str) -> Self {
         let dir = scratch("server");
         std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
         let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
-        let process = run(&dir, http, rtmp, rtc, part);
+        let process = run(command, &dir, http, rtmp, rtc, part);
         Self { process, dir, http, rtmp, rtc, part }
     }
 
@@ -103,12 +124,19 @@ impl Server {
     /// After [`Server::kill`] or [`Server::terminate`]: the same ports, the same data.
     pub(crate) fn start_again(&mut self) {
         assert!(!self.process.runs(), "the server still runs");
-        self.process = run(&self.dir, self.http, self.rtmp, self.rtc, self.part);
+        self.process = run(headwater(), &self.dir, self.http, self.rtmp, self.rtc, self.part);
         self.wait_ready();
     }
 
     pub(crate) fn runs(&mut self) -> bool {
         self.process.runs()
+    }
+
+    /// What it took at most since its start.
+    pub(crate) fn memory_bytes_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+        line.trim_end_matches("kB").trim().parse::<u64>().expect("kilobytes") << 10
     }
 
     pub(crate) fn log(&self) -> String {
@@ -205,8 +233,14 @@ pub(crate) fn send(request: RequestBuilder) -> Response {
     request.send().expect("the server answers")
 }
 
-fn run(dir: &Path, http: SocketAddr, rtmp: SocketAddr, rtc: SocketAddr, part: Option<Part>) -> Process {
-    let mut command = headwater();
+fn run(
+    mut command: Command,
+    dir: &Path,
+    http: SocketAddr,
+    rtmp: SocketAddr,
+    rtc: SocketAddr,
+    part: Option<Part>,
+) -> Process {
     if let Some(Part { role, grpc }) = part {
         command.args([role, "--grpc", &grpc.to_string()]);
     }

@@ -12,8 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     live::BroadcastId,
     registry::{
-        Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, RecordingState,
-        RegistryError, VodId,
+        Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, RegistryError, VodId,
     },
 };
 
@@ -239,12 +238,11 @@ impl File {
     }
 
     pub(super) fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError> {
-        use RecordingState::{Finalising, Recording};
         self.read(RECORDINGS, |table| {
             let rows = table.iter()?.map(decode_entry::<RecordingRow>);
             // Rows of programs that knew of one node only have none.
             let is_ours = |row: &RecordingRow| row.node == node || row.node.is_empty();
-            let left = |row: &RecordingRow| matches!(row.state, Recording | Finalising) && is_ours(row);
+            let left = |row: &RecordingRow| row.state.is_unfinished() && is_ours(row);
             rows.filter(|row| row.as_ref().map_or(true, left)).collect()
         })
     }

@@ -1,0 +1,134 @@
+//! A real S3 server (Ceph's), one for all tests, and what is in its buckets as another client than ours sees it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation},
+};
+
+use super::{Process, s, scratch, server::free_address};
+
+pub(crate) const ACCESS_KEY: &str = "AK";
+pub(crate) const SECRET_KEY: &str = "SKSKSKSK";
+
+/// One bucket, which belongs to one test.
+pub(crate) struct Bucket {
+    pub(crate) name: String,
+    pub(crate) server: SocketAddr,
+    client: Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Where the server listens; it is started by whoever needs it first and ends with this process.
+fn server() -> SocketAddr {
+    static SERVER: OnceLock<(SocketAddr, Process)> = OnceLock::new();
+    let start = || {
+        let dir = scratch("s3");
+        let mut script = Command::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers/radosgw.sh"));
+        let ports: [SocketAddr; 3] = std::array::from_fn(|_| free_address());
+        script.arg(dir).args(ports.map(|address| address.port().to_string()));
+        let mut process = Process::start("radosgw", &mut script);
+        process.line("the S3 server", s(180), |line| (line == "ready").then_some(()));
+        (ports[0], process)
+    };
+    // On a thread of its own: it does not belong to the test that happens to start it.
+    SERVER.get_or_init(|| thread::spawn(start).join().expect("the S3 server starts; tests/setup.sh installs it")).0
+}
+
+impl Bucket {
+    /// A new, empty bucket.
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let server = server();
+        let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "tests");
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(credentials)
+            .region(Region::new("us-east-1"))
+            .endpoint_url(format!("http://{server}"))
+            .force_path_style(true)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let name = format!("bucket-{}", COUNT.fetch_add(1, Relaxed));
+        let bucket = Self { name, server, client: Client::from_conf(config.build()), runtime };
+        bucket.create();
+        bucket
+    }
+
+    pub(crate) fn create(&self) {
+        let create = self.client.create_bucket().bucket(&self.name);
+        self.runtime.block_on(create.send()).expect("a bucket");
+    }
+
+    /// With all that is in it.
+    pub(crate) fn remove(&self) {
+        for (key, _) in self.objects() {
+            self.delete(&key);
+        }
+        self.runtime.block_on(self.client.delete_bucket().bucket(&self.name).send()).expect("no bucket any more");
+    }
+
+    pub(crate) fn put(&self, key: &str, text: &'static str) {
+        let put = self.client.put_object().bucket(&self.name).key(key);
+        self.runtime.block_on(put.body(text.as_bytes().to_vec().into()).send()).expect("an object");
+    }
+
+    pub(crate) fn delete(&self, key: &str) {
+        self.runtime.block_on(self.client.delete_object().bucket(&self.name).key(key).send()).expect("deleted");
+    }
+
+    /// Keys and sizes, by key.
+    pub(crate) fn objects(&self) -> Vec<(String, u64)> {
+        let list = self.client.list_objects_v2().bucket(&self.name);
+        let listed = self.runtime.block_on(list.send()).expect("a listing").contents.unwrap_or_default();
+        listed.into_iter().map(|object| (object.key.expect("a key"), object.size.expect("a size") as u64)).collect()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.objects().into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// Keys of uploads in parts that are neither complete nor aborted.
+    pub(crate) fn open_uploads(&self) -> Vec<String> {
+        let list = self.client.list_multipart_uploads().bucket(&self.name);
+        let listed = self.runtime.block_on(list.send()).expect("a listing").uploads.unwrap_or_default();
+        listed.into_iter().filter_map(|upload| upload.key).collect()
+    }
+
+    pub(crate) fn begin_upload(&self, key: &str) {
+        let begin = self.client.create_multipart_upload().bucket(&self.name).key(key);
+        self.runtime.block_on(begin.send()).expect("an upload");
+    }
+
+    pub(crate) fn download(&self, key: &str, to: &Path) {
+        let bytes = self.runtime.block_on(async {
+            let object = self.client.get_object().bucket(&self.name).key(key).send().await.expect("the object");
+            object.body.collect().await.expect("all of it").into_bytes()
+        });
+        std::fs::write(to, bytes).expect("write the download");
+    }
+
+    /// Settings for a server that keeps its recordings here, by way of `endpoint`.
+    pub(crate) fn settings(&self, endpoint: &str) -> String {
+        format!(
+            "[store.s3]\nbucket = \"{}\"\nendpoint = \"{endpoint}\"\npath_style = true\naccess_key = \"{ACCESS_KEY}\"\n\
+             secret_key = \"{SECRET_KEY}\"\n",
+            self.name
+        )
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.server)
+    }
+}

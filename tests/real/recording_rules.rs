@@ -1,0 +1,143 @@
+//! How recordings are cut, named and kept, by an application's settings and by the word of an operator.
+
+use serde_json::Value;
+
+use crate::harness::{Server, ffmpeg::decodes, flv, light, rtmp::Wire, s, server::send, until};
+
+fn with(rules: &str) -> Server {
+    Server::with(&format!("[apps.live]\nrecord = true\n[apps.live.recording]\n{rules}\n"))
+}
+
+/// Ready recordings by name, with their length in seconds.
+fn ready(server: &Server) -> Vec<(String, f64)> {
+    let vods = server.recorded().into_iter().filter(|vod| vod["processStatus"] == "ready");
+    let name = |vod: &Value| vod["vodName"].as_str().expect("a name").to_owned();
+    let mut ready: Vec<_> =
+        vods.map(|vod| (name(&vod), vod["duration"].as_f64().expect("a length") / 1000.0)).collect();
+    ready.sort_by(|(one, _), (other, _)| one.cmp(other));
+    ready
+}
+
+fn until_ready(server: &Server, count: usize) -> Vec<(String, f64)> {
+    let ready = until("the recordings", s(30), || Some(ready(server)).filter(|ready| ready.len() == count));
+    for (name, _) in &ready {
+        let file = server.dir.join(name);
+        std::fs::write(&file, server.get(&format!("/live/streams/{name}")).bytes().unwrap()).unwrap();
+        decodes(&file);
+    }
+    ready
+}
+
+fn tags(from: &'static [flv::Tag], ms: std::ops::Range<u32>) -> Vec<flv::Tag> {
+    from.iter().filter(|tag| tag.is_config() || ms.contains(&tag.time_ms)).cloned().collect()
+}
+
+fn publish(server: &Server, id: &str, tags: Vec<flv::Tag>) -> Wire {
+    let mut wire = Wire::connect(server);
+    wire.publish("live", id).expect("published");
+    wire.play_out(tags).end().expect("sent")
+}
+
+#[test]
+fn a_long_recording_is_split_at_keyframes_and_nothing_is_missing() {
+    light(s(60), || {
+        let server = with("split_s = 3");
+        publish(&server, "cut", tags(flv::clip(), 0..8000)).goodbye();
+        let files = until_ready(&server, 3);
+        assert_eq!(
+            files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["cut.mp4", "cut_1.mp4", "cut_2.mp4"]
+        );
+        let lengths: Vec<_> = files.iter().map(|(_, length)| *length).collect();
+        assert!(lengths[..2].iter().all(|length| (2.9..3.2).contains(length)), "{lengths:?}");
+        let sum: f64 = lengths.iter().sum();
+        assert!((7.8..8.3).contains(&sum), "{lengths:?}");
+    });
+}
+
+#[test]
+fn a_large_recording_is_split_by_size() {
+    light(s(60), || {
+        let server = with("split_mb = 5");
+        publish(&server, "big", tags(flv::bulky(), 0..6000)).goodbye();
+        let files = until_ready(&server, 3);
+        let sum: f64 = files.iter().map(|(_, length)| length).sum();
+        assert!((5.8..6.3).contains(&sum), "{files:?}");
+        let first =
+            server.recorded().iter().find(|vod| vod["vodName"] == "big.mp4").unwrap()["fileSize"].as_u64().unwrap();
+        assert!((5 << 20..9 << 20).contains(&first), "{first} bytes: five MB and the rest of a gop");
+    });
+}
+
+#[test]
+fn who_is_lost_and_returns_goes_on_in_the_same_file() {
+    light(s(90), || {
+        let server = with("gap_tolerance_s = 10");
+        drop(publish(&server, "gap", tags(flv::clip(), 0..3000)));
+        until("the publisher to be missed", s(5), || {
+            (server.broadcast("live", "gap")?["publisherConnected"] == false).then_some(())
+        });
+        publish(&server, "gap", tags(flv::clip(), 0..3000)).goodbye();
+        let files = until_ready(&server, 1);
+        // Three seconds each, and what may lie between them: the clock of the broadcast goes on.
+        assert!((5.8..13.0).contains(&files[0].1), "{files:?}");
+        // One that said goodbye begins a file of its own.
+        publish(&server, "gap", tags(flv::clip(), 0..2000)).goodbye();
+        assert_eq!(until_ready(&server, 2)[1].0, "gap_1.mp4");
+    });
+}
+
+#[test]
+fn who_is_lost_begins_another_file_where_no_gap_is_tolerated() {
+    light(s(60), || {
+        let server = with("gap_tolerance_s = 0");
+        drop(publish(&server, "gap", tags(flv::clip(), 0..2000)));
+        publish(&server, "gap", tags(flv::clip(), 0..2000)).goodbye();
+        until_ready(&server, 2);
+    });
+}
+
+#[test]
+fn an_operator_names_recordings_and_names_carry_the_time() {
+    light(s(60), || {
+        let server = with("date_time = true");
+        let put =
+            |query: &str| send(server.request("PUT", &format!("/live/rest/v2/broadcasts/show/recording/true?{query}")));
+        let mut wire = Wire::connect(&server);
+        wire.publish("live", "show").expect("published");
+        let playing = wire.play_out(tags(flv::clip(), 0..7000));
+        until("the recording to begin", s(10), || (!server.recorded().is_empty()).then_some(()));
+        for (query, status) in [("fileName=a%2Fb", 400), ("recordType=webm", 400), ("fileName=encore", 200)] {
+            assert_eq!(put(query).status(), status, "{query}");
+        }
+        playing.end().expect("sent").goodbye();
+        let files = until_ready(&server, 2);
+        for ((name, length), stem) in files.iter().zip(["encore-", "show-"]) {
+            let time = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(".mp4")).expect(stem);
+            let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            assert_eq!(shape, "0000-00-00_00-00-00.000");
+            assert!(*length > 0.9, "{files:?}");
+        }
+        let sum: f64 = files.iter().map(|(_, length)| length).sum();
+        assert!((6.8..7.3).contains(&sum), "{files:?}");
+    });
+}
+
+#[test]
+fn what_is_too_old_is_deleted_and_a_disk_that_gets_full_is_warned_of() {
+    light(s(60), || {
+        let rules = "[record]\nfree_disk_mb_warn = 100000000\n[apps.live]\nrecord = true\n[apps.live.recording]\nretention_days = 1\n";
+        let mut server = Server::with(rules);
+        publish(&server, "old", tags(flv::clip(), 0..2000)).goodbye();
+        until_ready(&server, 1);
+        until("the warning", s(5), || server.log().contains("the disk gets full").then_some(()));
+        assert!(server.metric("headwater_recording_disk_free_bytes", "") > 0.0);
+        server.kill();
+        server.start_again_with_clock("+23h");
+        assert_eq!(ready(&server).len(), 1);
+        server.kill();
+        server.start_again_with_clock("+25h");
+        until("the recording to go", s(10), || server.recorded().is_empty().then_some(()));
+        assert_eq!(server.get("/live/streams/old.mp4").status(), 404);
+    });
+}

@@ -28,6 +28,7 @@ use axum::{
 use headwater_common::{
     antmedia,
     audience::CountViewers,
+    cluster::Cluster,
     config::Config,
     http::Tls,
     ice_servers::IceServers,
@@ -60,6 +61,8 @@ pub struct Shared {
     pub node: Node,
     pub tls: Option<Tls>,
     pub viewers: CountViewers,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
 }
 
 pub struct Origin {
@@ -117,9 +120,9 @@ impl Origin {
     }
 
     fn api(&self) -> api::Api {
-        let Shared { config, hub, engine, registry, viewers, .. } = self.shared.clone();
+        let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
         let (recorder, ladders) = (self.recorder.clone(), self.ladders.clone());
-        api::Api { config, hub, engine, registry, recorder, ladders, viewers }
+        api::Api { config, hub, engine, registry, recorder, ladders, viewers, cluster }
     }
 
     /// For publishers that come by Ant Media's signalling.

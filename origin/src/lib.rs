@@ -7,6 +7,8 @@ pub mod announce;
 mod api;
 pub mod ingest;
 pub mod ladders;
+#[cfg(feature = "transcode")]
+mod previews;
 pub mod record;
 #[cfg(feature = "transcode")]
 pub mod transcode;
@@ -118,7 +120,10 @@ impl Origin {
     pub fn router(&self) -> Router {
         let Shared { engine, ice_servers, telemetry, .. } = self.shared.clone();
         let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
-        whip.merge(api::router(self.api()))
+        let router = whip.merge(api::router(self.api()));
+        #[cfg(feature = "transcode")]
+        let router = router.merge(previews::router(self.shared.hub.clone()));
+        router
     }
 
     fn api(&self) -> api::Api {

@@ -48,6 +48,14 @@ fn renditions_have_their_sizes_and_the_keyframes_of_the_source() {
         let server = Server::with(LADDER);
         let _ffmpeg = Clock { b_frames: 2, gop_frames: 60, ..Clock::default() }.publish(&server.rtmp_url("live/sizes"));
         let list = until_offered(&server, "sizes");
+        for (file, kind) in [("sizes.png", "image/png"), ("sizes.jpg", "image/jpeg")] {
+            let preview = server.get(&format!("/live/previews/{file}"));
+            assert_eq!((preview.status().as_u16(), preview.headers()["content-type"].to_str().unwrap()), (200, kind));
+            let path = server.dir.join(file);
+            std::fs::write(&path, preview.bytes().expect("a picture")).expect("write the picture");
+            assert_eq!(probe(&path).0, (640, 360), "{file}");
+        }
+        assert_eq!(server.get("/live/previews/nobody.png").status(), 404);
         assert_eq!(server.get("/live/streams/sizes.m3u8").text().unwrap().lines().count(), list.lines().count());
         assert!(list.contains("RESOLUTION=640x360") && list.contains("RESOLUTION=426x240"), "{list}");
         assert!(list.contains("RESOLUTION=256x144") && !list.contains("720"), "nothing is enlarged: {list}");

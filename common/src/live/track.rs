@@ -622,6 +622,35 @@ mod tests {
     }
 
     #[test]
+    fn a_playlist_begins_with_the_newest_whole_gop_and_rates_are_those_of_whole_gops() {
+        let mut writer = track_with(&[]);
+        let track = writer.track().clone();
+        assert_eq!((track.rates(), track.take_past_request()), (None, false));
+        let shape = Shape::Video { width: 16, height: 16, reorders: false };
+        let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });
+        for (id, bytes) in [(0, 100), (1, 300), (2, 200), (3, 100)] {
+            let start_us = id as i64 * 1_000_000;
+            let (epoch, discontinuity, independent, has_video, has_audio) = (1, 0, true, true, false);
+            let gop = Arc::new(Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio });
+            // Two keyframes in each.
+            for at in 0..4 {
+                let dts_us = start_us + at * 250_000;
+                let (keyframe, payload) = (at % 2 == 0, Bytes::from(vec![0; bytes]));
+                let (gop, info) = (gop.clone(), info.clone());
+                writer.write(Frame { gop, dts_us, pts_us: dts_us, keyframe, payload, info, rtp: Default::default() });
+            }
+        }
+        let first = |start| track.read(start).try_next().map(|frame| frame.dts_us);
+        assert_eq!((first(Start::Whole), first(Start::Newest)), (Some(2_000_000), Some(3_500_000)));
+        assert!(!track.take_past_request());
+        assert_eq!(first(Start::Oldest), Some(0));
+        assert!(track.take_past_request() && !track.take_past_request());
+        let rates = track.rates().unwrap();
+        assert_eq!((rates.bits_per_s, rates.peak_bits_per_s), (4 * 250 * 8, 4 * 300 * 8));
+        assert!((rates.frames_per_s - 4.0).abs() < 0.01, "{rates:?}");
+    }
+
+    #[test]
     fn a_cleared_track_shows_nothing_old() {
         let mut writer = track_with(&[(0, true), (10, false)]);
         writer.clear();

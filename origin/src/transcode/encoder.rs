@@ -12,7 +12,7 @@ use ffmpeg_next::{
 };
 use headwater_common::media::{Codec, Info};
 
-use super::{ConvertError, libav, nals, rate::Measured};
+use super::{ConvertError, coder::Coder, libav, nals, rate::Measured};
 
 /// Near the source to the eye, where the cap allows it. The cap is what binds for busy pictures.
 const CRF: &str = "21";
@@ -69,6 +69,7 @@ pub(super) enum Spending {
 }
 
 pub(super) struct H264 {
+    coder: Coder,
     encoder: encoder::video::Encoder,
     profile: Profile,
     spending: Spending,
@@ -84,14 +85,32 @@ pub(super) struct Encoded {
 }
 
 impl H264 {
+    /// With the machine's best encoder, or with the one that is always there.
     pub(super) fn open(
         like: &ff::frame::Video,
         profile: Profile,
         spending: Spending,
         source: Option<Measured>,
     ) -> Result<Self, ConvertError> {
+        let coder = Coder::chosen();
+        match Self::open_with(coder, like, profile, spending, source) {
+            Err(_) if coder != Coder::X264 => {
+                coder.give_up();
+                Self::open_with(Coder::X264, like, profile, spending, source)
+            }
+            opened => opened,
+        }
+    }
+
+    pub(super) fn open_with(
+        by: Coder,
+        like: &ff::frame::Video,
+        profile: Profile,
+        spending: Spending,
+        source: Option<Measured>,
+    ) -> Result<Self, ConvertError> {
         let failed = |error| ConvertError::Encoder { codec: Codec::H264, error };
-        let coder = libav::encoder(Codec::H264)?;
+        let coder = by.find()?;
         let (width, height) = (like.width(), like.height());
         let pixels = width * height;
         let mut video = Context::new_with_codec(coder).encoder().video().map_err(failed)?;
@@ -115,26 +134,28 @@ impl H264 {
         video.set_threading(threading);
         let cap = spending.cap(pixels, frames_per_s, source);
         libav::set_cap(&mut video, cap as usize, (cap * spending.buffer_s()) as usize);
-        let options: Dictionary = [
-            ("preset", if pixels > PIXELS_PER_THREAD { "superfast" } else { "veryfast" }),
-            ("tune", "zerolatency"),
-            ("profile", profile.name()),
-            ("level", level(width, height, frames_per_s)),
-            ("crf", CRF),
-            // Keyframes where the source has them and where one is asked for, nowhere else.
-            ("forced-idr", "1"),
-            ("x264-params", "keyint=infinite:scenecut=0"),
-        ]
-        .into_iter()
-        .collect();
+        let mut options: Dictionary = by.options().iter().copied().collect();
+        options.set("profile", profile.name());
+        options.set("level", level(width, height, frames_per_s));
+        if by == Coder::X264 {
+            options.set("preset", if pixels > PIXELS_PER_THREAD { "superfast" } else { "veryfast" });
+            options.set("crf", CRF);
+        } else {
+            // Cards have no such thing: what may be spent is spent.
+            video.set_bit_rate(cap as usize);
+        }
         let encoder = video.open_as_with(coder, options).map_err(failed)?;
         let info = nals::info(&libav::extradata(encoder.as_ref()))
             .map_err(|error| ConvertError::Header { codec: Codec::H264, error })?;
-        Ok(Self { encoder, profile, spending, cap, frames_per_s, info: Arc::new(info) })
+        Ok(Self { coder: by, encoder, profile, spending, cap, frames_per_s, info: Arc::new(info) })
     }
 
     pub(super) fn info(&self) -> &Arc<Info> {
         &self.info
+    }
+
+    pub(super) fn coder(&self) -> Coder {
+        self.coder
     }
 
     /// Whether it can go on with this picture.
@@ -176,9 +197,10 @@ impl H264 {
     }
 }
 
-/// Pictures that x264 takes as they are; others go through the scaler.
+/// Pictures that the encoder takes as they are; others go through the scaler.
 pub(super) fn takes(picture: &ff::frame::Video) -> bool {
-    matches!(picture.format(), Pixel::YUV420P | Pixel::YUVJ420P)
+    let full_range = Coder::chosen() == Coder::X264 && picture.format() == Pixel::YUVJ420P;
+    (picture.format() == Coder::chosen().format() || full_range)
         && picture.width().is_multiple_of(2)
         && picture.height().is_multiple_of(2)
 }

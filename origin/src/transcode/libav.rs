@@ -11,7 +11,7 @@ use ffmpeg_next::{
 };
 use headwater_common::media::{Codec, Info, opus};
 
-use super::ConvertError;
+use super::{ConvertError, coder};
 
 /// Everything in the hall counts microseconds.
 pub(super) const TIME_BASE: Rational = Rational(1, 1_000_000);
@@ -26,7 +26,7 @@ pub(super) fn init() {
 /// The encoder for a codec that this room produces.
 pub(super) fn encoder(codec: Codec) -> Result<Coder, ConvertError> {
     let name = match codec {
-        Codec::H264 => "libx264",
+        Codec::H264 => coder::Coder::X264.name(),
         Codec::Opus => "libopus",
         Codec::Aac => "aac",
         other => return Err(ConvertError::Missing(other.name())),

@@ -11,6 +11,7 @@
 //! has asked for.
 
 mod audio;
+mod coder;
 mod converter;
 mod decoder;
 mod encoder;
@@ -22,6 +23,7 @@ mod output;
 mod pace;
 mod rate;
 mod rendering;
+pub(crate) mod still;
 mod supervise;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,7 @@ use headwater_common::media::{Codec, ConfigError};
 
 /// Why a converter can't work. A frame that can't be decoded is none of these: it is counted, and the next one taken.
 #[derive(Debug, thiserror::Error)]
-enum ConvertError {
+pub(crate) enum ConvertError {
     #[error("this build of FFmpeg has no {0}")]
     Missing(&'static str),
     #[error("no memory for a codec")]
@@ -51,4 +53,8 @@ enum ConvertError {
     Resampler(ffmpeg_next::Error),
     #[error("scaler: {0}")]
     Scaler(ffmpeg_next::Error),
+    #[error("{0} holds back pictures")]
+    Late(&'static str),
+    #[error("picture encoder: {0}")]
+    Still(ffmpeg_next::Error),
 }

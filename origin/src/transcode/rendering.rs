@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ffmpeg_next::{self as ff, format::Pixel, software::scaling};
+use ffmpeg_next::{self as ff, software::scaling};
 use headwater_common::{
     ladder::Rendition,
     media::{Frame, Gop, Info, RtpCache, Shape},
@@ -13,6 +13,7 @@ use headwater_common::{
 
 use super::{
     ConvertError,
+    coder::Coder,
     decoder::Picture,
     encoder::{self, H264, Profile, Spending},
     rate::Measured,
@@ -98,7 +99,16 @@ impl Rendering {
         if let Some(measured) = measured {
             encoder.follow(measured);
         }
-        match encoder.encode(frame, pts_us, keyframe) {
+        let mut encoded = encoder.encode(frame, pts_us, keyframe);
+        let coder = encoder.coder();
+        if coder != Coder::X264 && !matches!(encoded, Ok(Some(_))) {
+            // The card failed: the processor goes on with this very picture.
+            coder.give_up();
+            let mut plain = self.scale(frame, size)?;
+            encoder = H264::open(&plain, source.profile, self.spending(), measured)?;
+            encoded = encoder.encode(&mut plain, pts_us, true);
+        }
+        match encoded {
             Ok(Some(encoded)) => {
                 if encoded.keyframe {
                     self.keyframe_us = pts_us;
@@ -155,14 +165,15 @@ impl Rendering {
     /// To 8 bits, 4:2:0 and the size.
     fn scale(&mut self, frame: &ff::frame::Video, size: (u32, u32)) -> Result<ff::frame::Video, ConvertError> {
         let (format, width, height) = (frame.format(), frame.width(), frame.height());
+        let wanted = Coder::chosen().format();
         let fits = |scaler: &scaling::Context| {
             let (input, output) = (scaler.input(), scaler.output());
             (input.format, input.width, input.height) == (format, width, height)
-                && (output.width, output.height) == size
+                && (output.format, output.width, output.height) == (wanted, size.0, size.1)
         };
         if !self.scaler.as_ref().is_some_and(fits) {
             let flags = scaling::Flags::BILINEAR;
-            let scaler = scaling::Context::get(format, width, height, Pixel::YUV420P, size.0, size.1, flags);
+            let scaler = scaling::Context::get(format, width, height, wanted, size.0, size.1, flags);
             self.scaler = Some(scaler.map_err(ConvertError::Scaler)?);
         }
         let mut scaled = ff::frame::Video::empty();
@@ -185,7 +196,7 @@ pub(super) fn foresee(rendition: Rendition, source: &Info) -> Result<Option<Info
         return Ok(None);
     }
     let (width, height) = rendition.size((width, height));
-    let picture = ff::frame::Video::new(Pixel::YUV420P, width, height);
+    let picture = ff::frame::Video::new(Coder::chosen().format(), width, height);
     let spending = Spending::AtMost { kbps: rendition.video_kbps };
     let encoder = H264::open(&picture, Profile::like(source), spending, None)?;
     Ok(Some(Info::clone(encoder.info())))

@@ -22,6 +22,7 @@ use prometheus_client::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
+    coder::Coder,
     job::Job,
     libav,
     output::{Outputs, PLACES_PER_720P},
@@ -120,6 +121,8 @@ impl Drop for Counted {
 /// Serves the hub until the future is dropped, which also stops every conversion.
 pub async fn run(hub: Arc<Hub>, telemetry: Telemetry, settings: Settings, ladders: Ladders) {
     libav::init();
+    // Drivers take their time.
+    let _ = tokio::task::spawn_blocking(Coder::choose).await;
     let gauges = Gauges::new(&telemetry);
     let places_all = settings.video_jobs_max as u32 * PLACES_PER_720P;
     let places = Places { free: Arc::new(Semaphore::new(places_all as usize)), all: places_all };

@@ -11,7 +11,13 @@ use super::{
     demand::{Studio, next, until},
     media::{BORN_US, broadcast, claim, clip, door, frames, frames_of_one, ladder, program_decodes},
 };
-use crate::transcode::{Settings, pace::Pace, run, video::Video};
+use crate::transcode::{
+    Settings,
+    pace::Pace,
+    run,
+    still::{Picture, draw},
+    video::Video,
+};
 
 const LARGE: Rendition = Rendition { height: 360, video_kbps: 600, audio_kbps: 0 };
 const SMALL: Rendition = Rendition { height: 180, video_kbps: 200, audio_kbps: 0 };
@@ -135,6 +141,27 @@ fn a_rendition_for_playlists_begins_with_a_whole_gop_and_joins_the_others() {
     let times = |frames: &[&Frame]| frames.iter().map(|frame| frame.pts_us).collect::<Vec<_>>();
     assert_eq!(times(&small), times(&full), "none is missing and none is there twice");
     assert_eq!(program_decodes(small.iter().copied()), (small.len(), String::new()));
+}
+
+#[test]
+fn a_keyframe_is_a_picture_to_look_at() {
+    for (arguments, size) in [
+        (source("1280x720", 30, 1, 30), (853 & !1, 480)),
+        (source("320x180", 30, 1, 30), (320, 180)),
+        ("-f lavfi -i testsrc2=s=321x179:r=30:d=1 -pix_fmt yuv444p -c:v libx264 -g 30".to_owned(), (320, 178)),
+    ] {
+        let frames = frames(&[clip(Codec::H264, &arguments)]);
+        let png = draw(&frames[0], Picture::Png).unwrap().expect("a picture");
+        // The size stands in the first chunk (PNG, section 11.2.1).
+        let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+        assert_eq!((&png[1..4], &png[12..16], (number(16), number(20))), (&b"PNG"[..], &b"IHDR"[..], size));
+        let jpeg = draw(&frames[0], Picture::Jpeg).unwrap().expect("a picture");
+        assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "{} bytes", jpeg.len());
+        assert!((1_000..120_000).contains(&jpeg.len()), "{} bytes", jpeg.len());
+    }
+    let mut damaged = clip(Codec::H264, &source("320x180", 30, 1, 30));
+    damaged.samples.iter_mut().for_each(|sample| sample.payload = vec![0xa5; 500].into());
+    assert!(draw(&frames(&[damaged])[0], Picture::Png).unwrap().is_none());
 }
 
 fn rendition(broadcast: &Broadcast, rendition: Rendition) -> Option<Arc<Track>> {

@@ -32,7 +32,7 @@ use headwater_common::{
     live::Hub,
     load,
     node::{Node, Role},
-    registry::{Opened, Registry},
+    registry::{Embedded, Life},
     rtc,
     store::Store,
     telemetry::Telemetry,
@@ -64,6 +64,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     process::install_crypto()?;
 
     std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
+    let identity = Identity::load(&config.data)?;
     let tls = http::Tls::load(&config.tls).await?;
     let credentials = role.has_peers().then(|| Credentials::load(&config.cluster)).transpose()?;
     let hub = Hub::new();
@@ -81,7 +82,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let listening = match &credentials {
         Some(credentials) => {
             let surroundings = Surroundings {
-                identity: Identity::load(&config.data)?,
+                identity: identity.clone(),
                 role,
                 credentials: credentials.clone(),
                 node: node.clone(),
@@ -94,8 +95,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     };
     let cluster = listening.as_ref().map(Listening::cluster);
 
-    let start_origin = || {
-        let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
+    let start_origin = async || {
+        let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
         for row in orphans {
             tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
         }
@@ -104,7 +105,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             hub: hub.clone(),
             engine: engine.clone(),
             ice_servers: ice_servers.clone(),
-            registry,
+            registry: Arc::new(registry),
+            life: Life { node: identity.id.to_string(), incarnation: identity.incarnation },
             store: Store::open(&config.data)?,
             telemetry: telemetry.clone(),
             node: node.clone(),
@@ -112,8 +114,9 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             viewers: cluster.as_ref().map_or(audience, Cluster::count_viewers),
             cluster: cluster.clone(),
         })
+        .await
     };
-    let origin = role.takes_publishers().then(start_origin).transpose()?;
+    let origin = if role.takes_publishers() { Some(start_origin().await?) } else { None };
 
     let sessions = {
         let engine = engine.clone();

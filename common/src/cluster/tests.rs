@@ -89,8 +89,9 @@ impl Peer {
 
     fn publish(&self, name: &str, epoch: u64) -> Writer {
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-        let claim = Claim { epoch, next_gop: 0, discontinuity: 0, publisher };
-        self.hub.claim(&id(name), claim, Takeover::Replace, crate::clock::now_us()).unwrap()
+        let now_us = crate::clock::now_us();
+        let claim = Claim { epoch, next_gop: 0, discontinuity: 0, born_us: now_us, segment_target_s: None, publisher };
+        self.hub.claim(&id(name), claim, Takeover::Replace, now_us).unwrap()
     }
 
     /// Sees the other node like this.

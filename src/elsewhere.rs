@@ -3,6 +3,7 @@
 //! | request | goes to |
 //! |---|---|
 //! | REST of a broadcast that another origin holds | that origin |
+//! | a recording that another origin has on its disk, and its deletion | that origin |
 //! | any other REST at an edge, and recordings | the owner of the broadcast it names, or else any origin |
 //!
 //! In: requests. Out: responses of other nodes. What only reads is tried again if a node does not answer: an edge asks another
@@ -25,6 +26,7 @@ use headwater_common::{
     http::{Admin, ByNode, NO_STORE},
     live::BroadcastId,
     node::Role,
+    registry::{RecordingRow, Registry, RegistryError, VodId},
 };
 
 /// From an edge to an origin, and from there to the owner.
@@ -40,14 +42,30 @@ pub(crate) struct Elsewhere {
     admin: Admin,
 }
 
+/// An origin's recordings, and whose they are.
+#[derive(Clone)]
+struct Shelves {
+    elsewhere: Elsewhere,
+    registry: Arc<dyn Registry>,
+}
+
 impl Elsewhere {
     pub(crate) fn new(cluster: Cluster, admin: Admin) -> Self {
         Self { cluster, admin }
     }
 
-    /// At an origin, in front of its own answers.
-    pub(crate) fn before_origin(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(self.clone(), to_owner))
+    /// At an origin, in front of its own answers to REST.
+    pub(crate) fn before_origin(&self, router: Router, registry: Arc<dyn Registry>) -> Router {
+        let shelves = Shelves { elsewhere: self.clone(), registry };
+        router
+            .layer(middleware::from_fn_with_state(shelves, deletion_to_keeper))
+            .layer(middleware::from_fn_with_state(self.clone(), to_owner))
+    }
+
+    /// At an origin, behind its own recordings.
+    pub(crate) fn behind_recordings(&self, router: Router, registry: Arc<dyn Registry>) -> Router {
+        let shelves = Shelves { elsewhere: self.clone(), registry };
+        router.layer(middleware::from_fn_with_state(shelves, recording_to_keeper))
     }
 
     /// At an edge, whatever it has no answer to itself.
@@ -163,14 +181,66 @@ async fn to_origin(State(elsewhere): State<Elsewhere>, request: Request) -> Resu
 }
 
 async fn recording_to_origin(State(elsewhere): State<Elsewhere>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let mut parts = path.trim_start_matches('/').split('/').skip(1);
-    let is_recording = (parts.next(), parts.next().map(|file| file.ends_with(".mp4")), parts.next())
-        == (Some("streams"), Some(true), None);
-    if !is_recording || *request.method() == Method::OPTIONS {
-        return next.run(request).await;
+    match recording_in(request.uri().path()) {
+        Some(_) if *request.method() != Method::OPTIONS => {
+            elsewhere.hand_on(elsewhere.who_knows(None), request).await.into_response()
+        }
+        _ => next.run(request).await,
     }
-    elsewhere.hand_on(elsewhere.who_knows(None), request).await.into_response()
+}
+
+/// What is on this node's own disk is answered without a question to anybody.
+async fn recording_to_keeper(State(shelves): State<Shelves>, request: Request, next: Next) -> Response {
+    let recording = recording_in(request.uri().path()).map(|(app, file)| (app.to_owned(), file.to_owned()));
+    let Some((app, file)) = recording.filter(|_| only_reads(&request)) else { return next.run(request).await };
+    let (head, body) = request.into_parts();
+    let here = next.run(Request::from_parts(head.clone(), body)).await;
+    if here.status() != StatusCode::NOT_FOUND {
+        return here;
+    }
+    match shelves.keeper(shelves.registry.recording_of_file(&app, &file).await) {
+        Some(keeper) => {
+            let request = Request::from_parts(head, Body::empty());
+            shelves.elsewhere.hand_on(vec![keeper], request).await.into_response()
+        }
+        None => here,
+    }
+}
+
+async fn deletion_to_keeper(State(shelves): State<Shelves>, request: Request, next: Next) -> Response {
+    let Some((app, vod)) = vod_in(request.uri().path()).filter(|_| *request.method() == Method::DELETE) else {
+        return next.run(request).await;
+    };
+    match shelves.keeper(shelves.registry.recording(app, &vod).await) {
+        Some(keeper) => shelves.elsewhere.hand_on(vec![keeper], request).await.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+impl Shelves {
+    /// Another node that is there and has the file on its disk.
+    fn keeper(&self, found: Result<Option<RecordingRow>, RegistryError>) -> Option<NodeId> {
+        let row = found.inspect_err(|error| tracing::error!(%error, "the registry was not read")).ok()??;
+        let keeper = NodeId::from(&*row.node);
+        let cluster = &self.elsewhere.cluster;
+        (keeper != *cluster.me().id() && cluster.channel(&keeper).is_some()).then_some(keeper)
+    }
+}
+
+/// `/{app}/streams/{file}.mp4`
+fn recording_in(path: &str) -> Option<(&str, &str)> {
+    let mut parts = path.strip_prefix('/')?.split('/');
+    let (app, streams, file) = (parts.next()?, parts.next()?, parts.next()?);
+    (streams == "streams" && file.ends_with(".mp4") && parts.next().is_none()).then_some((app, file))
+}
+
+/// `/{app}/rest/v2/vods/{id}`
+fn vod_in(path: &str) -> Option<(&str, VodId)> {
+    let mut parts = path.strip_prefix('/')?.split('/');
+    let app = parts.next()?;
+    let is_vod = [parts.next()?, parts.next()?, parts.next()?] == ["rest", "v2", "vods"];
+    let vod = parts.next()?;
+    (is_vod && parts.next().is_none()).then(|| (app, VodId::parse(vod)))
 }
 
 /// `/{app}/rest/v2/broadcasts/{id}…`
@@ -186,6 +256,18 @@ fn broadcast_in(path: &str) -> Option<BroadcastId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recording_is_found_in_the_paths_that_name_one() {
+        assert_eq!(recording_in("/live/streams/x.mp4"), Some(("live", "x.mp4")));
+        for path in ["/live/streams/x.m3u8", "/live/streams/x/y.mp4", "/live/whep/x.mp4", "/live/streams"] {
+            assert_eq!(recording_in(path), None, "{path}");
+        }
+        assert_eq!(vod_in("/live/rest/v2/vods/7"), Some(("live", VodId::parse("7"))));
+        for path in ["/live/rest/v2/vods/list/0/50", "/live/rest/v2/broadcasts/7", "/rest/v2/vods/7"] {
+            assert_eq!(vod_in(path), None, "{path}");
+        }
+    }
 
     #[test]
     fn a_broadcast_is_found_in_the_paths_that_name_one() {

@@ -66,6 +66,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     process::install_crypto()?;
 
     std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
+    let identity = Identity::load(&config.data)?;
     let tls = http::Tls::load(&config.tls).await?;
     let credentials = role.has_peers().then(|| Credentials::load(&config.cluster)).transpose()?;
     let hub = Hub::new();
@@ -83,7 +84,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let listening = match &credentials {
         Some(credentials) => {
             let surroundings = Surroundings {
-                identity: Identity::load(&config.data)?,
+                identity: identity.clone(),
                 role,
                 credentials: credentials.clone(),
                 node: node.clone(),
@@ -108,7 +109,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             engine: engine.clone(),
             ice_servers: ice_servers.clone(),
             registry: Arc::new(registry),
-            life: Life::default(),
+            life: Life { node: identity.id.to_string(), incarnation: identity.incarnation },
             store: Store::open(&config.data)?,
             bucket,
             telemetry: telemetry.clone(),

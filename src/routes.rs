@@ -15,7 +15,8 @@ pub(crate) fn of_roles(origin: Option<&Origin>, edge: Option<&Edge>, elsewhere: 
     match (origin, elsewhere) {
         (Some(origin), None) => origin.serve_recordings(streams).merge(origin.router()),
         (Some(origin), Some(elsewhere)) => {
-            origin.serve_recordings(streams).merge(elsewhere.before_origin(origin.router()))
+            let recordings = elsewhere.behind_recordings(origin.serve_recordings(streams), origin.registry());
+            recordings.merge(elsewhere.before_origin(origin.router(), origin.registry()))
         }
         (None, Some(elsewhere)) => elsewhere.before_edge(streams).merge(elsewhere.router()),
         (None, None) => streams,

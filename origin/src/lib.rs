@@ -132,6 +132,11 @@ impl Origin {
         api::Api { config, hub, engine, registry, recorder, ladders, viewers, cluster }
     }
 
+    /// Whose broadcasts and recordings are whose.
+    pub fn registry(&self) -> Arc<dyn Registry> {
+        self.shared.registry.clone()
+    }
+
     /// For publishers that come by Ant Media's signalling.
     pub fn claim(&self) -> antmedia::Claim {
         ingest::webrtc::claim(self.desk.clone())

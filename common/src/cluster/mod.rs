@@ -173,11 +173,6 @@ impl Cluster {
         removed
     }
 
-    /// Resolves when something important changed since the receiver last looked.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.shared.version.subscribe()
-    }
-
     /// Resolves when some origin has told what it knows.
     pub async fn joined(&self) {
         // The sender lives as long as `self`.

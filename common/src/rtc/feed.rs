@@ -31,6 +31,7 @@ pub(super) struct Feed {
     flag: Arc<Flag>,
     waker: Waker,
     pub(super) subscribers: Vec<usize>,
+    /// Of the newest frame that was taken.
     newest_us: i64,
     epoch: u64,
     /// A keyframe is missing: what comes can't be decoded.
@@ -94,7 +95,8 @@ impl Feed {
     /// The newest keyframe and what followed, as far as this feed has come.
     pub(super) fn newest_gop(&self) -> Vec<Arc<Frame>> {
         let mut reader = self.track().read(Start::Newest);
-        std::iter::from_fn(|| reader.try_next()).take_while(|frame| frame.dts_us <= self.newest_us).collect()
+        let taken = |frame: &Arc<Frame>| (frame.gop.epoch, frame.dts_us) <= (self.epoch, self.newest_us);
+        std::iter::from_fn(|| reader.try_next()).take_while(taken).collect()
     }
 }
 
@@ -109,8 +111,9 @@ impl Rate {
     fn add(&mut self, at_us: i64, bytes: usize) {
         let since_us = *self.since_us.get_or_insert(at_us);
         let elapsed_us = at_us - since_us;
-        if elapsed_us >= RATE_WINDOW_US {
-            self.bytes_per_s = self.bytes * 1_000_000 / elapsed_us;
+        // Time steps back where an owner's clock is behind its predecessor's.
+        if !(0..RATE_WINDOW_US).contains(&elapsed_us) {
+            self.bytes_per_s = self.bytes * 1_000_000 / elapsed_us.max(RATE_WINDOW_US);
             self.since_us = Some(at_us);
             self.bytes = 0;
         }

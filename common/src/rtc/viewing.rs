@@ -26,6 +26,7 @@ use super::{
     pace::Pacer,
     path::Path,
     roster::Card,
+    seam::Seam,
     session::{Outcome, Sections},
 };
 use crate::{
@@ -127,6 +128,7 @@ pub(super) struct Viewing {
     pub(super) path: Path,
     looks_for_bits_per_s: u64,
     asked: Option<Instant>,
+    seam: Seam,
     /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
     lead: Duration,
     replayed: Option<Instant>,
@@ -153,6 +155,7 @@ impl Viewing {
             path: Path::default(),
             looks_for_bits_per_s: 0,
             asked: None,
+            seam: Seam::default(),
             lead: Duration::ZERO,
             replayed: None,
             packets: 0,
@@ -219,6 +222,7 @@ impl Viewing {
             return left;
         }
         out.waiting = false;
+        out.clock.shift(self.seam.place(frame, clock.now));
         self.rates[index] = rate;
         match index {
             AUDIO => {
@@ -248,6 +252,9 @@ impl Viewing {
         }
         self.rates[VIDEO] = rate;
         self.queue.clear();
+        if let Some(newest) = gop.last() {
+            out.clock.shift(self.seam.place(newest, now));
+        }
         let times = out.clock.squeezed(gop);
         let item = |(frame, rtp_time): (&Arc<Frame>, i64)| Item { frame: frame.clone(), rtp_time, next: 0, since: now };
         self.queue.extend(gop.iter().zip(times).map(item));

@@ -15,7 +15,9 @@ use axum::{Router, middleware};
 use clap::Parser;
 use headwater_common::{
     antmedia::{self, Signalling},
-    config, http,
+    config,
+    finder::Finder,
+    http,
     ice_servers::IceServers,
     live::Hub,
     node::Node,
@@ -53,7 +55,9 @@ async fn main() -> anyhow::Result<()> {
 
     let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
-    let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry);
+    // All there is to find is published here.
+    let finder = Finder::hub(hub.clone());
+    let edge = Edge::start(finder.clone(), engine.clone(), ice_servers.clone(), &telemetry);
     let origin = Origin::start(origin::Shared {
         config: config.clone(),
         hub: hub.clone(),
@@ -70,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
         engine,
-        hub,
+        finder,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
         claim: origin.claim(),

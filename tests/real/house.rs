@@ -56,8 +56,10 @@ fn origin_and_edge_never_know_each_other() {
     let edge = dependencies("edge/Cargo.toml");
     assert!(!origin.contains("headwater-edge") && !edge.contains("headwater-origin"));
     assert!(origin.contains("headwater-common") && edge.contains("headwater-common"));
-    let upwards: Vec<_> = common.iter().filter(|name| name.starts_with("headwater")).collect();
-    assert!(upwards.is_empty(), "common knows {upwards:?}");
+    let ours: Vec<_> = common.iter().filter(|name| name.starts_with("headwater")).collect();
+    assert_eq!(ours, ["headwater-proto"], "what common knows");
+    let below = dependencies("proto/Cargo.toml");
+    assert!(below.iter().all(|name| !name.starts_with("headwater")), "the wire knows {below:?}");
 }
 
 /// The rooms of `common` that a source names, by `crate::room` alone or by `crate::{room, …}`.

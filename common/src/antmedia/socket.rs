@@ -47,6 +47,8 @@ struct Gone;
 enum News {
     /// Somebody publishes it now.
     Live,
+    /// Nobody does.
+    Absent(BroadcastId),
     /// It can be offered.
     Complete(Arc<Broadcast>),
     State(State),
@@ -129,7 +131,7 @@ impl<'a> Socket<'a> {
                     let outcome = self.publish(ticket, stream, token, &offer).await;
                     actions.extend(self.machine.outcome(ticket, outcome));
                 }
-                Action::Invite { ticket, stream } => actions.extend(self.look_for(ticket, stream)),
+                Action::Invite { ticket, stream } => self.look_for(ticket, stream),
                 Action::Accept { ticket, answer } => {
                     if let Some(outcome) = self.accept(ticket, &answer).await {
                         actions.extend(self.machine.outcome(ticket, outcome));
@@ -147,7 +149,8 @@ impl<'a> Socket<'a> {
                 }
                 Action::Close(ticket) => self.let_go(ticket),
                 Action::Look { stream, what } => {
-                    self.send(Machine::found(&stream, self.find(&stream, what)).text()).await?
+                    let found = find(self.shared, &stream, what).await;
+                    self.send(Machine::found(&stream, found).text()).await?;
                 }
                 Action::ListIceServers => {
                     let servers = self.shared.ice_servers.for_client(clock::now_us());
@@ -200,23 +203,23 @@ impl<'a> Socket<'a> {
     }
 
     /// Finds what is to be played, or waits for it.
-    fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
-        match self.shared.hub.get(&stream).filter(|broadcast| broadcast.status() != Status::Ended) {
-            Some(broadcast) => {
-                self.watch(ticket, async move {
+    fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) {
+        let finder = self.shared.finder.clone();
+        self.watch(ticket, async move {
+            match finder.find(&stream).await {
+                Some(broadcast) => {
                     waiting::until_complete(&broadcast).await;
                     News::Complete(broadcast)
-                });
-                Vec::new()
+                }
+                None => News::Absent(stream),
             }
-            None => self.wait_for(ticket, stream),
-        }
+        });
     }
 
     fn wait_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
-        let hub = self.shared.hub.clone();
+        let finder = self.shared.finder.clone();
         self.watch(ticket, async move {
-            waiting::until_live(&hub, &stream).await;
+            finder.until_live(&stream).await;
             News::Live
         });
         self.machine.outcome(ticket, Outcome::Absent)
@@ -247,6 +250,7 @@ impl<'a> Socket<'a> {
     fn news(&mut self, ticket: Ticket, news: News) -> Vec<Action> {
         let outcome = match news {
             News::Live => Outcome::Live,
+            News::Absent(stream) => return self.wait_for(ticket, stream),
             News::Complete(broadcast) if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() => {
                 return self.wait_for(ticket, broadcast.id().clone());
             }
@@ -306,15 +310,15 @@ impl<'a> Socket<'a> {
             self.shared.engine.close(&session);
         }
     }
+}
 
-    fn find(&self, stream: &BroadcastId, what: Look) -> Option<Found> {
-        let live = || self.shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
-        match what {
-            Look::Description => (self.shared.describe)(stream).map(Found::Description),
-            Look::Tracks => live().map(|_| Found::Tracks),
-            Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
-        }
+async fn find(shared: &Shared, stream: &BroadcastId, what: Look) -> Option<Found> {
+    if what == Look::Description {
+        return (shared.describe)(stream).map(Found::Description);
     }
+    let broadcast = shared.finder.find(stream).await.filter(|broadcast| broadcast.status() != Status::Ended)?;
+    let renditions = (what == Look::Renditions).then(|| renditions(&broadcast));
+    Some(renditions.map_or(Found::Tracks, Found::Renditions))
 }
 
 /// The next state of a session.

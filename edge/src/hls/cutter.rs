@@ -91,7 +91,8 @@ pub(super) struct Cutter {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Arc<Frame>>,
-    newest_us: Option<i64>,
+    /// By epoch and time: an owner's clock may be behind its predecessor's.
+    newest: Option<(u64, i64)>,
     /// The usual distance of two frames.
     interval_us: Option<i64>,
     /// Somebody delivers here, so it is waited for.
@@ -214,7 +215,7 @@ impl Cutter {
                 None => self.final_end(open, leading, boundary_us),
             },
             // The leading track is silent.
-            None if other.passed(boundary_us + SILENT_US) => match next {
+            None if other.passed(gop.epoch, boundary_us + SILENT_US) => match next {
                 Some(next) => self.segment_end(open, leading, next, boundary_us),
                 None if boundary_us + REMAINDER_US_MAX > self.latest_end_us(gop) => return None,
                 None => End::Boundary,
@@ -227,8 +228,10 @@ impl Cutter {
             (End::Boundary | End::Unknown, _) => boundary_us - JITTER_US,
         };
         let waited_for = other.expected && open.leading == Kind::Video && gop.has_audio;
-        let settled =
-            finishing || !waited_for || other.passed(until_us) || leading.passed(until_us.saturating_add(SILENT_US));
+        let settled = finishing
+            || !waited_for
+            || other.passed(gop.epoch, until_us)
+            || leading.passed(gop.epoch, until_us.saturating_add(SILENT_US));
         settled.then_some(end)
     }
 
@@ -240,11 +243,18 @@ impl Cutter {
         }
         // Between two publishers, or where a source fell silent, there is time that belongs to nobody.
         let gap = next.discontinuity != gop.discontinuity || next.start_us > self.latest_end_us(gop);
-        let end_us = if gap { self.media_end(open, leading).min(next.start_us) } else { next.start_us };
+        let media_end_us = self.media_end(open, leading);
+        // Another owner's clock may say that it was earlier.
+        let stepped_back = next.epoch != gop.epoch && next.start_us < open.last_us(leading).unwrap_or(gop.start_us);
+        let end_us = match (stepped_back, gap) {
+            (true, _) => media_end_us,
+            (false, true) => media_end_us.min(next.start_us),
+            (false, false) => next.start_us,
+        };
         if end_us > boundary_us + REMAINDER_US_MAX {
             return End::Boundary;
         }
-        End::Segment { end_us, until_us: next.start_us }
+        End::Segment { end_us, until_us: if stepped_back { end_us } else { next.start_us } }
     }
 
     /// The gop is the last one.
@@ -260,12 +270,11 @@ impl Cutter {
     /// as the target leaves room for.
     fn media_end(&self, open: &Open, leading: &Lane) -> i64 {
         let gop = &open.gop;
-        let queued_us = leading.queue.iter().rev().find(|f| f.gop.id <= gop.id).map(|f| f.dts_us);
         let frame_us = leading.interval_us.unwrap_or(match open.leading {
             Kind::Video => VIDEO_FRAME_US,
             Kind::Audio => AUDIO_FRAME_US,
         });
-        let end_us = queued_us.or(open.last_leading_us).unwrap_or(gop.start_us) + frame_us;
+        let end_us = open.last_us(leading).unwrap_or(gop.start_us) + frame_us;
         end_us.max(open.start_us() + frame_us).min(self.latest_end_us(gop))
     }
 
@@ -339,17 +348,23 @@ impl Open {
     fn start_us(&self) -> i64 {
         self.gop.start_us + i64::from(self.index) * PART_US
     }
+
+    /// Of the leading track's last frame that is known to belong here.
+    fn last_us(&self, leading: &Lane) -> Option<i64> {
+        let queued = leading.queue.iter().rev().find(|frame| frame.gop.id <= self.gop.id);
+        queued.map(|frame| frame.dts_us).or(self.last_leading_us)
+    }
 }
 
 impl Lane {
     fn push(&mut self, frame: Arc<Frame>) {
-        if let Some(newest_us) = self.newest_us {
+        if let Some((_, newest_us)) = self.newest {
             let step_us = frame.dts_us - newest_us;
             if (1..=SILENT_US).contains(&step_us) {
                 self.interval_us = Some(step_us);
             }
         }
-        self.newest_us = Some(frame.dts_us);
+        self.newest = Some((frame.gop.epoch, frame.dts_us));
         self.queue.push_back(frame);
         // Full: the oldest frames go, as they do in the hall.
         while let (Some(first), Some(newest)) = (self.queue.front(), self.queue.back())
@@ -359,8 +374,9 @@ impl Lane {
         }
     }
 
-    fn passed(&self, us: i64) -> bool {
-        self.newest_us.is_some_and(|newest_us| newest_us >= us)
+    /// Whether it has come to this time of this epoch.
+    fn passed(&self, epoch: u64, us: i64) -> bool {
+        self.newest.is_some_and(|newest| newest >= (epoch, us))
     }
 
     /// Removes the frames at the front that satisfy the condition, and those of older publishers without a word.

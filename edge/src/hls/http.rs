@@ -31,7 +31,7 @@ use super::{
     name::Name,
     playlist::Form,
     range::{Range, Unsatisfiable},
-    shelf::{Media, Refusal, Rendered, Wanted},
+    shelf::{Media, Refusal, Rendered, Shelf, Wanted},
 };
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
@@ -77,7 +77,7 @@ async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request
         Ok(directives) => directives,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let Some(shelf) = BroadcastId::new(app, stream).ok().and_then(|id| hls.shelf(&id)) else {
+    let Some(shelf) = find(hls, app, stream).await else {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
     };
     let blocking = directives.wanted.is_some();
@@ -95,6 +95,10 @@ async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request
         }
         Err(refusal) => refused(hls, refusal),
     }
+}
+
+async fn find(hls: &Arc<Hls>, app: &str, stream: &str) -> Option<Arc<Shelf>> {
+    hls.shelf(&BroadcastId::new(app, stream).ok()?).await
 }
 
 fn playlist_response(rendered: Rendered, blocking: bool, asked: &HeaderMap) -> Response {
@@ -118,8 +122,7 @@ fn playlist_response(rendered: Rendered, blocking: bool, asked: &HeaderMap) -> R
 }
 
 async fn piece(hls: &Arc<Hls>, app: &str, stream: &str, name: Name, request: &Parts) -> Response {
-    let shelf = BroadcastId::new(app, stream).ok().and_then(|id| hls.shelf(&id));
-    let Some(shelf) = shelf.filter(|shelf| shelf.broadcast().born_us() == name.born_us) else {
+    let Some(shelf) = find(hls, app, stream).await.filter(|shelf| shelf.broadcast().born_us() == name.born_us) else {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
     };
     match shelf.piece(name.piece).await {

@@ -33,7 +33,8 @@ use std::{
 };
 
 use headwater_common::{
-    live::{BroadcastId, Hub},
+    finder::Finder,
+    live::BroadcastId,
     telemetry::{Door, Telemetry},
 };
 
@@ -43,15 +44,15 @@ use shelf::Shelf;
 
 /// The broadcasts that are watched by HLS on this node.
 pub struct Hls {
-    hub: Arc<Hub>,
+    finder: Finder,
     door: Door,
     shelves: Mutex<HashMap<BroadcastId, Arc<Shelf>>>,
     hasher: RandomState,
 }
 
 impl Hls {
-    pub fn new(hub: Arc<Hub>, telemetry: &Telemetry) -> Arc<Self> {
-        Arc::new(Self { hub, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
+    pub fn new(finder: Finder, telemetry: &Telemetry) -> Arc<Self> {
+        Arc::new(Self { finder, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
     }
 
     /// About how many players followed this broadcast in the last seconds.
@@ -60,9 +61,9 @@ impl Hls {
         shelf.map_or(0, |shelf| shelf.viewers())
     }
 
-    /// The shelf of a broadcast that the hub holds, filled by a packager from now on.
-    fn shelf(self: &Arc<Self>, id: &BroadcastId) -> Option<Arc<Shelf>> {
-        let broadcast = self.hub.get(id)?;
+    /// The shelf of a broadcast that is found, filled by a packager from now on.
+    async fn shelf(self: &Arc<Self>, id: &BroadcastId) -> Option<Arc<Shelf>> {
+        let broadcast = self.finder.find(id).await?;
         let mut shelves = self.lock();
         let known = shelves.get(id).filter(|shelf| !shelf.closed() && Arc::ptr_eq(shelf.broadcast(), &broadcast));
         if let Some(shelf) = known {
@@ -80,7 +81,7 @@ impl Hls {
     async fn package(self: Arc<Self>, shelf: Arc<Shelf>) {
         let id = shelf.broadcast().id().clone();
         tracing::debug!(broadcast = %id, "hls begins");
-        let packager = Packager::new(self.hub.clone(), shelf.clone(), self.door.clone());
+        let packager = Packager::new(shelf.clone(), self.door.clone());
         if let Err(error) = tokio::spawn(packager.run()).await {
             self.door.errors.inc();
             tracing::error!(broadcast = %id, %error, "hls packager failed");

@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
+    finder::Finder,
     http::cross_origin,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
     media::{Codec, Frame, Gop, Info, Kind, Sample, Shape},
@@ -297,7 +298,7 @@ struct Edge {
 impl Edge {
     fn new() -> Self {
         let stage = Stage::new();
-        let hls = Hls::new(stage.hub.clone(), &Telemetry::new());
+        let hls = Hls::new(Finder::hub(stage.hub.clone()), &Telemetry::new());
         Self { router: router(hls.clone()).layer(axum::middleware::from_fn(cross_origin)), stage, hls }
     }
 

@@ -10,6 +10,7 @@ use axum::{
 use bytes::Bytes;
 use headwater_common::{
     config::Layers,
+    finder::Finder,
     http::cross_origin,
     ice_servers::IceServers,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
@@ -70,7 +71,7 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
-    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers())).layer(axum::middleware::from_fn(cross_origin));
+    let app = router(engine, Finder::hub(hub), Arc::new(ice_servers())).layer(axum::middleware::from_fn(cross_origin));
     Stage { app, writer: Some(writer) }
 }
 

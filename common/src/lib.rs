@@ -3,6 +3,7 @@
 pub mod antmedia;
 pub mod audience;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod finder;
 pub mod fmp4;
@@ -10,6 +11,7 @@ pub mod http;
 pub mod ice_servers;
 pub mod intake;
 pub mod live;
+pub mod load;
 pub mod media;
 pub mod net;
 pub mod node;

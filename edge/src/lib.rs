@@ -18,6 +18,7 @@ use headwater_common::{
     audience::{CountViewers, Viewers},
     finder::Finder,
     ice_servers::IceServers,
+    node::Node,
     rtc::Engine,
     telemetry::Telemetry,
 };
@@ -29,18 +30,30 @@ pub struct Edge {
     engine: Engine,
     hls: Arc<Hls>,
     ice_servers: Arc<IceServers>,
+    node: Node,
 }
 
 impl Edge {
-    pub fn start(finder: Finder, engine: Engine, ice_servers: Arc<IceServers>, telemetry: &Telemetry) -> Self {
-        let hls = Hls::new(finder.clone(), telemetry);
-        Self { finder, engine, hls, ice_servers }
+    pub fn start(
+        finder: Finder,
+        engine: Engine,
+        ice_servers: Arc<IceServers>,
+        node: Node,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let hls = Hls::new(finder.clone(), node.clone(), telemetry);
+        Self { finder, engine, hls, ice_servers, node }
     }
 
     /// WHEP and HLS.
     pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.finder.clone(), self.ice_servers.clone())
+        webrtc::router(self.engine.clone(), self.finder.clone(), self.ice_servers.clone(), self.node.clone())
             .merge(hls::router(self.hls.clone()))
+    }
+
+    /// About how many follow a playlist, of any broadcast.
+    pub fn hls_viewers(&self) -> usize {
+        self.hls.all_viewers()
     }
 
     pub fn count_viewers(&self) -> CountViewers {

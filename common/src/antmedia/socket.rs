@@ -26,6 +26,7 @@ use crate::{
     intake::Intake,
     live::{Broadcast, BroadcastId, Publisher, Status, Track},
     media::{Accepts, Delivery, Kind, Shape},
+    node::Busy,
     rtc::{End, JoinError, Quality, RestartError, SessionId, State},
     waiting,
 };
@@ -131,7 +132,7 @@ impl<'a> Socket<'a> {
                     let outcome = self.publish(ticket, stream, token, &offer).await;
                     actions.extend(self.machine.outcome(ticket, outcome));
                 }
-                Action::Invite { ticket, stream } => self.look_for(ticket, stream),
+                Action::Invite { ticket, stream } => actions.extend(self.look_for(ticket, stream)),
                 Action::Accept { ticket, answer } => {
                     if let Some(outcome) = self.accept(ticket, &answer).await {
                         actions.extend(self.machine.outcome(ticket, outcome));
@@ -184,6 +185,9 @@ impl<'a> Socket<'a> {
             tracing::warn!(broadcast = %stream, remote, ?refusal, "publisher turned away");
             Outcome::Refused(refusal)
         };
+        let Some(claim) = claim else {
+            return refused(Refusal::Elsewhere("publishers are taken by origins, and this is an edge"));
+        };
         let incoming = match engine.receive(offer) {
             Ok(incoming) => incoming,
             Err(error) => return refused(error.into()),
@@ -203,7 +207,14 @@ impl<'a> Socket<'a> {
     }
 
     /// Finds what is to be played, or waits for it.
-    fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) {
+    fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
+        if !self.shared.plays {
+            let refusal = Refusal::Elsewhere("viewers are served by edges, and this is an origin");
+            return self.machine.outcome(ticket, Outcome::Refused(refusal));
+        }
+        if let Err(busy) = self.shared.node.takes_work() {
+            return self.machine.outcome(ticket, Outcome::Refused(busy.into()));
+        }
         let finder = self.shared.finder.clone();
         self.watch(ticket, async move {
             match finder.find(&stream).await {
@@ -214,6 +225,7 @@ impl<'a> Socket<'a> {
                 None => News::Absent(stream),
             }
         });
+        Vec::new()
     }
 
     fn wait_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
@@ -312,9 +324,10 @@ impl<'a> Socket<'a> {
     }
 }
 
+/// What a client asks about a broadcast. Borrows no socket, which another thread may not look at meanwhile.
 async fn find(shared: &Shared, stream: &BroadcastId, what: Look) -> Option<Found> {
     if what == Look::Description {
-        return (shared.describe)(stream).map(Found::Description);
+        return (shared.describe)(stream.clone()).await.map(Found::Description);
     }
     let broadcast = shared.finder.find(stream).await.filter(|broadcast| broadcast.status() != Status::Ended)?;
     let renditions = (what == Look::Renditions).then(|| renditions(&broadcast));
@@ -363,6 +376,15 @@ fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
         })
     };
     pictures.iter().filter_map(rendition).collect()
+}
+
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Self {
+        match busy {
+            Busy::Full => Self::Full(busy.to_string()),
+            Busy::Draining | Busy::Stopping => Self::Stopping,
+        }
+    }
 }
 
 impl From<JoinError> for Refusal {

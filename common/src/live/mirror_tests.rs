@@ -18,6 +18,7 @@ fn told(epoch: u64) -> Told {
     Told {
         status: Status::Live,
         epoch,
+        claimed_epoch: epoch,
         epoch_began_us: BORN_US,
         next_gop: 7,
         segment_target_s: Some(2),
@@ -186,6 +187,23 @@ fn who_is_outrun_writes_nothing_more() {
 }
 
 #[test]
+fn an_owner_whose_claim_was_made_anew_goes_on_after_another_one() {
+    let mut stage = Stage::new();
+    stage.append(&gop(4, 1), 8_000_000, true, 1);
+    stage.mirror.tell(told(2), BORN_US).unwrap();
+    stage.append(&gop(5, 2), 10_000_000, true, 2);
+    // The first publisher was there all the time; its gops are of its epoch and have higher numbers now.
+    let renewed = Told { epoch: 1, claimed_epoch: 3, ..told(1) };
+    stage.mirror.tell(renewed, BORN_US).unwrap();
+    assert_eq!(stage.append(&gop(9, 1), 11_000_000, false, 3), Copied::LeftOut);
+    assert_eq!(stage.append(&gop(10, 1), 12_000_000, true, 4), Copied::Kept);
+    assert_eq!(stage.append(&gop(10, 1), 12_040_000, false, 5), Copied::Kept);
+    assert!(stage.times().ends_with(&[10_000_000, 12_000_000, 12_040_000]));
+    let outdated = MirrorError::Outdated { id: id(), known: 3, told: 2 };
+    assert_eq!(stage.mirror.tell(told(2), BORN_US), Err(outdated));
+}
+
+#[test]
 fn another_birth_is_another_broadcast() {
     let mut stage = Stage::new();
     stage.append(&gop(4, 1), 8_000_000, true, 1);
@@ -202,7 +220,7 @@ fn another_birth_is_another_broadcast() {
 fn what_is_published_here_is_never_copied_over() {
     let hub = Hub::new();
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, publisher };
+    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, born_us: BORN_US, segment_target_s: None, publisher };
     let writer = hub.claim(&id(), claim.clone(), Takeover::Replace, BORN_US).unwrap();
     assert_eq!(hub.mirror(&id(), BORN_US, told(9), BORN_US).unwrap_err(), MirrorError::Own(id()));
     writer.finish(BORN_US);
@@ -315,7 +333,7 @@ fn forgetting_spares_what_is_published_here() {
     stage.hub.forget_mirror(&broadcast);
     assert!(stage.hub.get(&id()).is_none() && broadcast.is_over());
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, publisher };
+    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, born_us: BORN_US, segment_target_s: None, publisher };
     let writer = stage.hub.claim(&id(), claim, Takeover::Replace, BORN_US).unwrap();
     stage.hub.forget_mirror(writer.broadcast());
     assert!(stage.hub.get(&id()).is_some());

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_proto::{Begin, Keyframe, Piece, Run, Said, Want, Wish, piece, wish};
+use headwater_proto::{Begin, Keyframe, Live, Piece, Run, Said, Want, Wish, piece, wish};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tonic::{Status, Streaming};
@@ -77,6 +77,8 @@ struct Lane {
     head: Option<Arc<Frame>>,
     /// It has been at the live edge.
     caught_up: bool,
+    /// And the other node knows.
+    told_live: bool,
 }
 
 /// Why a pull ends.
@@ -173,7 +175,7 @@ impl Serving {
                 let begins = wanted && lane.reader.is_none();
                 if begins {
                     lane.reader = Some(lane.track.read(Start::Oldest));
-                    lane.caught_up = false;
+                    (lane.caught_up, lane.told_live) = (false, false);
                     let whole = lane.track.is_whole();
                     self.ahead.push_back(piece::Piece::Run(Run { track, whole }));
                 } else if !wanted {
@@ -252,11 +254,17 @@ impl Serving {
             self.skip();
             self.lanes.iter_mut().try_for_each(|lane| lane.fill(cx))?;
         }
-        let heads = self.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.head.as_ref()?)));
-        let earliest = heads.min_by_key(|(_, frame)| (frame.gop.epoch, frame.dts_us)).map(|(at, _)| at);
-        let Some(at) = earliest else { return Poll::Pending };
+        for (track, lane) in (0..).zip(&mut self.lanes) {
+            if lane.caught_up && !lane.told_live {
+                lane.told_live = true;
+                return Poll::Ready(Ok(piece::Piece::Live(Live { track })));
+            }
+        }
+        let heads = self.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.head.as_deref()?)));
+        let earliest = heads.reduce(|first, next| if next.1.precedes(first.1) { next } else { first });
+        let Some((at, _)) = earliest else { return Poll::Pending };
         let Some(frame) = self.lanes[at].head.take() else { return Poll::Pending };
-        if self.told.as_ref().is_none_or(|told| told.epoch < frame.gop.epoch) {
+        if self.told.as_ref().is_none_or(|told| told.claimed_epoch < frame.gop.epoch) {
             self.look()?;
         }
         let lane = &mut self.lanes[at];
@@ -375,6 +383,7 @@ impl Lane {
             reader: None,
             head: None,
             caught_up: false,
+            told_live: false,
         }
     }
 

@@ -1,10 +1,10 @@
-//! How connections between nodes are tuned. In and out: tonic's builders. Deliberately absent: TLS and addresses.
+//! How connections between nodes are tuned. In and out: tonic's builders. Deliberately absent: TLS, addresses and sockets
+//! (whoever opens one turns Nagle's algorithm off: a frame is small and must not wait for the next one).
 
 use std::time::Duration;
 
 use headwater_proto::{relay_client::RelayClient, relay_server::RelayServer};
-use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+use tonic::transport::{Channel, Endpoint, Server};
 
 use super::Serve;
 
@@ -20,19 +20,17 @@ const STREAMS_MAX: u32 = 100_000;
 const PIECE_BYTES_MAX: usize = 64 << 20;
 /// What the other side says is small; the most is a message of a data channel.
 const WISH_BYTES_MAX: usize = 256 << 10;
-/// A node whose machine is gone says nothing and closes nothing: it is asked every so often, and is lost if it does
-/// not answer in time. Broadcasts notice sooner, by themselves.
-const PING_EVERY: Duration = Duration::from_secs(5);
-const PONG_WITHIN: Duration = Duration::from_secs(5);
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// A connection through which nothing comes is closed, so that those who wait on it look elsewhere.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PONG_WITHIN: Duration = Duration::from_secs(2);
+/// TCP and TLS together.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// For the node that connects.
 pub fn endpoint(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        // A frame is small and must not wait for the next one.
-        .tcp_nodelay(true)
         .connect_timeout(CONNECT_WITHIN)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
@@ -47,11 +45,6 @@ pub fn server<L>(server: Server<L>) -> Server<L> {
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
-}
-
-/// Connections of other nodes. The server's own builder tunes only those that it accepts itself.
-pub fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 pub fn client(channel: Channel) -> RelayClient<Channel> {

@@ -70,7 +70,7 @@ pub fn to_id(name: Option<proto::Name>) -> Result<BroadcastId, WireError> {
 
 /// `node` is the one that tells.
 pub fn from_told(told: Told, node: &str) -> proto::State {
-    let Told { status, epoch, epoch_began_us, next_gop, segment_target_s, publisher, mut path } = told;
+    let Told { status, epoch, claimed_epoch, epoch_began_us, next_gop, segment_target_s, publisher, mut path } = told;
     let status = match status {
         Status::Live => proto::Status::Live,
         Status::Interrupted => proto::Status::Interrupted,
@@ -79,7 +79,8 @@ pub fn from_told(told: Told, node: &str) -> proto::State {
     path.push(node.to_owned());
     proto::State {
         status: status.into(),
-        epoch,
+        epoch: claimed_epoch,
+        publisher_epoch: epoch,
         epoch_began_us,
         next_gop,
         segment_target_s: segment_target_s.unwrap_or(0),
@@ -107,7 +108,8 @@ pub fn to_told(state: proto::State) -> Result<Told, WireError> {
     }
     Ok(Told {
         status,
-        epoch: state.epoch,
+        epoch: state.publisher_epoch,
+        claimed_epoch: state.epoch,
         epoch_began_us: time("the beginning of the epoch", state.epoch_began_us)?,
         next_gop: state.next_gop,
         segment_target_s: (target_s > 0).then_some(target_s),

@@ -22,6 +22,7 @@ pub(super) struct Seam {
 #[derive(Debug)]
 struct Epoch {
     number: u64,
+    first_gop: u64,
     shift_us: i64,
     /// The newest time that was given out, on the viewer's clock.
     newest_us: i64,
@@ -31,20 +32,20 @@ struct Epoch {
 impl Seam {
     /// How far the viewer's clock is ahead of this frame's.
     pub(super) fn place(&mut self, frame: &Frame, now: Instant) -> i64 {
-        let number = frame.gop.epoch;
+        let (number, first_gop) = (frame.gop.epoch, frame.gop.id);
         let Some(known) = &mut self.now else {
-            self.now = Some(Epoch { number, shift_us: 0, newest_us: frame.dts_us, at: now });
+            self.now = Some(Epoch { number, first_gop, shift_us: 0, newest_us: frame.dts_us, at: now });
             return 0;
         };
-        if number < known.number {
+        if number != known.number && first_gop < known.first_gop {
             return self.shift_before_us;
         }
-        if number > known.number {
+        if number != known.number {
             let elapsed_us = now.saturating_duration_since(known.at).as_micros() as i64;
             let expected_us = known.newest_us.saturating_add(elapsed_us);
             let off_us = expected_us - (frame.dts_us + known.shift_us);
             self.shift_before_us = known.shift_us;
-            known.number = number;
+            (known.number, known.first_gop) = (number, first_gop);
             if off_us.abs() > TOLERANCE_US {
                 known.shift_us += off_us;
             }

@@ -91,8 +91,7 @@ pub(super) struct Cutter {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Arc<Frame>>,
-    /// By epoch and time: an owner's clock may be behind its predecessor's.
-    newest: Option<(u64, i64)>,
+    newest: Option<Arc<Frame>>,
     /// The usual distance of two frames.
     interval_us: Option<i64>,
     /// Somebody delivers here, so it is waited for.
@@ -215,7 +214,7 @@ impl Cutter {
                 None => self.final_end(open, leading, boundary_us),
             },
             // The leading track is silent.
-            None if other.passed(gop.epoch, boundary_us + SILENT_US) => match next {
+            None if other.passed(gop, boundary_us + SILENT_US) => match next {
                 Some(next) => self.segment_end(open, leading, next, boundary_us),
                 None if boundary_us + REMAINDER_US_MAX > self.latest_end_us(gop) => return None,
                 None => End::Boundary,
@@ -230,8 +229,8 @@ impl Cutter {
         let waited_for = other.expected && open.leading == Kind::Video && gop.has_audio;
         let settled = finishing
             || !waited_for
-            || other.passed(gop.epoch, until_us)
-            || leading.passed(gop.epoch, until_us.saturating_add(SILENT_US));
+            || other.passed(gop, until_us)
+            || leading.passed(gop, until_us.saturating_add(SILENT_US));
         settled.then_some(end)
     }
 
@@ -358,13 +357,13 @@ impl Open {
 
 impl Lane {
     fn push(&mut self, frame: Arc<Frame>) {
-        if let Some((_, newest_us)) = self.newest {
-            let step_us = frame.dts_us - newest_us;
+        if let Some(newest) = &self.newest {
+            let step_us = frame.dts_us - newest.dts_us;
             if (1..=SILENT_US).contains(&step_us) {
                 self.interval_us = Some(step_us);
             }
         }
-        self.newest = Some((frame.gop.epoch, frame.dts_us));
+        self.newest = Some(frame.clone());
         self.queue.push_back(frame);
         // Full: the oldest frames go, as they do in the hall.
         while let (Some(first), Some(newest)) = (self.queue.front(), self.queue.back())
@@ -374,15 +373,19 @@ impl Lane {
         }
     }
 
-    /// Whether it has come to this time of this epoch.
-    fn passed(&self, epoch: u64, us: i64) -> bool {
-        self.newest.is_some_and(|newest| newest >= (epoch, us))
+    /// Whether it has come to this time on the clock of this gop, or to a later publisher, whose clock is another one.
+    fn passed(&self, gop: &Gop, us: i64) -> bool {
+        self.newest.as_ref().is_some_and(|newest| match newest.gop.epoch == gop.epoch {
+            true => newest.dts_us >= us,
+            false => newest.gop.id > gop.id,
+        })
     }
 
     /// Removes the frames at the front that satisfy the condition, and those of older publishers without a word.
     fn take(&mut self, gop: &Gop, belongs: impl Fn(&Frame) -> bool) -> Run {
         let mut frames: Vec<Arc<Frame>> = Vec::new();
-        while let Some(frame) = self.queue.pop_front_if(|frame| frame.gop.epoch <= gop.epoch && belongs(frame)) {
+        let comes = |frame: &Frame| frame.gop.epoch == gop.epoch || frame.gop.id < gop.id;
+        while let Some(frame) = self.queue.pop_front_if(|frame| comes(frame) && belongs(frame)) {
             if frame.gop.epoch == gop.epoch {
                 frames.push(frame);
             }

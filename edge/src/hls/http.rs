@@ -31,7 +31,7 @@ use super::{
     name::Name,
     playlist::Form,
     range::{Range, Unsatisfiable},
-    shelf::{Media, Refusal, Rendered, Shelf, Wanted},
+    shelf::{Media, Refusal, Rendered, Wanted},
 };
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
@@ -77,10 +77,20 @@ async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request
         Ok(directives) => directives,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let Some(shelf) = find(hls, app, stream).await else {
+    let Ok(id) = BroadcastId::new(app, stream) else {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
     };
     let blocking = directives.wanted.is_some();
+    if let Err(busy) = hls.node.takes_work() {
+        // Who asks for what comes next watches already, here or on the node that it comes from.
+        let watches = blocking || hls.knows(&id, hls.viewer(request));
+        if !watches {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, &busy.to_string());
+        }
+    }
+    let Some(shelf) = hls.shelf(&id).await else {
+        return refuse(StatusCode::NOT_FOUND, "no such stream");
+    };
     if request.method == Method::HEAD && !blocking {
         // Players probe before they play: that the stream is there is all they want to know, and at once.
         return ([(header::CONTENT_TYPE, PLAYLIST_TYPE), (header::CACHE_CONTROL, SHORTLY)], ()).into_response();
@@ -95,10 +105,6 @@ async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request
         }
         Err(refusal) => refused(hls, refusal),
     }
-}
-
-async fn find(hls: &Arc<Hls>, app: &str, stream: &str) -> Option<Arc<Shelf>> {
-    hls.shelf(&BroadcastId::new(app, stream).ok()?).await
 }
 
 fn playlist_response(rendered: Rendered, blocking: bool, asked: &HeaderMap) -> Response {
@@ -122,7 +128,10 @@ fn playlist_response(rendered: Rendered, blocking: bool, asked: &HeaderMap) -> R
 }
 
 async fn piece(hls: &Arc<Hls>, app: &str, stream: &str, name: Name, request: &Parts) -> Response {
-    let Some(shelf) = find(hls, app, stream).await.filter(|shelf| shelf.broadcast().born_us() == name.born_us) else {
+    let Ok(id) = BroadcastId::new(app, stream) else {
+        return refuse(StatusCode::NOT_FOUND, "no such stream");
+    };
+    let Some(shelf) = hls.shelf(&id).await.filter(|shelf| shelf.broadcast().born_us() == name.born_us) else {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
     };
     match shelf.piece(name.piece).await {

@@ -50,17 +50,10 @@ pub(super) struct Packager {
     began: Instant,
     last_frame: Instant,
     /// Of the frames that went to the cutter.
-    newest: Option<Place>,
+    newest: Option<Arc<Frame>>,
     /// Since when one track is held back for the other.
     held: Option<Instant>,
     finished: bool,
-}
-
-/// Where a frame belongs. Time may step back from one publisher to the next.
-type Place = (u64, i64);
-
-fn place(frame: &Frame) -> Place {
-    (frame.gop.epoch, frame.dts_us)
 }
 
 struct Lane {
@@ -68,9 +61,9 @@ struct Lane {
     /// Read and not yet handed to the cutter.
     head: Option<Arc<Frame>>,
     /// Of the frames that went to the cutter.
-    newest: Option<Place>,
-    /// What was cut before it joined is not for it.
-    from: Option<Place>,
+    newest: Option<Arc<Frame>>,
+    /// What was cut up to here, before it joined, is not for it.
+    from: Option<Arc<Frame>>,
     /// It has been waited for in vain, and is not until it delivers again.
     silent: bool,
 }
@@ -144,7 +137,7 @@ impl Packager {
                 Kind::Audio => &mut self.audio,
             };
             if lane.as_ref().map(|lane| Arc::as_ptr(lane.reader.track())) != track.as_ref().map(Arc::as_ptr) {
-                *lane = track.map(|track| Lane::new(&track, self.newest));
+                *lane = track.map(|track| Lane::new(&track, self.newest.clone()));
             }
             if let Some(cutter) = &mut self.cutter {
                 cutter.expect(kind, lane.is_some());
@@ -163,7 +156,7 @@ impl Packager {
                 match lane.reader.poll_next(cx) {
                     // The source changed to something that needs conversion, and the news has not got here yet.
                     Poll::Ready(Some(frame)) if frame.info.obstacle(Delivery::Mp4).is_some() => {}
-                    Poll::Ready(Some(frame)) if Some(place(&frame)) <= lane.from => {}
+                    Poll::Ready(Some(frame)) if lane.from.as_ref().is_some_and(|from| !from.precedes(&frame)) => {}
                     Poll::Ready(Some(frame)) => {
                         lane.head = Some(frame);
                         lane.silent = false;
@@ -204,7 +197,7 @@ impl Packager {
         let (picture, sound) =
             (video.and_then(|lane| lane.head.as_deref()), audio.and_then(|lane| lane.head.as_deref()));
         match (picture, sound) {
-            (Some(picture), Some(sound)) if place(sound) < place(picture) => Some(Kind::Audio),
+            (Some(picture), Some(sound)) if sound.precedes(picture) => Some(Kind::Audio),
             (Some(_), Some(_)) => Some(Kind::Video),
             (Some(picture), None) => {
                 let waits = picture.gop.has_audio && audio.is_some_and(|audio| audio.is_awaited(picture));
@@ -239,8 +232,10 @@ impl Packager {
         let (Some(cutter), Some(kind), Some(lane)) = (&mut self.cutter, next, lane) else { return };
         let Some(frame) = lane.head.take() else { return };
         self.held = None;
-        lane.newest = Some(place(&frame));
-        self.newest = self.newest.max(lane.newest);
+        lane.newest = Some(frame.clone());
+        if self.newest.as_ref().is_none_or(|newest| newest.precedes(&frame)) {
+            self.newest = lane.newest.clone();
+        }
         self.finished = false;
         let mut parts = Vec::new();
         cutter.push(kind, frame, &mut parts);
@@ -285,16 +280,18 @@ impl Packager {
 
 impl Lane {
     /// `from`: what has been cut already, if this one joins late.
-    fn new(track: &Arc<Track>, from: Option<Place>) -> Self {
-        let start = from.map_or(Start::Oldest, |(_, dts_us)| Start::At { dts_us: dts_us + 1 });
-        Self { reader: track.read(start), head: None, newest: from, from, silent: false }
+    fn new(track: &Arc<Track>, from: Option<Arc<Frame>>) -> Self {
+        let start = from.as_ref().map_or(Start::Oldest, |from| Start::At { dts_us: from.dts_us + 1 });
+        Self { reader: track.read(start), head: None, newest: from.clone(), from, silent: false }
     }
 
     /// Whether it may still deliver something that belongs to a frame of the other track.
     fn is_awaited(&self, frame: &Frame) -> bool {
-        let near = |(epoch, dts_us): Place| epoch == frame.gop.epoch && frame.dts_us - dts_us <= HOLD_US;
-        let later = |newest: Place| newest.0 > frame.gop.epoch;
-        !self.silent && !self.newest.is_some_and(|newest| near(newest) || later(newest))
+        let has_come = |newest: &Arc<Frame>| match newest.gop.epoch == frame.gop.epoch {
+            true => frame.dts_us - newest.dts_us <= HOLD_US,
+            false => newest.gop.id > frame.gop.id,
+        };
+        !self.silent && !self.newest.as_ref().is_some_and(has_come)
     }
 
     fn covered_from_us(&self) -> i64 {

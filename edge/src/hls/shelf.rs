@@ -90,6 +90,12 @@ pub(super) enum Refusal {
     Missing,
 }
 
+impl State {
+    fn target_s(&self) -> u32 {
+        self.window.as_ref().map_or(2, |window| window.target_s)
+    }
+}
+
 impl Shelf {
     pub(super) fn new(broadcast: Arc<Broadcast>) -> Arc<Self> {
         let state = State {
@@ -141,9 +147,15 @@ impl Shelf {
         self.lock().viewers.saw(viewer, Instant::now());
     }
 
+    pub(super) fn knows(&self, viewer: u64) -> bool {
+        let mut state = self.lock();
+        let target_s = state.target_s();
+        state.viewers.knows(viewer, Instant::now(), target_s)
+    }
+
     pub(super) fn viewers(&self) -> usize {
         let mut state = self.lock();
-        let target_s = state.window.as_ref().map_or(2, |window| window.target_s);
+        let target_s = state.target_s();
         state.viewers.count(Instant::now(), target_s)
     }
 
@@ -166,7 +178,7 @@ impl Shelf {
             // here a moment earlier or later.
             let wait = Duration::from_secs(u64::from(target_s)) * BLOCK_TARGETS;
             let begun = wanted.gop <= self.broadcast.next_gop();
-            if begun && self.ask(|window| too_far_ahead(window, wanted)) == Some(false) {
+            if begun && self.ask(|window| part_too_far_ahead(window, wanted)) == Some(false) {
                 let made = |window: &Window| window.ended() || window.reached(wanted.gop, wanted.part);
                 self.until(wait, made).await;
             }
@@ -235,6 +247,10 @@ fn too_far_ahead(window: &Window, wanted: Wanted) -> bool {
     if window.last_complete().is_some_and(|last| wanted.gop > last + ADVANCE_SEGMENTS) {
         return true;
     }
+    part_too_far_ahead(window, wanted)
+}
+
+fn part_too_far_ahead(window: &Window, wanted: Wanted) -> bool {
     let (gop, next) = window.next_part().unwrap_or_default();
     wanted.gop == gop && wanted.part.is_some_and(|part| part >= next.saturating_add(ADVANCE_PARTS))
 }

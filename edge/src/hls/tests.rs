@@ -12,7 +12,9 @@ use headwater_common::{
     finder::Finder,
     http::cross_origin,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
+    load::Load,
     media::{Codec, Frame, Gop, Info, Kind, Sample, Shape},
+    node::Node,
     telemetry::Telemetry,
 };
 use tower::ServiceExt;
@@ -77,6 +79,7 @@ impl Source {
 /// A hub with one broadcast, on a clock of its own.
 struct Stage {
     hub: Arc<Hub>,
+    node: Node,
     id: BroadcastId,
     epoch: u64,
     now_us: i64,
@@ -85,13 +88,20 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let id = BroadcastId::new("live", "cam.1_720p").unwrap();
-        Self { hub: Hub::new(), id, epoch: 0, now_us: 1_763_690_000_000_000 }
+        Self { hub: Hub::new(), node: Node::starting(), id, epoch: 0, now_us: 1_763_690_000_000_000 }
     }
 
     fn claim(&mut self, source: Source) -> Writer {
         self.epoch += 1;
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-        let claim = Claim { epoch: self.epoch, next_gop: 40, discontinuity: 3, publisher };
+        let claim = Claim {
+            epoch: self.epoch,
+            next_gop: 40,
+            discontinuity: 3,
+            born_us: self.hub.get(&self.id).map_or(self.now_us, |known| known.born_us()),
+            segment_target_s: None,
+            publisher,
+        };
         let mut writer = self.hub.claim(&self.id, claim, Takeover::Replace, self.now_us).unwrap();
         if source.video {
             writer.announce(video_info()).unwrap();
@@ -298,7 +308,7 @@ struct Edge {
 impl Edge {
     fn new() -> Self {
         let stage = Stage::new();
-        let hls = Hls::new(Finder::hub(stage.hub.clone()), &Telemetry::new());
+        let hls = Hls::new(Finder::hub(stage.hub.clone()), stage.node.clone(), &Telemetry::new());
         Self { router: router(hls.clone()).layer(axum::middleware::from_fn(cross_origin)), stage, hls }
     }
 
@@ -345,7 +355,7 @@ async fn a_player_finds_a_full_playlist_and_every_piece_from_both_addresses() {
     let mut edge = Edge::new();
     let mut writer = edge.stage.claim(CAMERA);
     edge.stage.play(&mut writer, CAMERA, 0, 30_000_000);
-    let list = edge.playlist_where(|list| list.segments.len() >= 5).await;
+    let list = edge.playlist_where(|list| list.segments.len() >= 3).await;
     for uri in list.segments.iter().flat_map(|s| s.parts.iter().map(|p| &p.uri).chain([&s.uri, &s.map])) {
         let response = edge.ask("GET", uri, &[]).await;
         assert_eq!(response.status(), StatusCode::OK, "{uri}");
@@ -374,7 +384,7 @@ async fn blocking_requests_are_answered_when_there_is_news() {
     let mut edge = Edge::new();
     let mut writer = edge.stage.claim(CAMERA);
     edge.stage.play(&mut writer, CAMERA, 0, 10_100_000);
-    let list = edge.playlist_where(|list| list.segments.len() == 5).await;
+    let list = edge.playlist_where(|list| list.segments.len() == 3).await;
     let next = list.media_sequence + list.segments.len() as u64;
     let hint = list.hint.clone().unwrap();
     let path = |query: String| format!("cam.1_720p.m3u8?{query}");
@@ -440,6 +450,29 @@ async fn the_end_is_told_and_a_return_is_a_discontinuity() {
     writer.finish(edge.stage.now_us);
     edge.stage.hub.sweep(edge.stage.now_us + 61_000_000);
     assert_eq!(edge.get("cam.1_720p.m3u8").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_node_goes_on_with_its_players_and_takes_no_others() {
+    let mut edge = Edge::new();
+    let mut writer = edge.stage.claim(CAMERA);
+    edge.stage.play(&mut writer, CAMERA, 0, 10_100_000);
+    let list = edge.playlist_where(|list| list.segments.len() == 3).await;
+    edge.stage.node.ready();
+    edge.stage.node.bear(Load { used_percent: 100, ..Load::default() }, true);
+    assert_eq!(edge.get("cam.1_720p.m3u8").await.0, StatusCode::OK, "it plays already");
+    let other = [("user-agent", "another player")];
+    let refused = edge.ask("GET", "cam.1_720p.m3u8", &other).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    assert!(body(refused).await.starts_with(b"this node is full"));
+    // One that comes from another node in the middle of the stream.
+    let newest = list.media_sequence + 2;
+    let moved = edge.ask("GET", &format!("cam.1_720p.m3u8?_HLS_msn={newest}"), &other).await;
+    assert_eq!(moved.status(), StatusCode::OK);
+    assert_eq!(edge.ask("GET", &list.segments[2].uri, &other).await.status(), StatusCode::OK);
+    assert_eq!(edge.ask("GET", "cam.1_720p.m3u8", &other).await.status(), StatusCode::OK, "it plays here now");
+    assert_eq!(edge.hls.all_viewers(), 2);
 }
 
 #[tokio::test(start_paused = true)]

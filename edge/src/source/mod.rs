@@ -21,6 +21,7 @@ use std::{
 
 use headwater_common::{
     clock,
+    cluster::{Upstream, identity::NodeId},
     finder::Finder,
     live::{Broadcast, BroadcastId, Hub, Status},
     rtc::Engine,
@@ -28,20 +29,8 @@ use headwater_common::{
 };
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{sync::watch, time::MissedTickBehavior};
-use tonic::transport::Channel;
 
 use pull::Pull;
-
-/// Where a broadcast can be pulled from.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// What other nodes call it.
-    pub node: String,
-    /// Of the broadcast, as far as is known.
-    pub epoch: u64,
-    /// Of the tuning in `relay::transport`.
-    pub channel: Channel,
-}
 
 /// Tells where a broadcast lives, at once and whenever that changes. `None`: nobody publishes it, as far as is known.
 pub type Find = Arc<dyn Fn(&BroadcastId) -> watch::Receiver<Option<Upstream>> + Send + Sync>;
@@ -57,8 +46,8 @@ pub struct Source(Arc<Inner>);
 struct Inner {
     hub: Arc<Hub>,
     engine: Engine,
-    /// What other nodes call this one.
-    name: String,
+    /// Of this node.
+    name: NodeId,
     find: Find,
     door: Door,
     upstreams: Gauge<i64, AtomicI64>,
@@ -67,7 +56,7 @@ struct Inner {
 
 impl Source {
     /// `hub` is this node's, and nobody publishes in it.
-    pub fn start(hub: Arc<Hub>, engine: Engine, name: String, find: Find, telemetry: &Telemetry) -> Self {
+    pub fn start(hub: Arc<Hub>, engine: Engine, name: NodeId, find: Find, telemetry: &Telemetry) -> Self {
         let upstreams = Gauge::<i64, AtomicI64>::default();
         let help = "Broadcasts that are pulled from other nodes now";
         telemetry.register(|registry| registry.register("relay_upstreams", help, upstreams.clone()));

@@ -9,14 +9,17 @@ use std::{
     time::Duration,
 };
 
-use headwater_common::live::{Broadcast, BroadcastId, Status};
+use headwater_common::{
+    cluster::Upstream,
+    live::{Broadcast, BroadcastId, Status},
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
-    Inner, Upstream, changed,
+    Inner, changed,
     stream::{self, Loss},
 };
 

@@ -15,6 +15,7 @@ use std::{
 
 use headwater_common::{
     clock,
+    cluster::Upstream,
     live::{Copied, Lane, Mirror, MirrorError},
     media::Gop,
     relay::{
@@ -23,7 +24,7 @@ use headwater_common::{
     },
     rtc::{Corridor, SayError, Side, Utterance},
 };
-use headwater_proto::{Begin, Frame, Keyframe, Open, Piece, Run, Said, Want, Wish, piece, wish};
+use headwater_proto::{Begin, Frame, Keyframe, Live, Open, Piece, Run, Said, Want, Wish, piece, wish};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -33,7 +34,7 @@ use tokio_stream::{Stream as _, wrappers::ReceiverStream};
 use tonic::Streaming;
 
 use super::{
-    Inner, Upstream,
+    Inner,
     demand::{self, Demand},
     pull::{Outcome, Pull},
 };
@@ -92,7 +93,7 @@ pub(super) async fn follow(
     match begun {
         Ok(mut stream) => {
             let broadcast = pull.id();
-            tracing::info!(%broadcast, node = target.node, epoch = stream.mirror.broadcast().epoch(), "pulled");
+            tracing::info!(%broadcast, node = %target.node, epoch = stream.mirror.broadcast().epoch(), "pulled");
             tokio::select! {
                 loss = stream.run() => Outcome::Lost(loss),
                 () = moved(upstream, &target) => Outcome::Moved,
@@ -122,7 +123,7 @@ async fn begin<'a>(
     wishes: mpsc::Sender<Wish>,
     waiting: mpsc::Receiver<Wish>,
 ) -> Result<Stream<'a>, Loss> {
-    let open = Open { name: Some(wire::from_id(pull.id())), node: inner.name.clone() };
+    let open = Open { name: Some(wire::from_id(pull.id())), node: inner.name.to_string() };
     // The queue is empty.
     let _ = wishes.try_send(Wish { wish: Some(wish::Wish::Open(open)) });
     let mut client = transport::client(target.channel.clone());
@@ -132,7 +133,7 @@ async fn begin<'a>(
     };
     let Begin { born_us, state, tracks } = begin;
     let told = wire::to_told(state.ok_or(WireError::Missing("the state"))?)?;
-    if told.path.contains(&inner.name) {
+    if is_in(&told.path, inner) {
         return Err(Loss::Loop(told.path));
     }
     let mirror = inner.hub.mirror(pull.id(), wire::to_born_us(born_us)?, told, clock::now_us())?;
@@ -229,9 +230,16 @@ impl Stream<'_> {
                 self.mirror.begin_run(told.lane, whole);
                 Ok(())
             }
+            piece::Piece::Live(Live { track }) => {
+                let Some(told) = self.lanes.get(track as usize) else { return Err(untold(track)) };
+                if told.runs {
+                    self.mirror.is_live(told.lane);
+                }
+                Ok(())
+            }
             piece::Piece::State(state) => {
                 let told = wire::to_told(state)?;
-                if told.path.contains(&self.inner.name) {
+                if is_in(&told.path, self.inner) {
                     return Err(Loss::Loop(told.path));
                 }
                 Ok(self.mirror.tell(told, now_us)?)
@@ -293,6 +301,10 @@ impl Stream<'_> {
             Demand::Keyframe(track) => wish::Wish::Keyframe(Keyframe { track }),
         }
     }
+}
+
+fn is_in(path: &[String], inner: &Inner) -> bool {
+    path.iter().any(|node| node == inner.name.as_str())
 }
 
 fn untold(track: u32) -> Loss {

@@ -19,6 +19,7 @@ use headwater_common::{
     finder::Finder,
     ice_servers::IceServers,
     live::{Broadcast, BroadcastId, Status},
+    node::Node,
     rtc::{Engine, Role},
     waiting, wish,
 };
@@ -27,11 +28,12 @@ struct Whep {
     engine: Engine,
     finder: Finder,
     ice_servers: Arc<IceServers>,
+    node: Node,
 }
 
 /// `ice_servers` are what players are told of.
-pub fn router(engine: Engine, finder: Finder, ice_servers: Arc<IceServers>) -> Router {
-    let whep = Whep { engine: engine.clone(), finder, ice_servers };
+pub fn router(engine: Engine, finder: Finder, ice_servers: Arc<IceServers>, node: Node) -> Router {
+    let whep = Whep { engine: engine.clone(), finder, ice_servers, node };
     wish::router("/{app}/whep/{id}", post(view), Arc::new(whep), engine, Role::Viewer)
 }
 
@@ -49,6 +51,9 @@ async fn view(
         Ok(offer) => offer,
         Err(response) => return *response,
     };
+    if let Err(busy) = whep.node.takes_work() {
+        return wish::refuse_work(busy);
+    }
     waiting::until_complete(&broadcast).await;
     if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() {
         let text = format!("{} sends no picture and no sound yet.", broadcast.id());

@@ -34,7 +34,7 @@ pub(crate) struct Api {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) engine: Engine,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<dyn Registry>,
     pub(crate) recorder: Recorder,
     pub(crate) viewers: CountViewers,
 }
@@ -144,8 +144,8 @@ impl IntoResponse for ApiError {
 
 impl Api {
     /// JSON, for other ways to ask than HTTP.
-    pub(crate) fn describe(&self, id: &BroadcastId) -> Option<String> {
-        broadcasts::describe_as_text(self, id)
+    pub(crate) async fn describe(&self, id: &BroadcastId) -> Option<String> {
+        broadcasts::describe_as_text(self, id).await
     }
 
     fn id(&self, app: &str, stream: &str) -> Result<BroadcastId, ApiError> {

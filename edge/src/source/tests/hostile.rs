@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use headwater_common::{
+    cluster::Upstream,
     live::{BroadcastId, Status},
     media::Kind,
     relay::transport,
@@ -69,6 +70,7 @@ fn state() -> State {
     State {
         status: headwater_proto::Status::Live.into(),
         epoch: 1,
+        publisher_epoch: 1,
         epoch_began_us: BORN_US,
         next_gop: 1,
         segment_target_s: 2,
@@ -122,11 +124,7 @@ fn run() -> piece::Piece {
 async fn a_stream_that_stands_still_on_a_living_connection_is_begun_anew_within_two_seconds() {
     let (parrot, served) = Parrot::serve(vec![begin(), run(), gop(), piece::Piece::Frame(frame())]).await;
     let edge = Edge::new("edge");
-    let upstream = |served: &Served, epoch| super::super::Upstream {
-        node: "parrot".into(),
-        epoch,
-        channel: served.channel.clone(),
-    };
+    let upstream = |served: &Served, epoch| Upstream { node: "parrot".into(), epoch, channel: served.channel.clone() };
     edge.directory.tell(id(), Some(upstream(&served, 1)));
     let broadcast = edge.find().await;
     let mut reader = edge.read(Kind::Video).await;
@@ -201,7 +199,7 @@ async fn nonsense_ends_the_pull_it_was_said_in_and_nothing_else() {
     for (at, (what, script)) in nonsense.into_iter().enumerate() {
         let (parrot, served) = Parrot::serve(script).await;
         let name = BroadcastId::new("live", &format!("bad-{at}")).unwrap();
-        let upstream = super::super::Upstream { node: "parrot".into(), epoch: 1, channel: served.channel.clone() };
+        let upstream = Upstream { node: "parrot".into(), epoch: 1, channel: served.channel.clone() };
         edge.directory.tell(name.clone(), Some(upstream));
         let source = edge.source.clone();
         tokio::spawn(async move { source.find(&name).await });

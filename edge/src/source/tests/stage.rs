@@ -13,6 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use headwater_common::{
+    cluster::Upstream,
     finder::Finder,
     live::{Broadcast, BroadcastId, Claim, Hub, Publisher, Reader, Start, Takeover, Writer},
     media::{Codec, Frame, Info, Kind, Sample, Shape},
@@ -22,10 +23,10 @@ use headwater_common::{
     telemetry::Telemetry,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
 use tower::ServiceExt;
 
-use super::super::{Find, Source, Upstream};
+use super::super::{Find, Source};
 use crate::hls::{self, Hls};
 
 pub(super) const BORN_US: i64 = 1_763_690_000_000_000;
@@ -65,8 +66,9 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = router(transport::server(Server::builder()));
-        let task =
-            tokio::spawn(async move { router.serve_with_incoming(transport::incoming(listener)).await.unwrap() });
+        let task = tokio::spawn(async move {
+            router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await.unwrap()
+        });
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         Self { channel: transport::endpoint(endpoint).connect_lazy(), task }
     }
@@ -102,12 +104,12 @@ impl Origin {
     }
 
     pub(super) fn upstream(&self, epoch: u64) -> Upstream {
-        Upstream { node: self.name.to_owned(), epoch, channel: self.served.channel.clone() }
+        Upstream { node: self.name.into(), epoch, channel: self.served.channel.clone() }
     }
 
     pub(super) fn camera(&self, epoch: u64, next_gop: u64, discontinuity: u64) -> Camera {
         let publisher = Publisher { protocol: "rtmp", remote: "1.2.3.4:5".into(), agent: "camera".into() };
-        let claim = Claim { epoch, next_gop, discontinuity, publisher };
+        let claim = Claim { epoch, next_gop, discontinuity, born_us: BORN_US, segment_target_s: None, publisher };
         let mut writer = self.hub.claim(&id(), claim, Takeover::Replace, BORN_US).unwrap();
         writer.announce(video_info()).unwrap();
         writer.announce(audio_info()).unwrap();
@@ -184,8 +186,8 @@ impl Edge {
     pub(super) fn new(name: &str) -> Self {
         let (hub, engine, directory) = (Hub::new(), engine(), Directory::default());
         let telemetry = Telemetry::new();
-        let source = Source::start(hub.clone(), engine.clone(), name.to_owned(), directory.find(), &telemetry);
-        let pages = hls::router(Hls::new(source.finder(), &telemetry));
+        let source = Source::start(hub.clone(), engine.clone(), name.into(), directory.find(), &telemetry);
+        let pages = hls::router(Hls::new(source.finder(), Node::starting(), &telemetry));
         Self { hub, engine, directory, source, telemetry, pages }
     }
 

@@ -29,7 +29,7 @@ pids+=($!)
 until curl -fso /dev/null "http://127.0.0.1:$HTTP/readyz"; do sleep 0.2; done
 ffmpeg -nostdin -hide_banner -loglevel error -re -f lavfi -i testsrc2=size=640x360:rate=30 -f lavfi -i sine=frequency=440:sample_rate=48000 \
 	-c:v libx264 -preset ultrafast -tune zerolatency -b:v 1200k -g 60 -keyint_min 60 -sc_threshold 0 -pix_fmt yuv420p \
-	-c:a aac -ac 2 -f flv "rtmp://127.0.0.1:$RTMP/live/rtmp" &
+	-c:a aac -ac 2 -f flv "rtmp://127.0.0.1:$RTMP/live/rtmp" 2>"$dir/ffmpeg.log" &
 pids+=($!)
 at=http://127.0.0.1:$HTTP
 until curl -fs "$at/live/rest/v2/broadcasts/rtmp" | grep -q '"broadcasting"'; do sleep 0.2; done
@@ -41,7 +41,7 @@ echo "|---|---|---|---|---|---|---|---|---|---|"
 row() { # LABEL ARGS…
 	local label=$1
 	shift
-	node bench/joins.mjs "$@" --joins="$JOINS" | jq -r --arg label "$label" '[$label, .answered.p50, .answered.p95, .connected.p50,
+	node bench/joins.mjs "$@" --joins="$JOINS" | jq -r --arg name "$label" '[$name, .answered.p50, .answered.p95, .connected.p50,
 		.connected.p95, .decoded.p50, .decoded.p95, .decoded.max, .shown.p50, .shown.p95] | "| \(map(tostring) | join(" | ")) |"'
 }
 row "FFmpeg by RTMP" "$at/live/whep/rtmp"

@@ -31,6 +31,7 @@ mod pace;
 mod path;
 mod publishing;
 mod reception;
+mod reorder;
 mod roster;
 mod sdp;
 mod seam;

@@ -53,6 +53,8 @@ pub(super) struct Pull {
 /// How a conversation ended.
 pub(super) enum Outcome {
     Lost(Loss),
+    /// It never began.
+    Failed(Loss),
     /// The broadcast lives elsewhere now.
     Moved,
     /// Nobody reads it here, or it is over for good.
@@ -152,16 +154,25 @@ pub(super) async fn run(inner: Arc<Inner>, pull: Arc<Pull>, mut upstream: watch:
             }
         };
         let outcome = match outcome {
+            Outcome::Lost(Loss::Over) if pull.broadcast().is_some_and(|held| held.status() == Status::Ended) => {
+                // It is not asked for again, unless somebody publishes it again.
+                rest(&pull, &mut upstream, None).await
+            }
             Outcome::Lost(loss) => {
                 if began.elapsed() > GOOD {
                     backoff = Backoff::new();
                 }
-                report(&inner, &pull, &loss);
-                // What has ended is not asked for again, unless somebody publishes it again.
-                let ended = pull.broadcast().is_some_and(|held| held.status() == Status::Ended);
-                let again = if ended && matches!(loss, Loss::Over) { None } else { Some(backoff.next()) };
-                pull.absent();
-                rest(&pull, &mut upstream, again).await
+                inner.door.errors.inc();
+                tracing::warn!(broadcast = %pull.id(), %loss, "pull lost, begins anew");
+                rest(&pull, &mut upstream, Some(backoff.next())).await
+            }
+            Outcome::Failed(loss) => {
+                inner.door.errors.inc();
+                tracing::debug!(broadcast = %pull.id(), %loss, "pull failed");
+                if loss.is_unknown() {
+                    pull.absent();
+                }
+                rest(&pull, &mut upstream, Some(backoff.next())).await
             }
             outcome => outcome,
         };
@@ -184,22 +195,6 @@ async fn rest(pull: &Pull, upstream: &mut watch::Receiver<Option<Upstream>>, aga
         () = due => Outcome::Moved,
         () = changed(upstream) => Outcome::Moved,
         () = pull.unwanted() => Outcome::Unwanted,
-    }
-}
-
-fn report(inner: &Inner, pull: &Pull, loss: &Loss) {
-    let broadcast = pull.id();
-    match loss {
-        Loss::Over => tracing::debug!(%broadcast, "the other node has forgotten it"),
-        // What fails again and again was told once.
-        loss if pull.broadcast().is_some_and(|held| held.status() == Status::Interrupted) => {
-            inner.door.errors.inc();
-            tracing::warn!(%broadcast, %loss, "pull lost, begins anew");
-        }
-        loss => {
-            inner.door.errors.inc();
-            tracing::debug!(%broadcast, %loss, "pull failed");
-        }
     }
 }
 

@@ -57,7 +57,7 @@ const TRACKS_MAX: usize = 64;
 /// Why there are no more pieces.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Loss {
-    #[error("{0}")]
+    #[error("{}: {}", .0.code(), .0.message())]
     Status(#[from] tonic::Status),
     #[error("no answer within {} s", BEGIN_WITHIN.as_secs())]
     Unanswered,
@@ -75,6 +75,13 @@ pub(super) enum Loss {
     Mirror(#[from] MirrorError),
     #[error("what was said on a data channel can't be passed on: {0}")]
     Said(#[from] SayError),
+}
+
+impl Loss {
+    /// The other node knows nothing of the broadcast.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == tonic::Code::NotFound)
+    }
 }
 
 /// Pulls until there is a reason to stop.
@@ -100,7 +107,7 @@ pub(super) async fn follow(
                 () = pull.unwanted() => Outcome::Unwanted,
             }
         }
-        Err(loss) => Outcome::Lost(loss),
+        Err(loss) => Outcome::Failed(loss),
     }
 }
 

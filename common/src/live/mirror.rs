@@ -15,7 +15,10 @@ use super::{
     broadcast::{Hand, Layer, State},
     minter::Minter,
 };
-use crate::media::{Frame, Gop, Info, Kind, RtpCache, Sample};
+use crate::{
+    ladder::Rendition,
+    media::{Frame, Gop, Info, Kind, RtpCache, Sample},
+};
 
 /// What another node says of a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Told {
     pub publisher: Publisher,
     /// Nodes it came through, the owner first.
     pub path: Vec<String>,
+    /// The renditions that are offered, the largest first.
+    pub ladder: Vec<Rendition>,
 }
 
 /// What another node says of a track.
@@ -159,7 +164,8 @@ impl Mirror {
         let target_s = state.minter.target_s();
         state.minter.told(told.next_gop, told.segment_target_s);
         let news = (state.status, state.epoch, state.claimed_epoch) != (told.status, told.epoch, told.claimed_epoch)
-            || (&state.publisher, &state.path, target_s) != (&told.publisher, &told.path, state.minter.target_s());
+            || (&state.publisher, &state.path, &state.ladder, target_s)
+                != (&told.publisher, &told.path, &told.ladder, state.minter.target_s());
         if told.epoch != state.epoch {
             state.layers.clear();
         }
@@ -172,6 +178,7 @@ impl Mirror {
         state.epoch_began_us = told.epoch_began_us;
         state.publisher = told.publisher;
         state.path = told.path;
+        state.ladder = told.ladder;
         drop(state);
         if news {
             self.broadcast.changed();

@@ -24,6 +24,7 @@ fn told(epoch: u64) -> Told {
         segment_target_s: Some(2),
         publisher: Publisher { protocol: "rtmp", remote: "there".into(), agent: String::new() },
         path: vec!["owner".into()],
+        ladder: Vec::new(),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Serving {
     /// Something of a track was not told yet, because frames from before are on their way.
     postponed: bool,
     gops: VecDeque<(u64, u64)>,
+    looked: Instant,
+    /// That something was told.
     last: Instant,
     beat: Pin<Box<Sleep>>,
     stopping: Boxed,
@@ -110,6 +112,7 @@ impl Serving {
             ahead: VecDeque::new(),
             postponed: false,
             gops: VecDeque::new(),
+            looked: Instant::now(),
             last: Instant::now(),
             beat: Box::pin(sleep(BEAT)),
             stopping: Box::pin(async move { node.stopping().await }),
@@ -121,7 +124,8 @@ impl Serving {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
         self.poll_stop(cx)?;
         self.poll_wishes(cx)?;
-        let mut news = self.told.is_none();
+        // That a track waits for room, or which gop comes next, is no news to anybody else.
+        let mut news = self.told.is_none() || self.looked.elapsed() >= BEAT;
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.news).poll_next(cx) {
             news = true;
         }
@@ -205,6 +209,7 @@ impl Serving {
 
     /// Finds out what of the broadcast has changed, and what has to be told of it.
     fn look(&mut self) -> Result<(), End> {
+        self.looked = Instant::now();
         let (told, tracks, layers) = (self.broadcast.told(), self.broadcast.tracks(), self.broadcast.layers());
         if self.lanes.iter().any(|lane| !tracks.iter().any(|track| Arc::ptr_eq(track, &lane.track))) {
             // The other node has to hear of it, and all that could be said is what there is.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use headwater_proto as proto;
 
 use crate::{
+    ladder::Rendition,
     live::{BroadcastId, Declared, IdError, Origin, Publisher, Status, Told, Track},
     media::{Codec, Conversion, Frame, Gop, Info, Kind, Sample, Shape},
     rtc::To,
@@ -18,6 +19,8 @@ const TIME_US_MAX: i64 = 1 << 53;
 const NAME_BYTES_MAX: usize = 256;
 /// avcC and hvcC are some hundred bytes, whatever an encoder may hide in there.
 const CONFIG_BYTES_MAX: usize = 64 << 10;
+/// As many as an operator may ask for, and then some.
+const LADDER_MAX: usize = 32;
 /// Trees are flat: an origin, an edge per region, an edge.
 pub(crate) const PATH_MAX: usize = 16;
 
@@ -70,7 +73,8 @@ pub fn to_id(name: Option<proto::Name>) -> Result<BroadcastId, WireError> {
 
 /// `node` is the one that tells.
 pub fn from_told(told: Told, node: &str) -> proto::State {
-    let Told { status, epoch, claimed_epoch, epoch_began_us, next_gop, segment_target_s, publisher, mut path } = told;
+    let Told { status, epoch, claimed_epoch, epoch_began_us, next_gop, segment_target_s, publisher, mut path, ladder } =
+        told;
     let status = match status {
         Status::Live => proto::Status::Live,
         Status::Interrupted => proto::Status::Interrupted,
@@ -88,6 +92,7 @@ pub fn from_told(told: Told, node: &str) -> proto::State {
         remote: publisher.remote,
         agent: publisher.agent,
         path,
+        ladder: ladder.into_iter().map(from_rendition).collect(),
     }
 }
 
@@ -119,7 +124,25 @@ pub fn to_told(state: proto::State) -> Result<Told, WireError> {
             agent: cut(state.agent),
         },
         path,
+        ladder: ladder(state.ladder)?,
     })
+}
+
+fn ladder(told: Vec<proto::Rendition>) -> Result<Vec<Rendition>, WireError> {
+    match told.len() {
+        steps if steps > LADDER_MAX => Err(number("the number of renditions", steps as i64)),
+        _ => Ok(told.into_iter().map(to_rendition).collect()),
+    }
+}
+
+fn from_rendition(rendition: Rendition) -> proto::Rendition {
+    let Rendition { height, video_kbps, audio_kbps } = rendition;
+    proto::Rendition { height, video_kbps, audio_kbps }
+}
+
+fn to_rendition(told: proto::Rendition) -> Rendition {
+    let proto::Rendition { height, video_kbps, audio_kbps } = told;
+    Rendition { height, video_kbps, audio_kbps }
 }
 
 /// A newer node may know more of them than this one.
@@ -135,11 +158,15 @@ pub fn from_track(id: u32, track: &Track, layers: &[Arc<Track>], info: Option<&I
         Origin::Source => proto::track::Origin::Source(proto::Source {}),
         Origin::Layer { index } => proto::track::Origin::Layer(proto::Layer { index: index.into(), sent }),
         Origin::Derived { conversion } => {
-            let (from, to) = match conversion {
-                Conversion::BFrames => (Codec::H264, Codec::H264),
-                Conversion::Codec { from, to } => (from, to),
+            let derived = |from, to| {
+                proto::track::Origin::Derived(proto::Derived { from: codec(from).into(), to: codec(to).into() })
             };
-            proto::track::Origin::Derived(proto::Derived { from: codec(from).into(), to: codec(to).into() })
+            match conversion {
+                Conversion::BFrames => derived(Codec::H264, Codec::H264),
+                Conversion::Codec { from, to } => derived(from, to),
+                Conversion::Rendition(rendition) => proto::track::Origin::Rendition(from_rendition(rendition)),
+                Conversion::Sound { kbps } => proto::track::Origin::Sound(proto::Sound { kbps }),
+            }
         }
     };
     let kind = match track.kind() {
@@ -168,6 +195,12 @@ pub fn to_declared(track: proto::Track) -> Result<Declared, WireError> {
             (Origin::Layer { index: index.try_into().map_err(|_| number("the index of a layer", index))? }, sent)
         }
         proto::track::Origin::Derived(derived) => (Origin::Derived { conversion: to_conversion(derived)? }, true),
+        proto::track::Origin::Rendition(told) => {
+            (Origin::Derived { conversion: Conversion::Rendition(to_rendition(told)) }, true)
+        }
+        proto::track::Origin::Sound(proto::Sound { kbps }) => {
+            (Origin::Derived { conversion: Conversion::Sound { kbps } }, true)
+        }
     };
     let info = track.info.map(to_info).transpose()?;
     let made = match origin {

@@ -221,6 +221,7 @@ mod tests {
             segment_target_s: None,
             publisher,
             path: Vec::new(),
+            ladder: Vec::new(),
         };
         let mut mirror = Hub::new().mirror(&BroadcastId::new("live", "x").unwrap(), 0, told, 0).unwrap();
         let shape = Shape::Video { width: 640, height: 360, reorders: false };

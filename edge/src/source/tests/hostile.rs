@@ -178,7 +178,7 @@ async fn nonsense_ends_the_pull_it_was_said_in_and_nothing_else() {
         ("a track of no kind", vec![tracks(vec![Track { kind: 0, ..video(0) }])]),
         ("a track from nowhere", vec![tracks(vec![Track { origin: None, ..video(0) }])]),
         ("pictures that sound", vec![tracks(vec![Track { kind: headwater_proto::Kind::Audio.into(), ..video(0) }])]),
-        ("a format too large", vec![tracks(vec![Track { name: "x".repeat(1_000), ..video(0) }])]),
+        ("a name too long", vec![tracks(vec![Track { name: "x".repeat(1_000), ..video(0) }])]),
         ("a run of nothing", vec![begin(), piece::Piece::Run(Run { track: 4, whole: false })]),
         ("a frame of nothing", frame_of(|frame| frame.track = 4)),
         ("a frame of no gop", frame_of(|frame| frame.gop = 4)),

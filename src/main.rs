@@ -28,17 +28,19 @@ use headwater_common::{
         tls::{self, Credentials},
     },
     config::{self, Config},
+    finder::Finder,
     http::{self, Admin},
     ice_servers::IceServers,
     live::Hub,
     load,
     node::{Node, Role},
     registry::{Embedded, Life},
+    relay::{Serve, transport},
     rtc,
     store::{Store, s3::Bucket},
     telemetry::Telemetry,
 };
-use headwater_edge::Edge;
+use headwater_edge::{Edge, source::Source};
 use headwater_origin::{self as origin, Origin};
 
 use elsewhere::Elsewhere;
@@ -76,10 +78,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
 
     let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
-    let edge = role
-        .serves_viewers()
-        .then(|| Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry));
-    let audience = edge.as_ref().map_or_else(audience::nobody, Edge::count_viewers);
+    let (audience, counter) = audience::later();
 
     let listening = match &credentials {
         Some(credentials) => {
@@ -96,6 +95,25 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         None => None,
     };
     let cluster = listening.as_ref().map(Listening::cluster);
+
+    let finder = match cluster.clone().filter(|_| role == Role::Edge) {
+        Some(cluster) => {
+            let (name, find) = (cluster.me().identity.id, Arc::new(move |id: &_| cluster.locate(id)));
+            Source::start(hub.clone(), engine.clone(), name, find, &telemetry).finder()
+        }
+        None => Finder::hub(hub.clone()),
+    };
+    let edge = role
+        .serves_viewers()
+        .then(|| Edge::start(finder.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry));
+    if let Some(edge) = &edge {
+        counter.set(edge.count_viewers());
+    }
+    let serve = |cluster: &Cluster| {
+        let serve = Serve::new(finder.clone(), engine.clone(), node.clone(), cluster.me().id().as_str(), &telemetry);
+        Routes::new(transport::service(serve))
+    };
+    let to_nodes = cluster.as_ref().map(serve).unwrap_or_default();
 
     let bucket = Bucket::open(&config.store.s3).await;
     let start_origin = async || {
@@ -135,7 +153,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
         engine,
-        hub,
+        finder,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
         claim: origin.as_ref().map(Origin::claim),
@@ -153,7 +171,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         .merge(health::router(node.clone(), telemetry.clone()));
     let clients = routes::for_clients(router.clone(), &node, &telemetry);
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), clients, &node)?);
-    let serving = listening.map(|listening| listening.serve(Routes::default(), router)).transpose()?;
+    let serving = listening.map(|listening| listening.serve(to_nodes, router)).transpose()?;
     tokio::spawn(ready_when_joined(node.clone(), cluster.filter(|_| role == Role::Edge)));
     welcome::print(&config, role);
 

@@ -1,6 +1,6 @@
 //! Who watches a broadcast, door by door: what edges count and REST shows, wherever either of them runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::live::BroadcastId;
 
@@ -13,7 +13,18 @@ pub struct Viewers {
 /// Cheap enough to be asked for every broadcast of a list.
 pub type CountViewers = Arc<dyn Fn(&BroadcastId) -> Viewers + Send + Sync>;
 
-/// Where no viewers are served.
-pub fn nobody() -> CountViewers {
-    Arc::new(|_| Viewers::default())
+/// For who asks before it is known who counts: until then nobody watches.
+pub fn later() -> (CountViewers, Counter) {
+    let counter = Arc::new(OnceLock::<CountViewers>::new());
+    let asked = counter.clone();
+    (Arc::new(move |id| asked.get().map_or_else(Viewers::default, |count| count(id))), Counter(counter))
+}
+
+pub struct Counter(Arc<OnceLock<CountViewers>>);
+
+impl Counter {
+    /// The first one counts.
+    pub fn set(&self, count: CountViewers) {
+        let _ = self.0.set(count);
+    }
 }

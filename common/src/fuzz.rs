@@ -4,20 +4,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Cursor,
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use headwater_proto::{Message, Piece, piece};
 
 use crate::antmedia::{Action, Ending, Machine, Outcome, Refusal};
 use crate::fmp4::progressive::rewrite;
 use crate::fmp4::read::complete_len;
 use crate::fmp4::{Fragment, TrackSpec, init};
+use crate::live::{BroadcastId, Copied, Hub, Mirror, Told};
 use crate::media::nal::{self, LENGTH_SIZE};
 use crate::media::rtp::PAYLOAD_BYTES_MAX;
 use crate::media::{
     Codec, Frame, Framing, Gop, Info, Inspector, RtpCache, Sample, Shape, aac, av1 as av1_facts, h264, h265,
     opus as opus_facts,
 };
+use crate::relay::wire;
 
 /// avcC records and sequence parameter sets.
 pub fn h264_config(data: &[u8]) {
@@ -128,6 +132,76 @@ pub fn mp4_recover(data: &[u8]) {
     if let Ok(summary) = rewrite(Cursor::new(data), &mut output) {
         assert_eq!((summary.bytes, summary.torn_bytes), (output.len() as u64, data.len() as u64 - end));
         assert!(summary.fragments > 0 && summary.samples > 0);
+    }
+}
+
+/// Pieces of a broadcast as another node sends them, each behind its length in two bytes. What is understood goes into the
+/// hall and is told on, and is the same there.
+pub fn relay(data: &[u8]) {
+    let id = BroadcastId::new("live", "x").expect("a name");
+    let (hub, mut mirror, mut lanes, mut gop) = (Hub::new(), None::<Mirror>, Vec::new(), None);
+    let mut rest = data;
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let (message, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
+        rest = after;
+        let Ok(Piece { piece: Some(piece) }) = Piece::decode(message) else { continue };
+        match (piece, &mut mirror) {
+            (piece::Piece::Begin(begin), _) => {
+                let told = begin.state.map(wire::to_told);
+                let (Ok(born_us), Some(Ok(told))) = (wire::to_born_us(begin.born_us), told) else { continue };
+                match wire::to_told(wire::from_told(told.clone(), "here")) {
+                    Ok(again) => assert_eq!(Told { path: told.path.clone(), ..again }, told),
+                    Err(_) => assert_eq!(told.path.len(), wire::PATH_MAX, "one more is too many"),
+                }
+                if let Ok(begun) = hub.mirror(&id, born_us, told, 0) {
+                    mirror = Some(begun);
+                    lanes.clear();
+                }
+            }
+            (piece::Piece::State(state), Some(mirror)) => {
+                if let Ok(told) = wire::to_told(state) {
+                    let _ = mirror.tell(told, 0);
+                }
+            }
+            (piece::Piece::Track(track), Some(mirror)) => {
+                let Ok(declared) = wire::to_declared(track) else { continue };
+                let Ok(lane) = mirror.declare(declared.clone()) else { continue };
+                lanes.push(lane);
+                let (track, layers) = (mirror.track(lane), mirror.broadcast().layers());
+                let again = wire::to_declared(wire::from_track(0, track, &layers, declared.info.as_ref()));
+                let again = again.expect("what was understood once");
+                let known = (again.kind, again.origin, &again.info, again.waiting);
+                assert_eq!(known, (declared.kind, declared.origin, &declared.info, declared.waiting));
+            }
+            (piece::Piece::Run(run), Some(mirror)) => {
+                if let Some(&lane) = lanes.get(run.track as usize) {
+                    mirror.begin_run(lane, run.whole);
+                }
+            }
+            (piece::Piece::Live(live), Some(mirror)) => {
+                if let Some(&lane) = lanes.get(live.track as usize) {
+                    mirror.is_live(lane);
+                }
+            }
+            (piece::Piece::Gop(told), _) => {
+                if let Ok(told) = wire::to_gop(told) {
+                    assert_eq!(wire::to_gop(wire::from_gop(&told)), Ok(told.clone()));
+                    gop = Some(Arc::new(told));
+                }
+            }
+            (piece::Piece::Frame(frame), Some(mirror)) => {
+                let lane = lanes.get(frame.track as usize).copied();
+                let (Some(lane), Some(gop), Ok(sample)) = (lane, gop.clone(), wire::to_sample(frame)) else { continue };
+                let bytes = sample.payload.len();
+                if mirror.append(lane, gop, sample, 0) == Ok(Copied::Kept) {
+                    assert!(mirror.track(lane).stats().ring_bytes >= bytes);
+                }
+            }
+            (piece::Piece::Said(said), _) => {
+                let _ = wire::to_hearers(&said);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! From hall to viewer.
 //!
-//! In: the hub that this process fills, the WebRTC engine. Out: an [`Edge`], its HTTP routes, and how many
-//! watch.
+//! In: how broadcasts are found, the WebRTC engine. Out: an [`Edge`], its HTTP routes, and how many watch.
 
 pub mod hls;
+pub mod source;
 pub mod webrtc;
 
 #[doc(hidden)]
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use axum::Router;
 use headwater_common::{
     audience::{CountViewers, Viewers},
+    finder::Finder,
     ice_servers::IceServers,
-    live::Hub,
     node::Node,
     rtc::Engine,
     telemetry::Telemetry,
@@ -26,7 +26,7 @@ use headwater_common::{
 use hls::Hls;
 
 pub struct Edge {
-    hub: Arc<Hub>,
+    finder: Finder,
     engine: Engine,
     hls: Arc<Hls>,
     ice_servers: Arc<IceServers>,
@@ -35,19 +35,19 @@ pub struct Edge {
 
 impl Edge {
     pub fn start(
-        hub: Arc<Hub>,
+        finder: Finder,
         engine: Engine,
         ice_servers: Arc<IceServers>,
         node: Node,
         telemetry: &Telemetry,
     ) -> Self {
-        let hls = Hls::new(hub.clone(), node.clone(), telemetry);
-        Self { hub, engine, hls, ice_servers, node }
+        let hls = Hls::new(finder.clone(), node.clone(), telemetry);
+        Self { finder, engine, hls, ice_servers, node }
     }
 
     /// WHEP and HLS.
     pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone(), self.node.clone())
+        webrtc::router(self.engine.clone(), self.finder.clone(), self.ice_servers.clone(), self.node.clone())
             .merge(hls::router(self.hls.clone()))
     }
 

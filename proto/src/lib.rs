@@ -3,4 +3,6 @@
 
 #![allow(unreachable_pub)]
 
+pub use prost::Message;
+
 tonic::include_proto!("headwater.v1");

@@ -33,8 +33,9 @@ pub use machine::Machine;
 pub use reply::{Measured, Rendition, Reply};
 
 use crate::{
+    finder::Finder,
     ice_servers::IceServers,
-    live::{BroadcastId, Hub, Publisher, Writer},
+    live::{BroadcastId, Publisher, Writer},
     node::Node,
     rtc::Engine,
     telemetry::Door,
@@ -56,7 +57,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Shared {
     pub apps: BTreeSet<String>,
     pub engine: Engine,
-    pub hub: Arc<Hub>,
+    pub finder: Finder,
     pub node: Node,
     pub ice_servers: Arc<IceServers>,
     /// Absent where no publishers are taken.

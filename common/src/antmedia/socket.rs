@@ -50,6 +50,8 @@ struct Gone;
 enum News {
     /// Somebody publishes it now.
     Live,
+    /// Nobody does.
+    Absent(BroadcastId),
     /// It can be offered.
     Complete(Arc<Broadcast>),
     State(State),
@@ -220,22 +222,23 @@ impl<'a> Socket<'a> {
         if let Err(busy) = self.shared.node.takes_work() {
             return self.machine.outcome(ticket, Outcome::Refused(busy.into()));
         }
-        match self.shared.hub.get(&stream).filter(|broadcast| broadcast.status() != Status::Ended) {
-            Some(broadcast) => {
-                self.watch(ticket, async move {
+        let finder = self.shared.finder.clone();
+        self.watch(ticket, async move {
+            match finder.find(&stream).await {
+                Some(broadcast) => {
                     waiting::until_complete(&broadcast).await;
                     News::Complete(broadcast)
-                });
-                Vec::new()
+                }
+                None => News::Absent(stream),
             }
-            None => self.wait_for(ticket, stream),
-        }
+        });
+        Vec::new()
     }
 
     fn wait_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
-        let hub = self.shared.hub.clone();
+        let finder = self.shared.finder.clone();
         self.watch(ticket, async move {
-            waiting::until_live(&hub, &stream).await;
+            finder.until_live(&stream).await;
             News::Live
         });
         self.machine.outcome(ticket, Outcome::Absent)
@@ -266,6 +269,7 @@ impl<'a> Socket<'a> {
     fn news(&mut self, ticket: Ticket, news: News) -> Vec<Action> {
         let outcome = match news {
             News::Live => Outcome::Live,
+            News::Absent(stream) => return self.wait_for(ticket, stream),
             News::Complete(broadcast) if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() => {
                 return self.wait_for(ticket, broadcast.id().clone());
             }
@@ -341,12 +345,12 @@ impl<'a> Socket<'a> {
 
 /// What a client asks about a broadcast. Borrows no socket, which another thread may not look at meanwhile.
 async fn find(shared: &Shared, stream: &BroadcastId, what: Look) -> Option<Found> {
-    let live = || shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
-    match what {
-        Look::Description => (shared.describe)(stream.clone()).await.map(Found::Description),
-        Look::Tracks => live().map(|_| Found::Tracks),
-        Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
+    if what == Look::Description {
+        return (shared.describe)(stream.clone()).await.map(Found::Description);
     }
+    let broadcast = shared.finder.find(stream).await.filter(|broadcast| broadcast.status() != Status::Ended)?;
+    let renditions = (what == Look::Renditions).then(|| renditions(&broadcast));
+    Some(renditions.map_or(Found::Tracks, Found::Renditions))
 }
 
 /// The next state of a session.

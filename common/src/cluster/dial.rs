@@ -1,7 +1,7 @@
 //! Connections to other nodes. In: an address. Out: a gRPC channel over mutual TLS, whose windows are wide enough for
 //! media. Deliberately absent: whom to call.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use axum::http::Uri;
 use hyper_util::rt::TokioIo;
@@ -11,17 +11,10 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::tls::{self, Credentials};
+use crate::relay::transport;
 
 /// The name in the requests; where they go is the connector's business.
 const AUTHORITY: &str = "http://headwater-node";
-/// TCP and TLS together.
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// Of one broadcast on its way, and of all that share a connection.
-pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-/// A connection through which nothing comes is closed, so that those who wait on it look elsewhere.
-pub(super) const PING_EVERY: Duration = Duration::from_secs(1);
-pub(super) const PONG_WITHIN: Duration = Duration::from_secs(2);
 
 /// Connects now.
 pub(super) async fn connect(
@@ -37,13 +30,7 @@ pub(super) fn channel(place: String, credentials: &Credentials) -> Channel {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint::from_static(AUTHORITY)
-        .connect_timeout(CONNECT_WITHIN)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
-        .keep_alive_while_idle(true)
+    transport::endpoint(Endpoint::from_static(AUTHORITY))
 }
 
 fn connector(

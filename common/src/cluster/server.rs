@@ -25,12 +25,13 @@ use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Se
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    BEAT, SILENT_MAX, Shared, dial, facts::Health, forward, identity::Identity, incoming::incoming,
-    link::MESSAGE_BYTES_MAX, wire,
+    BEAT, SILENT_MAX, Shared, facts::Health, forward, identity::Identity, incoming::incoming, link::MESSAGE_BYTES_MAX,
+    wire,
 };
 use crate::{
     clock,
     node::{Node, Phase},
+    relay::transport,
 };
 
 /// How often the phase is looked at for `grpc.health.v1`.
@@ -48,12 +49,7 @@ pub(super) fn serve(
     tokio::spawn(report_health(health, shared.surroundings.node.clone()));
     let desk = ClusterServer::new(Desk { shared: shared.clone(), router }).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut closing = shared.closing.subscribe();
-    let server = Server::builder()
-        .initial_stream_window_size(dial::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(dial::CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(dial::PING_EVERY))
-        .http2_keepalive_timeout(Some(dial::PONG_WITHIN))
-        .add_routes(routes.add_service(desk).add_service(health_service));
+    let server = transport::server(Server::builder()).add_routes(routes.add_service(desk).add_service(health_service));
     Ok(async move {
         let closed = async move {
             // The sender lives as long as the room.

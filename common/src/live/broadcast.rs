@@ -54,7 +54,7 @@ pub(super) struct State {
     /// What the present publisher sends side by side. The tracks are among `tracks`, where they outlive it.
     pub(super) layers: Vec<Layer>,
     /// Which renditions of the source are offered; each is a derived track.
-    ladder: Vec<Rendition>,
+    pub(super) ladder: Vec<Rendition>,
     timeline: Timeline,
     video: Cursor,
     audio: Cursor,
@@ -204,11 +204,13 @@ impl Broadcast {
         Told {
             status: state.status,
             epoch: state.epoch,
+            claimed_epoch: state.claimed_epoch,
             epoch_began_us: state.epoch_began_us,
             next_gop: state.minter.next_gop(),
             segment_target_s: state.minter.target_s(),
             publisher: state.publisher.clone(),
             path: state.path.clone(),
+            ladder: state.ladder.clone(),
         }
     }
 

@@ -15,19 +15,27 @@ use super::{
     broadcast::{Hand, Layer, State},
     minter::Minter,
 };
-use crate::media::{Frame, Gop, Info, Kind, RtpCache, Sample};
+use crate::{
+    ladder::Rendition,
+    media::{Frame, Gop, Info, Kind, RtpCache, Sample},
+};
 
 /// What another node says of a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub status: Status,
+    /// Of the gops that its publisher writes now.
     pub epoch: u64,
+    /// Of the claim that holds it: of two owners, the one with the higher epoch is right.
+    pub claimed_epoch: u64,
     pub epoch_began_us: i64,
     pub next_gop: u64,
     pub segment_target_s: Option<u32>,
     pub publisher: Publisher,
     /// Nodes it came through, the owner first.
     pub path: Vec<String>,
+    /// The renditions that are offered, the largest first.
+    pub ladder: Vec<Rendition>,
 }
 
 /// What another node says of a track.
@@ -97,8 +105,9 @@ impl Hub {
                 return Err(MirrorError::Own(id.clone()));
             }
             // What ended here goes on elsewhere with a claim of its own.
-            if told.epoch < state.epoch + u64::from(is_own) {
-                return Err(MirrorError::Outdated { id: id.clone(), known: state.epoch, told: told.epoch });
+            if told.claimed_epoch < state.claimed_epoch + u64::from(is_own) {
+                let (known, told) = (state.claimed_epoch, told.claimed_epoch);
+                return Err(MirrorError::Outdated { id: id.clone(), known, told });
             }
             drop(state);
             if known.born_us() != born_us
@@ -149,14 +158,15 @@ impl Mirror {
     pub fn tell(&mut self, told: Told, now_us: i64) -> Result<(), MirrorError> {
         let id = self.broadcast.id().clone();
         let mut state = self.lock()?;
-        if told.epoch < state.epoch {
-            return Err(MirrorError::Outdated { id, known: state.epoch, told: told.epoch });
+        if told.claimed_epoch < state.claimed_epoch {
+            return Err(MirrorError::Outdated { id, known: state.claimed_epoch, told: told.claimed_epoch });
         }
         let target_s = state.minter.target_s();
         state.minter.told(told.next_gop, told.segment_target_s);
-        let news = (state.status, state.epoch, target_s) != (told.status, told.epoch, state.minter.target_s())
-            || (&state.publisher, &state.path) != (&told.publisher, &told.path);
-        if told.epoch > state.epoch {
+        let news = (state.status, state.epoch, state.claimed_epoch) != (told.status, told.epoch, told.claimed_epoch)
+            || (&state.publisher, &state.path, &state.ladder, target_s)
+                != (&told.publisher, &told.path, &told.ladder, state.minter.target_s());
+        if told.epoch != state.epoch {
             state.layers.clear();
         }
         if told.status != state.status {
@@ -164,10 +174,11 @@ impl Mirror {
         }
         state.status = told.status;
         state.epoch = told.epoch;
-        state.claimed_epoch = told.epoch;
+        state.claimed_epoch = told.claimed_epoch;
         state.epoch_began_us = told.epoch_began_us;
         state.publisher = told.publisher;
         state.path = told.path;
+        state.ladder = told.ladder;
         drop(state);
         if news {
             self.broadcast.changed();
@@ -246,6 +257,12 @@ impl Mirror {
         let line = &mut self.lines[lane.0];
         line.unsure = true;
         line.track.join(!whole);
+        line.track.set_backlog(true);
+    }
+
+    /// What comes of this track from now on has just been written.
+    pub fn is_live(&mut self, lane: Lane) {
+        self.lines[lane.0].track.set_backlog(false);
     }
 
     /// Puts a frame into the hall as it was minted elsewhere.
@@ -256,7 +273,7 @@ impl Mirror {
         let Sample { dts_us, pts_us, keyframe, payload } = sample;
         let frame = Frame { gop, dts_us, pts_us, keyframe, payload, info, rtp: RtpCache::default() };
         let mut state = write(broadcast, *number)?;
-        if frame.gop.epoch > state.epoch {
+        if frame.gop.epoch > state.claimed_epoch {
             return Err(MirrorError::Untold { epoch: frame.gop.epoch });
         }
         state.last_write_us = now_us;
@@ -300,14 +317,13 @@ impl Line {
     }
 
     fn takes(&mut self, frame: &Frame) -> bool {
-        let place = |frame: &Frame| (frame.gop.epoch, frame.dts_us);
         let Some(last) = &self.last else {
             self.unsure &= !frame.keyframe;
             return frame.keyframe;
         };
-        if place(frame) <= place(last) {
+        if !last.precedes(frame) {
             // A conversion that was begun anew has other bytes at the same time: nothing of it fits to what is here.
-            if place(frame) == place(last) && frame.payload == last.payload {
+            if !frame.precedes(last) && frame.payload == last.payload {
                 self.unsure = false;
             }
             return false;

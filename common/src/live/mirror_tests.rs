@@ -18,11 +18,13 @@ fn told(epoch: u64) -> Told {
     Told {
         status: Status::Live,
         epoch,
+        claimed_epoch: epoch,
         epoch_began_us: BORN_US,
         next_gop: 7,
         segment_target_s: Some(2),
         publisher: Publisher { protocol: "rtmp", remote: "there".into(), agent: String::new() },
         path: vec!["owner".into()],
+        ladder: Vec::new(),
     }
 }
 
@@ -183,6 +185,23 @@ fn who_is_outrun_writes_nothing_more() {
     let lane = second.declare(declared(SOURCE)).unwrap();
     let ahead = second.append(lane, gop(9, 3), sample(18_000_000, true, 2), BORN_US);
     assert_eq!(ahead, Err(MirrorError::Untold { epoch: 3 }));
+}
+
+#[test]
+fn an_owner_whose_claim_was_made_anew_goes_on_after_another_one() {
+    let mut stage = Stage::new();
+    stage.append(&gop(4, 1), 8_000_000, true, 1);
+    stage.mirror.tell(told(2), BORN_US).unwrap();
+    stage.append(&gop(5, 2), 10_000_000, true, 2);
+    // The first publisher was there all the time; its gops are of its epoch and have higher numbers now.
+    let renewed = Told { epoch: 1, claimed_epoch: 3, ..told(1) };
+    stage.mirror.tell(renewed, BORN_US).unwrap();
+    assert_eq!(stage.append(&gop(9, 1), 11_000_000, false, 3), Copied::LeftOut);
+    assert_eq!(stage.append(&gop(10, 1), 12_000_000, true, 4), Copied::Kept);
+    assert_eq!(stage.append(&gop(10, 1), 12_040_000, false, 5), Copied::Kept);
+    assert!(stage.times().ends_with(&[10_000_000, 12_000_000, 12_040_000]));
+    let outdated = MirrorError::Outdated { id: id(), known: 3, told: 2 };
+    assert_eq!(stage.mirror.tell(told(2), BORN_US), Err(outdated));
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub struct Track {
     past_wanted: AtomicBool,
     keyframe_asked: Notify,
     waiting: AtomicBool,
+    has_backlog: AtomicBool,
     skipped: AtomicU64,
 }
 
@@ -133,6 +134,7 @@ impl Track {
             past_wanted: AtomicBool::new(false),
             keyframe_asked: Notify::new(),
             waiting: AtomicBool::new(false),
+            has_backlog: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
         })
     }
@@ -253,6 +255,19 @@ impl Track {
     pub fn is_whole(&self) -> bool {
         let ring = self.lock();
         ring.first == 0 && !ring.joined_late
+    }
+
+    /// What is written is from the past, as fast as it can be had: the ring of another node comes here. Readers that show
+    /// things as they happen wait until that is over; they are woken then.
+    pub fn has_backlog(&self) -> bool {
+        self.has_backlog.load(Relaxed)
+    }
+
+    pub(super) fn set_backlog(&self, has_backlog: bool) {
+        if self.has_backlog.swap(has_backlog, Relaxed) && !has_backlog {
+            let wakers = std::mem::take(&mut self.lock().wakers);
+            wakers.into_iter().for_each(Waker::wake);
+        }
     }
 
     pub(super) fn newest(&self) -> Option<Arc<Frame>> {

@@ -30,6 +30,14 @@ pub struct Frame {
     pub rtp: RtpCache,
 }
 
+impl Frame {
+    /// Whether it comes before another frame of its broadcast. Times of one publisher tell that, but the clock of the node
+    /// where the next one came may have been behind: numbers of gops never go back.
+    pub fn precedes(&self, other: &Self) -> bool {
+        if self.gop.epoch == other.gop.epoch { self.dts_us < other.dts_us } else { self.gop.id < other.gop.id }
+    }
+}
+
 /// On the broadcast's clock, without a copy of the payload.
 impl From<&Frame> for Sample {
     fn from(frame: &Frame) -> Self {

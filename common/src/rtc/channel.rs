@@ -14,7 +14,7 @@ use str0m::{
 
 use super::{
     budget::{Budget, Rate, Verdict},
-    exchange::{Exchange, Message, To},
+    exchange::{Exchange, Message, Speaker, To},
     roster::{Card, Role},
 };
 use crate::live::BroadcastId;
@@ -139,7 +139,8 @@ impl Channels {
             self.lose(1);
             return;
         }
-        self.exchange.pass(Message { broadcast, from: Some(card.id.clone()), to, binary, data: Bytes::from(data) });
+        let from = Speaker::Session(card.id.clone());
+        self.exchange.pass(Message { broadcast, from, to, binary, data: Bytes::from(data) });
     }
 
     fn give_up(&mut self, card: &Card, rtc: &mut Rtc) {

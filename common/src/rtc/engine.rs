@@ -19,7 +19,8 @@ use super::{
     answer::{Measured, answer, invite, sends},
     census::Census,
     channel::{self, Channels, SayError},
-    exchange::{Distribution, Exchange, Message, To},
+    corridor::{Corridor, Side},
+    exchange::{Distribution, Exchange, Message, Speaker, To},
     inbox::{Command, Inbox},
     net::{self, Outbox},
     publishing::Publishing,
@@ -340,12 +341,17 @@ impl Engine {
         channel::check(binary, &data)?;
         self.0.shared.exchange.pass(Message {
             broadcast: broadcast.clone(),
-            from: None,
+            from: Speaker::Node,
             to: To::Everybody,
             binary,
             data,
         });
         Ok(())
+    }
+
+    /// Connects those who have a data channel here with those on another node, until the value is dropped.
+    pub fn corridor(&self, broadcast: &BroadcastId, side: Side) -> Corridor {
+        Corridor::open(self.0.shared.exchange.clone(), broadcast.clone(), side)
     }
 
     /// The numbers of one session, while it lasts.

@@ -1,18 +1,24 @@
 //! Who hears what is said about a broadcast, on which shard.
 //!
-//! In: messages; sessions as their data channel opens and closes. Out: letters to the shards where somebody listens.
+//! In: messages; sessions as their data channel opens and closes; corridors to other nodes. Out: letters to the shards
+//! where somebody listens, and into the corridors.
 //! Deliberately absent: what is in a message, and keeping any: who comes later has missed it.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::{
     budget::{Allowance, Rate},
+    corridor::{Mouth, Side},
     inbox::Inbox,
     roster::{Card, Role, SessionId},
 };
@@ -33,18 +39,27 @@ pub enum Distribution {
     None,
 }
 
+/// Who is to hear something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum To {
+pub enum To {
     Everybody,
     Viewers,
     Publisher,
 }
 
+/// Does not hear itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// This node itself, or whoever asked it to by REST.
+    Node,
+    Session(SessionId),
+    Corridor(u64),
+}
+
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) broadcast: BroadcastId,
-    /// Does not hear itself. `None`: this node says it.
-    pub(super) from: Option<SessionId>,
+    pub(super) from: Speaker,
     pub(super) to: To,
     pub(super) binary: bool,
     pub(super) data: Bytes,
@@ -57,7 +72,7 @@ impl Message {
             To::Viewers => card.role == Role::Viewer,
             To::Publisher => card.role == Role::Publisher,
         };
-        role && self.from.as_ref() != Some(&card.id)
+        role && !matches!(&self.from, Speaker::Session(id) if *id == card.id)
     }
 }
 
@@ -68,18 +83,27 @@ pub(super) struct Exchange {
     /// By application.
     distribution: BTreeMap<String, Distribution>,
     circles: Mutex<HashMap<BroadcastId, Circle>>,
+    corridors: AtomicU64,
 }
 
 /// Those of one broadcast who have a data channel.
 struct Circle {
     /// Where they live.
     shards: Vec<usize>,
+    /// To those on other nodes.
+    corridors: Vec<Mouth>,
     viewers: Allowance,
+}
+
+impl Default for Circle {
+    fn default() -> Self {
+        Self { shards: Vec::new(), corridors: Vec::new(), viewers: Allowance::new(VIEWERS_TOGETHER) }
+    }
 }
 
 impl Exchange {
     pub(super) fn new(door: Door, inboxes: Vec<Arc<Inbox>>, distribution: BTreeMap<String, Distribution>) -> Self {
-        Self { door, inboxes, distribution, circles: Mutex::default() }
+        Self { door, inboxes, distribution, circles: Mutex::default(), corridors: AtomicU64::default() }
     }
 
     /// Who hears a peer, if anybody.
@@ -106,6 +130,32 @@ impl Exchange {
             if !inbox.message(message.clone()) {
                 self.door.dropped.inc();
             }
+        }
+        for mouth in &circle.corridors {
+            if mouth.hears(&message) && !mouth.tell(message.clone()) {
+                self.door.dropped.inc();
+            }
+        }
+    }
+
+    pub(super) fn open(&self, broadcast: &BroadcastId, side: Side) -> (u64, mpsc::Receiver<Arc<Message>>) {
+        let number = self.corridors.fetch_add(1, Relaxed);
+        let (mouth, ear) = Mouth::new(number, side);
+        self.lock().entry(broadcast.clone()).or_default().corridors.push(mouth);
+        (number, ear)
+    }
+
+    pub(super) fn shut(&self, broadcast: &BroadcastId, number: u64) {
+        self.change(broadcast, |circle| circle.corridors.retain(|mouth| mouth.number != number));
+    }
+
+    /// A circle that nobody is left in is forgotten.
+    fn change(&self, broadcast: &BroadcastId, change: impl FnOnce(&mut Circle)) {
+        let mut circles = self.lock();
+        let Some(circle) = circles.get_mut(broadcast) else { return };
+        change(circle);
+        if circle.shards.is_empty() && circle.corridors.is_empty() {
+            circles.remove(broadcast);
         }
     }
 
@@ -139,11 +189,7 @@ impl Listeners {
         let keys = self.by_broadcast.entry(broadcast.clone()).or_default();
         keys.push(key);
         if keys.len() == 1 {
-            let mut circles = self.exchange.lock();
-            let circle = circles.entry(broadcast.clone());
-            let circle =
-                circle.or_insert_with(|| Circle { shards: Vec::new(), viewers: Allowance::new(VIEWERS_TOGETHER) });
-            circle.shards.push(self.shard);
+            self.exchange.lock().entry(broadcast.clone()).or_default().shards.push(self.shard);
         }
     }
 
@@ -154,13 +200,7 @@ impl Listeners {
             return;
         }
         self.by_broadcast.remove(broadcast);
-        let mut circles = self.exchange.lock();
-        if let Some(circle) = circles.get_mut(broadcast) {
-            circle.shards.retain(|shard| *shard != self.shard);
-            if circle.shards.is_empty() {
-                circles.remove(broadcast);
-            }
-        }
+        self.exchange.change(broadcast, |circle| circle.shards.retain(|shard| *shard != self.shard));
     }
 }
 
@@ -183,7 +223,7 @@ mod tests {
 
     fn message(stream: &str, bytes: usize) -> Message {
         let data = vec![7; bytes].into();
-        Message { broadcast: id(stream), from: None, to: To::Everybody, binary: true, data }
+        Message { broadcast: id(stream), from: Speaker::Node, to: To::Everybody, binary: true, data }
     }
 
     #[test]

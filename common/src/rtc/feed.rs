@@ -22,6 +22,8 @@ use crate::{
 
 /// Frames taken in one turn; the rest is taken in the next, so that one track can't hold up all others.
 const FRAMES_PER_TURN: usize = 64;
+/// Frames that are no later than this are sent all the same: players take it for a hiccup of the network.
+const LATE_US_MAX: i64 = 500_000;
 /// The rate is measured over this long.
 const RATE_WINDOW_US: i64 = 1_000_000;
 
@@ -31,10 +33,15 @@ pub(super) struct Feed {
     flag: Arc<Flag>,
     waker: Waker,
     pub(super) subscribers: Vec<usize>,
-    newest_us: i64,
-    epoch: u64,
+    /// That was taken.
+    newest: Option<Arc<Frame>>,
     /// A keyframe is missing: what comes can't be decoded.
     broken: bool,
+    /// What comes is from the past.
+    behind: bool,
+    /// No more than a ring.
+    held: Vec<Arc<Frame>>,
+    skipped: bool,
     rate: Rate,
 }
 
@@ -52,9 +59,11 @@ impl Feed {
             flag,
             waker,
             subscribers: Vec::new(),
-            newest_us: i64::MIN,
-            epoch: 0,
+            newest: None,
             broken: false,
+            behind: false,
+            held: Vec::new(),
+            skipped: false,
             rate: Rate::default(),
         }
     }
@@ -69,32 +78,65 @@ impl Feed {
     }
 
     /// Appends the new frames. `false` when the track is over.
+    ///
+    /// What comes of a track whose past is still on its way here is held back: a player that was sent it would show it
+    /// picture by picture, and stay late.
     pub(super) fn take(&mut self, frames: &mut Vec<Arc<Frame>>) -> bool {
         self.flag.lower();
         let mut cx = Context::from_waker(&self.waker);
-        for _ in 0..FRAMES_PER_TURN {
+        // The end of the past is taken at once.
+        let most = if self.behind { usize::MAX } else { FRAMES_PER_TURN };
+        for _ in 0..most {
             match self.reader.poll_next(&mut cx) {
                 Poll::Ready(Some(frame)) => {
-                    self.newest_us = frame.dts_us;
                     self.rate.add(frame.dts_us, frame.payload.len());
-                    self.broken = !frame.keyframe && (self.broken || self.epoch != frame.gop.epoch);
-                    self.epoch = frame.gop.epoch;
-                    if !self.broken {
-                        frames.push(frame);
+                    let goes_on = self.newest.as_ref().is_some_and(|newest| newest.gop.epoch == frame.gop.epoch);
+                    self.broken = !frame.keyframe && (self.broken || !goes_on);
+                    self.newest = Some(frame.clone());
+                    self.behind |= self.track().has_backlog();
+                    match self.broken {
+                        true => {}
+                        false if self.behind => self.held.push(frame),
+                        false => frames.push(frame),
                     }
                 }
                 Poll::Ready(None) => return false,
-                Poll::Pending => return true,
+                Poll::Pending => {
+                    if self.behind && !self.track().has_backlog() {
+                        self.come(frames);
+                    }
+                    return true;
+                }
             }
         }
         self.waker.wake_by_ref();
         true
     }
 
+    /// The past is over. What is only a little late goes on as it is.
+    fn come(&mut self, frames: &mut Vec<Arc<Frame>>) {
+        self.behind = false;
+        let span_us = self.held.first().zip(self.held.last()).map_or(0, |(first, last)| last.dts_us - first.dts_us);
+        self.skipped |= !(0..=LATE_US_MAX).contains(&span_us);
+        if !self.skipped {
+            frames.append(&mut self.held);
+        }
+        self.held.clear();
+    }
+
+    /// Whether it has come to the present by leaving something out: its viewers have to be shown the newest gop.
+    pub(super) fn has_skipped(&mut self) -> bool {
+        std::mem::take(&mut self.skipped)
+    }
+
     /// The newest keyframe and what followed, as far as this feed has come.
     pub(super) fn newest_gop(&self) -> Vec<Arc<Frame>> {
+        if self.behind {
+            return Vec::new();
+        }
         let mut reader = self.track().read(Start::Newest);
-        std::iter::from_fn(|| reader.try_next()).take_while(|frame| frame.dts_us <= self.newest_us).collect()
+        let taken = |frame: &Arc<Frame>| self.newest.as_ref().is_some_and(|newest| !newest.precedes(frame));
+        std::iter::from_fn(|| reader.try_next()).take_while(taken).collect()
     }
 }
 
@@ -109,8 +151,9 @@ impl Rate {
     fn add(&mut self, at_us: i64, bytes: usize) {
         let since_us = *self.since_us.get_or_insert(at_us);
         let elapsed_us = at_us - since_us;
-        if elapsed_us >= RATE_WINDOW_US {
-            self.bytes_per_s = self.bytes * 1_000_000 / elapsed_us;
+        // Time steps back where an owner's clock is behind its predecessor's.
+        if !(0..RATE_WINDOW_US).contains(&elapsed_us) {
+            self.bytes_per_s = self.bytes * 1_000_000 / elapsed_us.max(RATE_WINDOW_US);
             self.since_us = Some(at_us);
             self.bytes = 0;
         }
@@ -154,5 +197,94 @@ impl Audience {
             news = true;
         }
         news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        live::{BroadcastId, Declared, Hub, Lane, Mirror, Origin, Publisher, Status, Told},
+        media::{Codec, Gop, Info, Sample, Shape},
+    };
+
+    fn mirror() -> (Mirror, Lane) {
+        let publisher = Publisher { protocol: "rtmp", remote: String::new(), agent: String::new() };
+        let told = Told {
+            status: Status::Live,
+            epoch: 1,
+            claimed_epoch: 1,
+            epoch_began_us: 0,
+            next_gop: 0,
+            segment_target_s: None,
+            publisher,
+            path: Vec::new(),
+            ladder: Vec::new(),
+        };
+        let mut mirror = Hub::new().mirror(&BroadcastId::new("live", "x").unwrap(), 0, told, 0).unwrap();
+        let shape = Shape::Video { width: 640, height: 360, reorders: false };
+        let info = Some(Info { codec: Codec::H264, config: Bytes::new(), shape });
+        let (name, kind, origin) = ("video".to_owned(), Kind::Video, Origin::Source);
+        let lane = mirror.declare(Declared { name, kind, origin, sent: true, info, waiting: false }).unwrap();
+        (mirror, lane)
+    }
+
+    /// Pictures at these milliseconds, a keyframe each second.
+    fn write(mirror: &mut Mirror, lane: Lane, ms: impl Iterator<Item = i64>) {
+        for ms in ms {
+            let (id, dts_us) = (ms as u64 / 1_000, ms * 1_000);
+            let gop = Gop {
+                id,
+                epoch: 1,
+                discontinuity: 0,
+                start_us: id as i64 * 1_000_000,
+                independent: true,
+                has_video: true,
+                has_audio: false,
+            };
+            let payload = Bytes::from_static(b"picture");
+            let sample = Sample { dts_us, pts_us: dts_us, keyframe: ms % 1_000 == 0, payload };
+            mirror.append(lane, Arc::new(gop), sample, 0).unwrap();
+        }
+    }
+
+    fn taken_ms(feed: &mut Feed) -> Vec<i64> {
+        let mut frames = Vec::new();
+        while feed.take(&mut frames) && frames.len() >= FRAMES_PER_TURN {}
+        frames.iter().map(|frame| frame.dts_us / 1_000).collect()
+    }
+
+    #[test]
+    fn a_past_that_comes_from_another_node_is_shown_as_its_newest_gop_and_then_goes_on() {
+        let (mut mirror, lane) = mirror();
+        let mut feed = Feed::open(mirror.track(lane), 0, &Arc::default());
+        mirror.begin_run(lane, false);
+        write(&mut mirror, lane, (0..3_500).step_by(20));
+        assert!(taken_ms(&mut feed).is_empty() && !feed.has_skipped() && feed.newest_gop().is_empty());
+        write(&mut mirror, lane, (3_500..4_200).step_by(20));
+        mirror.is_live(lane);
+        assert!(taken_ms(&mut feed).is_empty() && feed.has_skipped() && !feed.has_skipped());
+        let gop: Vec<_> = feed.newest_gop().iter().map(|frame| frame.dts_us / 1_000).collect();
+        assert_eq!(gop, (4_000..4_200).step_by(20).collect::<Vec<_>>());
+        write(&mut mirror, lane, (4_200..4_260).step_by(20));
+        assert_eq!(taken_ms(&mut feed), [4_200, 4_220, 4_240]);
+    }
+
+    #[test]
+    fn what_is_told_again_or_a_little_late_makes_no_difference() {
+        let (mut mirror, lane) = mirror();
+        let mut feed = Feed::open(mirror.track(lane), 0, &Arc::default());
+        mirror.begin_run(lane, false);
+        mirror.is_live(lane);
+        write(&mut mirror, lane, (0..1_000).step_by(20));
+        assert_eq!(taken_ms(&mut feed).len(), 50);
+        mirror.begin_run(lane, false);
+        write(&mut mirror, lane, (0..1_200).step_by(20));
+        assert!(taken_ms(&mut feed).is_empty());
+        mirror.is_live(lane);
+        assert_eq!(taken_ms(&mut feed), (1_000..1_200).step_by(20).collect::<Vec<_>>());
+        assert!(!feed.has_skipped());
     }
 }

@@ -4,7 +4,8 @@
 //! In: frames. Out: RTP times. Deliberately absent: the peer and the network.
 //!
 //! RTP time is the broadcast's own clock in ticks of the codec, plus a random start (RFC 3550 section 5.1). That makes
-//! it the same for every viewer and publisher, and lets video and audio be laid side by side.
+//! it the same for every viewer and publisher, and lets video and audio be laid side by side. Where another node takes
+//! the broadcast over and its clock says something else, the viewer's own time goes on (`seam`), and both streams with it.
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ const SNAP_TICKS: i64 = 720;
 #[derive(Debug)]
 pub(super) struct Outgoing {
     ticks_per_s: i64,
+    /// On top of the broadcast's clock.
+    shift_us: i64,
     start: u32,
     seq: u64,
     /// The latest time that was given out.
@@ -31,6 +34,7 @@ impl Outgoing {
     pub(super) fn new(ticks_per_s: i64, random: u32) -> Self {
         Self {
             ticks_per_s,
+            shift_us: 0,
             start: random.wrapping_mul(0x9e37_79b1),
             // The first half of the range: a receiver must not guess the rollover counter wrong.
             seq: u64::from(random & 0x7fff),
@@ -41,10 +45,18 @@ impl Outgoing {
     }
 
     fn ticks(&self, pts_us: i64) -> i64 {
-        (i128::from(pts_us) * i128::from(self.ticks_per_s) / 1_000_000) as i64
+        ((i128::from(pts_us) + i128::from(self.shift_us)) * i128::from(self.ticks_per_s) / 1_000_000) as i64
     }
 
-    /// Microseconds of the broadcast's clock: the inverse of what was given out.
+    /// What comes is of a clock that is this much behind the viewer's.
+    pub(super) fn shift(&mut self, shift_us: i64) {
+        if self.shift_us != shift_us {
+            self.shift_us = shift_us;
+            self.switched();
+        }
+    }
+
+    /// Microseconds of the viewer's clock: the inverse of what was given out.
     pub(super) fn media_us(&self, rtp_time: i64) -> i64 {
         (i128::from(rtp_time) * 1_000_000 / i128::from(self.ticks_per_s)) as i64
     }
@@ -177,6 +189,19 @@ mod tests {
         let times: Vec<i64> =
             [0, 20_000, 41_000, 60_000, 5_000_000].map(|us| out.sound(&frame(us, Codec::Opus))).into();
         assert_eq!(times, [0, 960, 1_920, 2_880, 240_000]);
+    }
+
+    #[test]
+    fn another_clock_goes_on_where_the_last_one_was() {
+        let mut out = Outgoing::new(90_000, 1);
+        out.picture(&frame(10_000_000, Codec::H264));
+        out.shift(5_040_000);
+        assert_eq!(out.picture(&frame(5_000_000, Codec::H264)), 10_040 * 90);
+        out.shift(-90_000_000);
+        assert_eq!(out.picture(&frame(100_080_000, Codec::H264)), 10_080 * 90);
+        // Less than where it was: it still never goes back.
+        out.shift(-95_000_000);
+        assert_eq!(out.picture(&frame(100_120_000, Codec::H264)), 10_080 * 90 + 1);
     }
 
     #[test]

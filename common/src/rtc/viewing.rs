@@ -26,6 +26,7 @@ use super::{
     pace::Pacer,
     path::Path,
     roster::Card,
+    seam::Seam,
     session::{Outcome, Sections},
 };
 use crate::{
@@ -132,6 +133,7 @@ pub(super) struct Viewing {
     /// There are or were layers to choose from.
     chooses: bool,
     asked: Option<Instant>,
+    seam: Seam,
     /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
     lead: Duration,
     replayed: Option<Instant>,
@@ -159,6 +161,7 @@ impl Viewing {
             looks_for_bits_per_s: 0,
             chooses: false,
             asked: None,
+            seam: Seam::default(),
             lead: Duration::ZERO,
             replayed: None,
             packets: 0,
@@ -225,6 +228,7 @@ impl Viewing {
             return left;
         }
         out.waiting = false;
+        out.clock.shift(self.seam.place(frame, clock.now));
         self.rates[index] = rate;
         match index {
             AUDIO => {
@@ -254,6 +258,9 @@ impl Viewing {
         }
         self.rates[VIDEO] = rate;
         self.queue.clear();
+        if let Some(newest) = gop.last() {
+            out.clock.shift(self.seam.place(newest, now));
+        }
         let times = out.clock.squeezed(gop);
         let item = |(frame, rtp_time): (&Arc<Frame>, i64)| Item { frame: frame.clone(), rtp_time, next: 0, since: now };
         self.queue.extend(gop.iter().zip(times).map(item));

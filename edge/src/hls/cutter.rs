@@ -91,7 +91,7 @@ pub(super) struct Cutter {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Arc<Frame>>,
-    newest_us: Option<i64>,
+    newest: Option<Arc<Frame>>,
     /// The usual distance of two frames.
     interval_us: Option<i64>,
     /// Somebody delivers here, so it is waited for.
@@ -228,7 +228,7 @@ impl Cutter {
                 None => self.final_end(open, leading, boundary_us),
             },
             // The leading track is silent.
-            None if other.passed(boundary_us + SILENT_US) => match next {
+            None if other.passed(gop, boundary_us + SILENT_US) => match next {
                 Some(next) => self.segment_end(open, leading, next, boundary_us),
                 None if boundary_us + REMAINDER_US_MAX > self.latest_end_us(gop) => return None,
                 None => End::Boundary,
@@ -242,8 +242,8 @@ impl Cutter {
         };
         let waited_for = other.expected && open.leading == Kind::Video && gop.has_audio;
         let complete = match (waited_for, without_picture) {
-            (true, _) => other.passed(until_us) || leading.passed(until_us.saturating_add(SILENT_US)),
-            (false, true) => leading.passed(until_us),
+            (true, _) => other.passed(gop, until_us) || leading.passed(gop, until_us.saturating_add(SILENT_US)),
+            (false, true) => leading.passed(gop, until_us),
             (false, false) => true,
         };
         let settled = finishing || complete;
@@ -258,11 +258,18 @@ impl Cutter {
         }
         // Between two publishers, or where a source fell silent, there is time that belongs to nobody.
         let gap = next.discontinuity != gop.discontinuity || next.start_us > self.latest_end_us(gop);
-        let end_us = if gap { self.media_end(open, leading).min(next.start_us) } else { next.start_us };
+        let media_end_us = self.media_end(open, leading);
+        // Another owner's clock may say that it was earlier.
+        let stepped_back = next.epoch != gop.epoch && next.start_us < open.last_us(leading).unwrap_or(gop.start_us);
+        let end_us = match (stepped_back, gap) {
+            (true, _) => media_end_us,
+            (false, true) => media_end_us.min(next.start_us),
+            (false, false) => next.start_us,
+        };
         if end_us > boundary_us + REMAINDER_US_MAX {
             return End::Boundary;
         }
-        End::Segment { end_us, until_us: next.start_us }
+        End::Segment { end_us, until_us: if stepped_back { end_us } else { next.start_us } }
     }
 
     /// The gop is the last one.
@@ -278,12 +285,11 @@ impl Cutter {
     /// as the target leaves room for.
     fn media_end(&self, open: &Open, leading: &Lane) -> i64 {
         let gop = &open.gop;
-        let queued_us = leading.queue.iter().rev().find(|f| f.gop.id <= gop.id).map(|f| f.dts_us);
         let frame_us = leading.interval_us.unwrap_or(match open.leading {
             Kind::Video => VIDEO_FRAME_US,
             Kind::Audio => AUDIO_FRAME_US,
         });
-        let end_us = queued_us.or(open.last_leading_us).unwrap_or(gop.start_us) + frame_us;
+        let end_us = open.last_us(leading).unwrap_or(gop.start_us) + frame_us;
         end_us.max(open.start_us() + frame_us).min(self.latest_end_us(gop))
     }
 
@@ -357,17 +363,23 @@ impl Open {
     fn start_us(&self) -> i64 {
         self.gop.start_us + i64::from(self.index) * PART_US
     }
+
+    /// Of the leading track's last frame that is known to belong here.
+    fn last_us(&self, leading: &Lane) -> Option<i64> {
+        let queued = leading.queue.iter().rev().find(|frame| frame.gop.id <= self.gop.id);
+        queued.map(|frame| frame.dts_us).or(self.last_leading_us)
+    }
 }
 
 impl Lane {
     fn push(&mut self, frame: Arc<Frame>) {
-        if let Some(newest_us) = self.newest_us {
-            let step_us = frame.dts_us - newest_us;
+        if let Some(newest) = &self.newest {
+            let step_us = frame.dts_us - newest.dts_us;
             if (1..=SILENT_US).contains(&step_us) {
                 self.interval_us = Some(step_us);
             }
         }
-        self.newest_us = Some(frame.dts_us);
+        self.newest = Some(frame.clone());
         self.queue.push_back(frame);
         // Full: the oldest frames go, as they do in the hall.
         while let (Some(first), Some(newest)) = (self.queue.front(), self.queue.back())
@@ -377,14 +389,19 @@ impl Lane {
         }
     }
 
-    fn passed(&self, us: i64) -> bool {
-        self.newest_us.is_some_and(|newest_us| newest_us >= us)
+    /// Whether it has come to this time on the clock of this gop, or to a later publisher, whose clock is another one.
+    fn passed(&self, gop: &Gop, us: i64) -> bool {
+        self.newest.as_ref().is_some_and(|newest| match newest.gop.epoch == gop.epoch {
+            true => newest.dts_us >= us,
+            false => newest.gop.id > gop.id,
+        })
     }
 
     /// Removes the frames at the front that satisfy the condition, and those of older publishers without a word.
     fn take(&mut self, gop: &Gop, belongs: impl Fn(&Frame) -> bool) -> Run {
         let mut frames: Vec<Arc<Frame>> = Vec::new();
-        while let Some(frame) = self.queue.pop_front_if(|frame| frame.gop.epoch <= gop.epoch && belongs(frame)) {
+        let comes = |frame: &Frame| frame.gop.epoch == gop.epoch || frame.gop.id < gop.id;
+        while let Some(frame) = self.queue.pop_front_if(|frame| comes(frame) && belongs(frame)) {
             if frame.gop.epoch == gop.epoch {
                 frames.push(frame);
             }

@@ -58,7 +58,7 @@ pub fn router(hls: Arc<Hls>) -> Router {
 /// The suffix is cut off once and what is left is looked up as it is: ids may contain dots.
 async fn flat(State(hls): State<Arc<Hls>>, Path((app, file)): Path<(String, String)>, request: Parts) -> Response {
     let Some(name) = file.strip_suffix(".m3u8") else { return refuse(StatusCode::NOT_FOUND, "no such file") };
-    match asked(&hls.hub, &app, name) {
+    match asked(&hls.finder, &app, name).await {
         Some(Asked::Qualities(broadcast)) => qualities(&hls, &broadcast, &request.method).await,
         Some(Asked::Media(broadcast, variant)) => playlist(&hls, broadcast, variant, false, &request).await,
         None => refuse(StatusCode::NOT_FOUND, "no such stream"),
@@ -70,7 +70,7 @@ async fn nested(
     Path((app, directory, file)): Path<(String, String, String)>,
     request: Parts,
 ) -> Response {
-    let Some((broadcast, variant)) = variant(&hls.hub, &app, &directory) else {
+    let Some((broadcast, variant)) = variant(&hls.finder, &app, &directory).await else {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
     };
     match Name::parse(&file) {

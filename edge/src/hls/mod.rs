@@ -38,7 +38,8 @@ use std::{
 };
 
 use headwater_common::{
-    live::{Broadcast, BroadcastId, Hub},
+    finder::Finder,
+    live::{Broadcast, BroadcastId},
     node::Node,
     telemetry::{Door, Telemetry},
 };
@@ -51,7 +52,7 @@ use variant::Variant;
 
 /// The broadcasts that are watched by HLS on this node.
 pub struct Hls {
-    hub: Arc<Hub>,
+    finder: Finder,
     node: Node,
     door: Door,
     /// Of each broadcast those qualities that somebody asks for.
@@ -60,8 +61,9 @@ pub struct Hls {
 }
 
 impl Hls {
-    pub fn new(hub: Arc<Hub>, node: Node, telemetry: &Telemetry) -> Arc<Self> {
-        Arc::new(Self { hub, node, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
+    pub fn new(finder: Finder, node: Node, telemetry: &Telemetry) -> Arc<Self> {
+        let (door, shelves, hasher) = (telemetry.door("hls"), Mutex::default(), RandomState::new());
+        Arc::new(Self { finder, node, door, shelves, hasher })
     }
 
     /// About how many players followed this broadcast in the last seconds.
@@ -84,7 +86,7 @@ impl Hls {
         shelves.iter().any(|shelf| shelf.knows(viewer))
     }
 
-    /// The shelf of a quality of a broadcast that the hub holds, filled by a packager from now on.
+    /// The shelf of a quality of a broadcast, filled by a packager from now on.
     fn shelf(self: &Arc<Self>, broadcast: Arc<Broadcast>, variant: Variant) -> Arc<Shelf> {
         let mut shelves = self.lock();
         let known = shelves.entry(broadcast.id().clone()).or_default();
@@ -112,7 +114,7 @@ impl Hls {
     async fn package(self: Arc<Self>, shelf: Arc<Shelf>) {
         let id = shelf.broadcast().id().clone();
         tracing::debug!(broadcast = %id, variant = ?shelf.variant(), "hls begins");
-        let packager = Packager::new(self.hub.clone(), shelf.clone(), self.door.clone());
+        let packager = Packager::new(shelf.clone(), self.door.clone());
         if let Err(error) = tokio::spawn(packager.run()).await {
             self.door.errors.inc();
             tracing::error!(broadcast = %id, %error, "hls packager failed");

@@ -12,14 +12,14 @@ use std::{
 };
 
 use headwater_common::{
-    live::{Hub, Origin, Reader, Start, Status, Track},
+    live::{Origin, Reader, Start, Status, Track},
     media::{Delivery, Frame, Kind},
     telemetry::Door,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    cutter::{Cutter, Part},
+    cutter::{Cutter, Part, SILENT_US},
     mux::Init,
     shelf::Shelf,
     variant::Variant,
@@ -34,12 +34,16 @@ const RENDITION_IDLE_MAX: Duration = Duration::from_secs(15);
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 /// A track that joins this little after the gop's start is taken for complete: encoders prime.
 const JOIN_SLACK_US: i64 = 100_000;
+/// A track is held back when the other one is this far behind it: a little less than what makes the cutter go on alone.
+const HOLD_US: i64 = SILENT_US * 3 / 4;
+/// And for so long. A track that is pulled from another node comes by way of a network, one that is made from another one
+/// in its own time.
+const HOLD: Duration = Duration::from_secs(1);
 /// A transcoder delivers its last frames this long after the source has ended.
 const DRAIN: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(250);
 
 pub(super) struct Packager {
-    hub: Arc<Hub>,
     shelf: Arc<Shelf>,
     door: Door,
     video: Option<Lane>,
@@ -49,7 +53,9 @@ pub(super) struct Packager {
     began: Instant,
     last_frame: Instant,
     /// Of the frames that went to the cutter.
-    newest_us: Option<i64>,
+    newest: Option<Arc<Frame>>,
+    /// Since when one track is held back for the other.
+    held: Option<Instant>,
     finished: bool,
 }
 
@@ -57,8 +63,12 @@ struct Lane {
     reader: Reader,
     /// Read and not yet handed to the cutter.
     head: Option<Arc<Frame>>,
-    /// The ring holds the track from its first frame on.
-    whole: bool,
+    /// Of the frames that went to the cutter.
+    newest: Option<Arc<Frame>>,
+    /// What was cut up to here, before it joined, is not for it.
+    from: Option<Arc<Frame>>,
+    /// It has been waited for in vain, and is not until it delivers again.
+    silent: bool,
 }
 
 enum Event {
@@ -69,10 +79,9 @@ enum Event {
 }
 
 impl Packager {
-    pub(super) fn new(hub: Arc<Hub>, shelf: Arc<Shelf>, door: Door) -> Self {
+    pub(super) fn new(shelf: Arc<Shelf>, door: Door) -> Self {
         let now = Instant::now();
         Self {
-            hub,
             shelf,
             door,
             video: None,
@@ -81,7 +90,8 @@ impl Packager {
             init: None,
             began: now,
             last_frame: now,
-            newest_us: None,
+            newest: None,
+            held: None,
             finished: false,
         }
     }
@@ -105,7 +115,8 @@ impl Packager {
                     self.deliver();
                 }
                 Event::TrackOver => return,
-                Event::Changed if self.left() => return,
+                // The hub has forgotten it.
+                Event::Changed if self.shelf.broadcast().is_over() => return,
                 Event::Changed => {
                     self.choose();
                     self.begin();
@@ -113,16 +124,11 @@ impl Packager {
                 Event::Tick if self.shelf.idle() > self.idle_max() || self.withdrawn() => return,
                 Event::Tick => {
                     self.begin();
+                    self.stop_waiting();
                     self.finish();
                 }
             }
         }
-    }
-
-    /// The hub has forgotten the broadcast, or holds another one of the same name.
-    fn left(&self) -> bool {
-        let broadcast = self.shelf.broadcast();
-        !self.hub.get(broadcast.id()).is_some_and(|held| Arc::ptr_eq(&held, broadcast))
     }
 
     fn idle_max(&self) -> Duration {
@@ -148,7 +154,7 @@ impl Packager {
                 Kind::Audio => &mut self.audio,
             };
             if lane.as_ref().map(|lane| Arc::as_ptr(lane.reader.track())) != track.as_ref().map(Arc::as_ptr) {
-                *lane = track.map(|track| Lane::new(&track, self.newest_us));
+                *lane = track.map(|track| Lane::new(&track, self.newest.clone()));
             }
             if let Some(cutter) = &mut self.cutter {
                 cutter.expect(kind, lane.is_some());
@@ -161,24 +167,25 @@ impl Packager {
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let cutting = self.cutter.is_some();
-        let (mut read, mut held) = (false, false);
+        let mut read = false;
         for lane in self.lanes() {
             while lane.head.is_none() {
                 match lane.reader.poll_next(cx) {
                     // The source changed to something that needs conversion, and the news has not got here yet.
                     Poll::Ready(Some(frame)) if frame.info.obstacle(Delivery::Mp4).is_some() => {}
+                    Poll::Ready(Some(frame)) if lane.from.as_ref().is_some_and(|from| !from.precedes(&frame)) => {}
                     Poll::Ready(Some(frame)) => {
                         lane.head = Some(frame);
+                        lane.silent = false;
                         read = true;
                     }
                     Poll::Ready(None) => return Poll::Ready(Event::TrackOver),
                     Poll::Pending => break,
                 }
             }
-            held |= lane.head.is_some();
         }
-        if read || (held && cutting) { Poll::Ready(Event::Frames) } else { Poll::Pending }
+        let cuts = self.cutter.is_some() && self.next().is_some();
+        if read || cuts { Poll::Ready(Event::Frames) } else { Poll::Pending }
     }
 
     /// Starts cutting when the segment target is known and every track has shown where it begins.
@@ -195,21 +202,57 @@ impl Packager {
         let mut cutter = Cutter::new(target_s, covered_from_us);
         cutter.expect(Kind::Video, self.video.is_some());
         cutter.expect(Kind::Audio, self.audio.is_some());
+        self.lanes().for_each(|lane| lane.silent = lane.head.is_none());
         self.cutter = Some(cutter);
         self.shelf.open(target_s);
     }
 
-    /// Hands the older of the two heads to the cutter: a reader that catches up must not look silent to the other.
+    /// The older of the two heads. One that is far ahead of what the other track has delivered waits for that, because a
+    /// track that is still on its way here must not look silent to the cutter.
+    fn next(&self) -> Option<Kind> {
+        let (video, audio) = (self.video.as_ref(), self.audio.as_ref());
+        let (picture, sound) =
+            (video.and_then(|lane| lane.head.as_deref()), audio.and_then(|lane| lane.head.as_deref()));
+        match (picture, sound) {
+            (Some(picture), Some(sound)) if sound.precedes(picture) => Some(Kind::Audio),
+            (Some(_), Some(_)) => Some(Kind::Video),
+            (Some(picture), None) => {
+                let waits = picture.gop.has_audio && audio.is_some_and(|audio| audio.is_awaited(picture));
+                (!waits).then_some(Kind::Video)
+            }
+            (None, Some(sound)) => {
+                let waits = sound.gop.has_video && video.is_some_and(|video| video.is_awaited(sound));
+                (!waits).then_some(Kind::Audio)
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Who waits has waited long enough.
+    fn stop_waiting(&mut self) {
+        let holds = self.cutter.is_some() && self.next().is_none() && self.lanes().any(|lane| lane.head.is_some());
+        self.held = self.held.filter(|_| holds).or(holds.then(Instant::now));
+        let patience = if self.shelf.broadcast().status() == Status::Ended { DRAIN } else { HOLD };
+        if self.held.is_some_and(|since| since.elapsed() >= patience) {
+            self.held = None;
+            self.lanes().for_each(|lane| lane.silent = lane.head.is_none());
+        }
+    }
+
     fn deliver(&mut self) {
-        let Some(cutter) = &mut self.cutter else { return };
-        let dts_us = |lane: &Option<Lane>| lane.as_ref()?.head.as_ref().map(|frame| frame.dts_us);
-        let (kind, lane) = match (dts_us(&self.video), dts_us(&self.audio)) {
-            (Some(video_us), Some(audio_us)) if audio_us < video_us => (Kind::Audio, &mut self.audio),
-            (Some(_), _) => (Kind::Video, &mut self.video),
-            (None, _) => (Kind::Audio, &mut self.audio),
+        let next = self.next();
+        let lane = match next {
+            Some(Kind::Video) => &mut self.video,
+            Some(Kind::Audio) => &mut self.audio,
+            None => return,
         };
-        let Some(frame) = lane.as_mut().and_then(|lane| lane.head.take()) else { return };
-        self.newest_us = self.newest_us.max(Some(frame.dts_us));
+        let (Some(cutter), Some(kind), Some(lane)) = (&mut self.cutter, next, lane) else { return };
+        let Some(frame) = lane.head.take() else { return };
+        self.held = None;
+        lane.newest = Some(frame.clone());
+        if self.newest.as_ref().is_none_or(|newest| newest.precedes(&frame)) {
+            self.newest = lane.newest.clone();
+        }
         self.finished = false;
         let mut parts = Vec::new();
         cutter.push(kind, frame, &mut parts);
@@ -217,7 +260,9 @@ impl Packager {
     }
 
     fn finish(&mut self) {
-        let over = self.shelf.broadcast().status() == Status::Ended && self.last_frame.elapsed() >= DRAIN;
+        let over = self.shelf.broadcast().status() == Status::Ended
+            && self.last_frame.elapsed() >= DRAIN
+            && self.lanes().all(|lane| lane.head.is_none());
         let Some(cutter) = self.cutter.as_mut().filter(|_| over && !self.finished) else { return };
         let mut parts = Vec::new();
         cutter.finish(&mut parts);
@@ -251,18 +296,27 @@ impl Packager {
 }
 
 impl Lane {
-    /// `newest_us`: what has been cut already, if this one joins late.
-    fn new(track: &Arc<Track>, newest_us: Option<i64>) -> Self {
-        let start = newest_us.map_or(Start::Oldest, |newest_us| Start::At { dts_us: newest_us + 1 });
-        let reader = track.read(start);
-        let stats = track.stats();
-        let whole = track.origin() == Origin::Source && stats.frames == stats.ring_frames as u64;
-        Self { reader, head: None, whole }
+    /// `from`: what has been cut already, if this one joins late.
+    fn new(track: &Arc<Track>, from: Option<Arc<Frame>>) -> Self {
+        let start = from.as_ref().map_or(Start::Oldest, |from| Start::At { dts_us: from.dts_us + 1 });
+        Self { reader: track.read(start), head: None, newest: from.clone(), from, silent: false }
+    }
+
+    /// Whether it may still deliver something that belongs to a frame of the other track.
+    fn is_awaited(&self, frame: &Frame) -> bool {
+        let has_come = |newest: &Arc<Frame>| match newest.gop.epoch == frame.gop.epoch {
+            true => frame.dts_us - newest.dts_us <= HOLD_US,
+            false => newest.gop.id > frame.gop.id,
+        };
+        !self.silent && !self.newest.as_ref().is_some_and(has_come)
     }
 
     fn covered_from_us(&self) -> i64 {
+        let track = self.reader.track();
+        // Held from its first frame on.
+        let whole = track.origin() == Origin::Source && track.is_whole();
         match &self.head {
-            Some(head) if !self.whole => head.dts_us.saturating_sub(JOIN_SLACK_US),
+            Some(head) if !whole => head.dts_us.saturating_sub(JOIN_SLACK_US),
             _ => i64::MIN,
         }
     }

@@ -29,6 +29,8 @@ use super::{
 
 /// How long the first request waits for something to play: a gop of OBS's default length has to end first.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// And then for the rest of what is there already, so that the first playlist is a full one, and names what others list.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// In target durations: a request that waits for news is given up (rfc8216bis 6.2.5.2).
 const BLOCK_TARGETS: u32 = 3;
 /// In segments behind the last whole one: a player that asks for more is confused (rfc8216bis 6.2.5.2).
@@ -51,6 +53,8 @@ struct State {
     rendered: [Option<Rendered>; 4],
     viewers: Viewers,
     last_asked: Instant,
+    /// What the hall held at the beginning has been cut.
+    caught_up: bool,
     closed: bool,
 }
 
@@ -102,6 +106,7 @@ impl Shelf {
             rendered: Default::default(),
             viewers: Viewers::default(),
             last_asked: Instant::now(),
+            caught_up: false,
             closed: false,
         };
         Arc::new(Self { broadcast, variant, state: Mutex::new(state), version: watch::Sender::new(0) })
@@ -187,11 +192,15 @@ impl Shelf {
 
     pub(super) async fn piece(&self, piece: Piece) -> Result<Media, Refusal> {
         let target_s = self.ready().await?;
-        if let Piece::Part { gop, index } = piece {
-            // The part that is being made was announced: it is waited for (rfc8216bis 6.2.6).
+        if let Some(wanted) = wanted(piece) {
+            // The part that is being made was announced (rfc8216bis 6.2.6), and so was what another edge lists, which has got
+            // here a moment earlier or later.
             let wait = Duration::from_secs(u64::from(target_s)) * BLOCK_TARGETS;
-            let made = |window: &Window| window.ended() || window.next_part() != Some((gop, index));
-            self.until(wait, made).await;
+            let begun = wanted.gop <= self.broadcast.next_gop();
+            if begun && self.ask(|window| part_too_far_ahead(window, wanted)) == Some(false) {
+                let made = |window: &Window| window.ended() || window.reached(wanted.gop, wanted.part);
+                self.until(wait, made).await;
+            }
         }
         self.ask(|window| find(window, piece)).flatten().ok_or(Refusal::Missing)
     }
@@ -199,6 +208,12 @@ impl Shelf {
     /// Waits for something to play, and tells the target duration.
     async fn ready(&self) -> Result<u32, Refusal> {
         self.until(FIRST_WAIT, Window::playable).await.ok_or(Refusal::Unready)?;
+        if !self.lock().caught_up {
+            let newest = self.broadcast.next_gop().saturating_sub(1);
+            let cut = |window: &Window| window.ended() || window.next_part().is_some_and(|(gop, _)| gop >= newest);
+            self.until(CATCH_UP, cut).await;
+            self.lock().caught_up = true;
+        }
         self.ask(|window| window.target_s).ok_or(Refusal::Unready)
     }
 
@@ -257,8 +272,21 @@ fn too_far_ahead(window: &Window, wanted: Wanted) -> bool {
     if window.last_complete().is_some_and(|last| wanted.gop > last + ADVANCE_SEGMENTS) {
         return true;
     }
+    part_too_far_ahead(window, wanted)
+}
+
+fn part_too_far_ahead(window: &Window, wanted: Wanted) -> bool {
     let (gop, next) = window.next_part().unwrap_or_default();
     wanted.gop == gop && wanted.part.is_some_and(|part| part >= next.saturating_add(ADVANCE_PARTS))
+}
+
+/// What of the playlist lists a piece. An init section is there with the first piece that needs it.
+fn wanted(piece: Piece) -> Option<Wanted> {
+    match piece {
+        Piece::Segment { gop } => Some(Wanted { gop, part: None }),
+        Piece::Part { gop, index } => Some(Wanted { gop, part: Some(index) }),
+        Piece::Init { .. } => None,
+    }
 }
 
 fn find(window: &Window, piece: Piece) -> Option<Media> {

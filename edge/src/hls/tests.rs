@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
+    finder::Finder,
     http::cross_origin,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
     load::Load,
@@ -310,7 +311,7 @@ pub(super) struct Edge {
 impl Edge {
     pub(super) fn new() -> Self {
         let stage = Stage::new();
-        let hls = Hls::new(stage.hub.clone(), stage.node.clone(), &Telemetry::new());
+        let hls = Hls::new(Finder::hub(stage.hub.clone()), stage.node.clone(), &Telemetry::new());
         Self { router: router(hls.clone()).layer(axum::middleware::from_fn(cross_origin)), stage, hls }
     }
 
@@ -357,7 +358,7 @@ async fn a_player_finds_a_full_playlist_and_every_piece_from_both_addresses() {
     let mut edge = Edge::new();
     let mut writer = edge.stage.claim(CAMERA);
     edge.stage.play(&mut writer, CAMERA, 0, 30_000_000);
-    let list = edge.playlist_where(|list| list.segments.len() >= 5).await;
+    let list = edge.playlist_where(|list| list.segments.len() >= 3).await;
     for uri in list.segments.iter().flat_map(|s| s.parts.iter().map(|p| &p.uri).chain([&s.uri, &s.map])) {
         let response = edge.ask("GET", uri, &[]).await;
         assert_eq!(response.status(), StatusCode::OK, "{uri}");
@@ -386,7 +387,7 @@ async fn blocking_requests_are_answered_when_there_is_news() {
     let mut edge = Edge::new();
     let mut writer = edge.stage.claim(CAMERA);
     edge.stage.play(&mut writer, CAMERA, 0, 10_100_000);
-    let list = edge.playlist_where(|list| list.segments.len() == 5).await;
+    let list = edge.playlist_where(|list| list.segments.len() == 3).await;
     let next = list.media_sequence + list.segments.len() as u64;
     let hint = list.hint.clone().unwrap();
     let path = |query: String| format!("cam.1_720p.m3u8?{query}");
@@ -459,7 +460,7 @@ async fn a_full_node_goes_on_with_its_players_and_takes_no_others() {
     let mut edge = Edge::new();
     let mut writer = edge.stage.claim(CAMERA);
     edge.stage.play(&mut writer, CAMERA, 0, 10_100_000);
-    let list = edge.playlist_where(|list| list.segments.len() == 5).await;
+    let list = edge.playlist_where(|list| list.segments.len() == 3).await;
     edge.stage.node.ready();
     edge.stage.node.bear(Load { used_percent: 100, ..Load::default() }, true);
     assert_eq!(edge.get("cam.1_720p.m3u8").await.0, StatusCode::OK, "it plays already");
@@ -469,10 +470,10 @@ async fn a_full_node_goes_on_with_its_players_and_takes_no_others() {
     assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
     assert!(body(refused).await.starts_with(b"this node is full"));
     // One that comes from another node in the middle of the stream.
-    let newest = list.media_sequence + 4;
+    let newest = list.media_sequence + 2;
     let moved = edge.ask("GET", &format!("cam.1_720p.m3u8?_HLS_msn={newest}"), &other).await;
     assert_eq!(moved.status(), StatusCode::OK);
-    assert_eq!(edge.ask("GET", &list.segments[4].uri, &other).await.status(), StatusCode::OK);
+    assert_eq!(edge.ask("GET", &list.segments[2].uri, &other).await.status(), StatusCode::OK);
     assert_eq!(edge.ask("GET", "cam.1_720p.m3u8", &other).await.status(), StatusCode::OK, "it plays here now");
     assert_eq!(edge.hls.all_viewers(), 2);
 }

@@ -8,8 +8,9 @@
 use std::{fmt, sync::Arc};
 
 use headwater_common::{
+    finder::Finder,
     ladder::Rendition,
-    live::{Broadcast, BroadcastId, Hub, Track},
+    live::{Broadcast, BroadcastId, Track},
     media::{Conversion, Delivery, Kind},
 };
 
@@ -79,30 +80,34 @@ impl Variant {
 }
 
 /// What `…/streams/<name>.m3u8` is.
-pub(super) fn asked(hub: &Hub, app: &str, name: &str) -> Option<Asked> {
-    let held = |stream: &str| hub.get(&BroadcastId::new(app, stream).ok()?);
+pub(super) async fn asked(finder: &Finder, app: &str, name: &str) -> Option<Asked> {
     let with_ladder = |broadcast: &Arc<Broadcast>| Variant::all(broadcast).len() > 1;
-    if let Some(broadcast) = held(name) {
+    if let Some(broadcast) = held(finder, app, name).await {
         return Some(match with_ladder(&broadcast) {
             true => Asked::Qualities(broadcast),
             false => Asked::Media(broadcast, Variant::Source),
         });
     }
-    if let Some(broadcast) = name.strip_suffix(ADAPTIVE).and_then(held) {
+    if let Some(stream) = name.strip_suffix(ADAPTIVE)
+        && let Some(broadcast) = held(finder, app, stream).await
+    {
         return with_ladder(&broadcast).then_some(Asked::Qualities(broadcast));
     }
-    let (broadcast, variant) = variant(hub, app, name)?;
+    let (broadcast, variant) = variant(finder, app, name).await?;
     Some(Asked::Media(broadcast, variant))
 }
 
 /// The broadcast and the variant whose pieces lie in `…/streams/<name>/`.
-pub(super) fn variant(hub: &Hub, app: &str, name: &str) -> Option<(Arc<Broadcast>, Variant)> {
-    let held = |stream: &str| hub.get(&BroadcastId::new(app, stream).ok()?);
-    if let Some(broadcast) = held(name) {
+pub(super) async fn variant(finder: &Finder, app: &str, name: &str) -> Option<(Arc<Broadcast>, Variant)> {
+    if let Some(broadcast) = held(finder, app, name).await {
         return Some((broadcast, Variant::Source));
     }
-    let broadcast = held(name.rsplit_once('_')?.0)?;
+    let broadcast = held(finder, app, name.rsplit_once('_')?.0).await?;
     let suffix = &name[broadcast.id().stream().len()..];
     let variant = Variant::all(&broadcast).into_iter().find(|variant| variant.to_string() == suffix)?;
     Some((broadcast, variant))
+}
+
+async fn held(finder: &Finder, app: &str, stream: &str) -> Option<Arc<Broadcast>> {
+    finder.find(&BroadcastId::new(app, stream).ok()?).await
 }

@@ -10,6 +10,7 @@ use axum::{
 use bytes::Bytes;
 use headwater_common::{
     config::Layers,
+    finder::Finder,
     http::cross_origin,
     ice_servers::IceServers,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
@@ -74,7 +75,7 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, born_us: at_us, segment_target_s: None, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
     let node = Node::starting();
-    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers()), node.clone());
+    let app = router(engine, Finder::hub(hub), Arc::new(ice_servers()), node.clone());
     Stage { app: app.layer(axum::middleware::from_fn(cross_origin)), node, writer: Some(writer) }
 }
 

@@ -16,8 +16,9 @@ use axum::{
 };
 use headwater_common::{
     clock,
+    finder::Finder,
     ice_servers::IceServers,
-    live::{Broadcast, BroadcastId, Hub, Status},
+    live::{Broadcast, BroadcastId, Status},
     node::Node,
     rtc::{Engine, Role},
     waiting, wish,
@@ -25,14 +26,14 @@ use headwater_common::{
 
 struct Whep {
     engine: Engine,
-    hub: Arc<Hub>,
+    finder: Finder,
     ice_servers: Arc<IceServers>,
     node: Node,
 }
 
 /// `ice_servers` are what players are told of.
-pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: Arc<IceServers>, node: Node) -> Router {
-    let whep = Whep { engine: engine.clone(), hub, ice_servers, node };
+pub fn router(engine: Engine, finder: Finder, ice_servers: Arc<IceServers>, node: Node) -> Router {
+    let whep = Whep { engine: engine.clone(), finder, ice_servers, node };
     wish::router("/{app}/whep/{id}", post(view), Arc::new(whep), engine, Role::Viewer)
 }
 
@@ -42,7 +43,7 @@ async fn view(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let broadcast = match whep.broadcast(&app, &id) {
+    let broadcast = match whep.broadcast(&app, &id).await {
         Ok(broadcast) => broadcast,
         Err(response) => return *response,
     };
@@ -67,10 +68,10 @@ async fn view(
 }
 
 impl Whep {
-    fn broadcast(&self, app: &str, id: &str) -> Result<Arc<Broadcast>, Box<Response>> {
+    async fn broadcast(&self, app: &str, id: &str) -> Result<Arc<Broadcast>, Box<Response>> {
         let absent = |text: String| Box::new(wish::refuse(StatusCode::NOT_FOUND, text));
         let id = BroadcastId::new(app, id).map_err(|err| absent(err.to_string()))?;
-        let live = self.hub.get(&id).filter(|broadcast| broadcast.status() != Status::Ended);
+        let live = self.finder.find(&id).await.filter(|broadcast| broadcast.status() != Status::Ended);
         live.ok_or_else(|| absent(format!("{id} is not being broadcast.")))
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     rtc::{
         feed::{Audience, Feed},
         session::End,
-        viewing::{AUDIO, Clock, VIDEO},
+        viewing::{AUDIO, Clock, VIDEO, Viewing},
     },
 };
 
@@ -30,7 +30,7 @@ impl Shard {
         let Some(feed) = self.feeds.get_mut(feed_key) else { return };
         let mut frames = std::mem::take(&mut self.frames);
         let goes_on = feed.take(&mut frames);
-        let (index, rate) = (feed.index, feed.rate());
+        let (index, rate, skipped) = (feed.index, feed.rate(), feed.has_skipped());
         // Taken out while walking: who leaves meanwhile is dealt with afterwards.
         let subscribers = std::mem::take(&mut feed.subscribers);
         let mut left = Vec::new();
@@ -56,7 +56,14 @@ impl Shard {
         }
         if let Some(feed) = self.feeds.get_mut(feed_key) {
             // Whoever joined during the walk is in the list already.
-            feed.subscribers.splice(0..0, subscribers);
+            feed.subscribers.splice(0..0, subscribers.iter().copied());
+        }
+        let follows = |viewing: &Viewing| viewing.outs[VIDEO].as_ref().is_some_and(|out| out.feed == Some(feed_key));
+        for &key in subscribers.iter().filter(|_| skipped) {
+            let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
+            if viewing.is_some_and(follows) {
+                self.show_picture(key, true);
+            }
         }
         for (key, feed) in left {
             self.leave(feed, key);

@@ -1,0 +1,249 @@
+//! What it costs to carry media from one node to others: an origin and two edges in this process, each on a thread of its own,
+//! with real connections over loopback. In: `cargo bench -p headwater-bench --bench relay [SECONDS]`. Out: for plain
+//! connections and for those with mutual TLS, the CPU of either side per Gbit/s and how much later a reader on an edge
+//! has a frame than the origin's hall. Deliberately absent: viewers and publishers, which have figures of their own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use headwater_common::{
+    cluster::Upstream,
+    finder::Finder,
+    live::{BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
+    media::{Codec, Info, Kind, Sample, Shape},
+    node::Node,
+    relay::{Serve, transport},
+    rtc::{Engine, Settings},
+    telemetry::Telemetry,
+};
+use headwater_edge::source::{Find, Source};
+use tokio::sync::watch;
+use tonic::transport::{
+    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig, server::TcpIncoming,
+};
+
+const BROADCASTS: usize = 100;
+const EDGES: usize = 2;
+const PICTURES_PER_S: u64 = 30;
+/// 2.5 Mbit/s, a keyframe every two seconds.
+const KEYFRAME_BYTES: usize = 70_000;
+const PICTURE_BYTES: usize = 9_200;
+const SOUND_BYTES: usize = 340;
+const JOINING: Duration = Duration::from_secs(4);
+
+fn main() {
+    // Cargo's own arguments begin with dashes.
+    let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10);
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first one");
+    for tls in [None, Some(Tls::new())] {
+        let label = if tls.is_some() { "tls" } else { "plain" };
+        run(label, tls, Duration::from_secs(seconds));
+    }
+}
+
+/// One certificate for all: what it costs is the same.
+#[derive(Clone)]
+struct Tls {
+    identity: Identity,
+    certificate: Certificate,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["node".to_owned()]).expect("a certificate");
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        Self { identity: Identity::from_pem(&certificate, key), certificate: Certificate::from_pem(certificate) }
+    }
+
+    fn server(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new().identity(self.identity.clone()).client_ca_root(self.certificate.clone())
+    }
+
+    fn client(&self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new().domain_name("node").ca_certificate(self.certificate.clone());
+        config.identity(self.identity.clone())
+    }
+}
+
+fn run(label: &str, tls: Option<Tls>, measured: Duration) {
+    let began = Instant::now();
+    let hub = Hub::new();
+    let (stop, stopped) = watch::channel(false);
+    let address = serve(&format!("origin {label}"), hub.clone(), tls.clone(), stopped.clone());
+    let cameras: Vec<Writer> = (0..BROADCASTS).map(|number| claim(&hub, number)).collect();
+    let films = stopped.clone();
+    let camera = thread::Builder::new().name("camera".into()).spawn(move || film(cameras, began, &films));
+    let camera = camera.expect("a thread");
+    let delays: Arc<Mutex<Option<Vec<u64>>>> = Arc::default();
+    for edge in 0..EDGES {
+        watch_all(&format!("edge-{edge} {label}"), &address, tls.clone(), began, delays.clone(), stopped.clone());
+    }
+    thread::sleep(JOINING);
+    let bytes = || hub.list().iter().flat_map(|b| b.tracks()).map(|track| track.stats().bytes).sum::<u64>();
+    let (cpu, sent) = (cpu_ns(), bytes());
+    *delays.lock().expect("no panic") = Some(Vec::new());
+    thread::sleep(measured);
+    let (cpu_after, sent_after) = (cpu_ns(), bytes());
+    let mut delays = delays.lock().expect("no panic").take().unwrap_or_default();
+    stop.send_replace(true);
+    camera.join().expect("a camera");
+
+    delays.sort_unstable();
+    let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize] as f64 / 1e6;
+    let gbits_per_s = (sent_after - sent) as f64 * EDGES as f64 * 8.0 / measured.as_nanos() as f64;
+    let share = |name: &str| {
+        let spent = |cpu: &BTreeMap<String, u64>| cpu.get(name).copied().unwrap_or_default();
+        (spent(&cpu_after) - spent(&cpu)) as f64 / measured.as_nanos() as f64 * 100.0
+    };
+    let edge: f64 = (0..EDGES).map(|edge| share(&format!("edge-{edge} {label}"))).sum();
+    println!(
+        "{label}: {BROADCASTS} broadcasts × {EDGES} edges, {gbits_per_s:.3} Gbit/s, {} frames; CPU percent of a core per Gbit/s: \
+         origin {:.1}, edges {:.1}; delay ms p50 {:.2} p95 {:.2} p99 {:.2} max {:.2}",
+        delays.len(),
+        share(&format!("origin {label}")) / gbits_per_s,
+        edge / gbits_per_s,
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+fn engine() -> Engine {
+    let settings = Settings { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..Default::default() };
+    Engine::start(settings, &Telemetry::new()).expect("an engine")
+}
+
+/// Returns where it listens.
+fn serve(name: &str, hub: Arc<Hub>, tls: Option<Tls>, stopped: watch::Receiver<bool>) -> String {
+    let (tell, address) = mpsc::channel();
+    let secure = tls.is_some();
+    on_thread(name, stopped, async move {
+        let serve = Serve::new(Finder::hub(hub), engine(), Node::starting(), "origin", &Telemetry::new());
+        let mut server = transport::server(Server::builder());
+        if let Some(tls) = tls {
+            server = server.tls_config(tls.server()).expect("TLS");
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let scheme = if secure { "https" } else { "http" };
+        tell.send(format!("{scheme}://{}", listener.local_addr().expect("an address"))).expect("somebody waits");
+        let router = server.add_service(transport::service(serve));
+        router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await.expect("it serves");
+    });
+    address.recv().expect("an address")
+}
+
+fn id(number: usize) -> BroadcastId {
+    BroadcastId::new("live", &format!("camera-{number}")).expect("a name")
+}
+
+fn claim(hub: &Hub, number: usize) -> Writer {
+    let publisher = Publisher { protocol: "bench", remote: String::new(), agent: String::new() };
+    let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, born_us: 0, segment_target_s: None, publisher };
+    let mut writer = hub.claim(&id(number), claim, Takeover::Replace, 0).expect("nobody has it");
+    let picture = Shape::Video { width: 1280, height: 720, reorders: false };
+    writer.announce(Info { codec: Codec::H264, config: Bytes::from_static(b"\x01"), shape: picture }).expect("ours");
+    let sound = Shape::Audio { sample_rate: 48_000, channels: 2 };
+    writer.announce(Info { codec: Codec::Opus, config: Bytes::new(), shape: sound }).expect("ours");
+    writer
+}
+
+/// Each camera in its own moment of a picture's time. Frames carry when they were written.
+fn film(mut cameras: Vec<Writer>, began: Instant, stopped: &watch::Receiver<bool>) {
+    let step = Duration::from_secs(1) / (PICTURES_PER_S as u32 * cameras.len() as u32);
+    let start = Instant::now();
+    for tick in 0.. {
+        if *stopped.borrow() {
+            return;
+        }
+        thread::sleep((start + step * tick).saturating_duration_since(Instant::now()));
+        let (number, picture) = (tick as usize % cameras.len(), u64::from(tick) / cameras.len() as u64);
+        let dts_us = (picture * 1_000_000 / PICTURES_PER_S) as i64;
+        // All at once would be a burst that no hundred publishers make.
+        let keyframe = (picture + number as u64).is_multiple_of(2 * PICTURES_PER_S);
+        for (kind, keyframe, bytes) in [
+            (Kind::Video, keyframe, if keyframe { KEYFRAME_BYTES } else { PICTURE_BYTES }),
+            (Kind::Audio, true, SOUND_BYTES),
+        ] {
+            let mut payload = vec![0; bytes];
+            payload[..8].copy_from_slice(&(began.elapsed().as_nanos() as u64).to_be_bytes());
+            let sample = Sample { dts_us, pts_us: dts_us, keyframe, payload: payload.into() };
+            cameras[number].write(kind, sample, began.elapsed().as_micros() as i64).expect("ours");
+        }
+    }
+}
+
+/// An edge on which somebody reads everything.
+fn watch_all(
+    name: &str,
+    address: &str,
+    tls: Option<Tls>,
+    began: Instant,
+    delays: Arc<Mutex<Option<Vec<u64>>>>,
+    stopped: watch::Receiver<bool>,
+) {
+    let (name, address) = (name.to_owned(), address.to_owned());
+    on_thread(&name.clone(), stopped, async move {
+        let mut endpoint = transport::endpoint(Endpoint::from_shared(address).expect("an address"));
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls.client()).expect("TLS");
+        }
+        let channel: Channel = endpoint.connect_lazy();
+        let (_keep, upstream) = watch::channel(Some(Upstream { node: "origin".into(), epoch: 1, channel }));
+        let find: Find = Arc::new(move |_| upstream.clone());
+        let source = Source::start(Hub::new(), engine(), name.as_str().into(), find, &Telemetry::new());
+        for number in 0..BROADCASTS {
+            let (source, delays) = (source.clone(), delays.clone());
+            tokio::spawn(async move {
+                let broadcast = source.find(&id(number)).await.expect("it is there");
+                for kind in [Kind::Video, Kind::Audio] {
+                    let mut reader = broadcast.source(kind).expect("a track").read(Start::Oldest);
+                    let delays = delays.clone();
+                    tokio::spawn(async move {
+                        while let Some(frame) = reader.next().await {
+                            let written = frame.payload.first_chunk::<8>().map(|at| u64::from_be_bytes(*at));
+                            let delay = began.elapsed().as_nanos() as u64 - written.unwrap_or_default();
+                            if let Some(delays) = &mut *delays.lock().expect("no panic") {
+                                delays.push(delay);
+                            }
+                        }
+                    });
+                }
+            });
+        }
+        std::future::pending::<()>().await;
+    });
+}
+
+fn on_thread(name: &str, mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()> + Send + 'static) {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            tokio::select! {
+                () = work => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        });
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(run).expect("a thread");
+}
+
+/// What each thread has spent so far.
+fn cpu_ns() -> BTreeMap<String, u64> {
+    let threads = fs::read_dir("/proc/self/task").expect("threads").filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let name = fs::read_to_string(path.join("comm")).ok()?.trim().to_owned();
+        let spent = fs::read_to_string(path.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()?;
+        Some((name, spent))
+    });
+    threads.fold(BTreeMap::new(), |mut all, (name, spent): (String, u64)| {
+        *all.entry(name).or_default() += spent;
+        all
+    })
+}

@@ -1,0 +1,56 @@
+//! How connections between nodes are tuned. In and out: tonic's builders. Deliberately absent: TLS, addresses and sockets
+//! (whoever opens one turns Nagle's algorithm off: a frame is small and must not wait for the next one).
+
+use std::time::Duration;
+
+use headwater_proto::{relay_client::RelayClient, relay_server::RelayServer};
+use tonic::transport::{Channel, Endpoint, Server};
+
+use super::Serve;
+
+/// What one broadcast may have on the way: a cold edge is sent the whole ring, 12 seconds of 2.5 Mbit/s, in one go. With
+/// HTTP/2's 64 KiB each round trip of 50 ms would carry 10 Mbit/s and no more.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// All broadcasts of a connection together: some that are read slowly don't hold up the others.
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// HTTP/2 servers allow 200 streams on a connection unless told otherwise, and further ones wait without a word. This is
+/// as many broadcasts as an edge may pull from one node.
+const STREAMS_MAX: u32 = 100_000;
+/// Keyframes of 8K intra pictures have some ten megabytes; tonic takes four.
+const PIECE_BYTES_MAX: usize = 64 << 20;
+/// What the other side says is small; the most is a message of a data channel.
+const WISH_BYTES_MAX: usize = 256 << 10;
+/// A connection through which nothing comes is closed, so that those who wait on it look elsewhere.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PONG_WITHIN: Duration = Duration::from_secs(2);
+/// TCP and TLS together.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// For the node that connects.
+pub fn endpoint(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_timeout(CONNECT_WITHIN)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_while_idle(true)
+}
+
+/// For the node that is connected to.
+pub fn server<L>(server: Server<L>) -> Server<L> {
+    server
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
+}
+
+pub fn client(channel: Channel) -> RelayClient<Channel> {
+    RelayClient::new(channel).max_decoding_message_size(PIECE_BYTES_MAX).max_encoding_message_size(WISH_BYTES_MAX)
+}
+
+pub fn service(serve: Serve) -> RelayServer<Serve> {
+    RelayServer::new(serve).max_decoding_message_size(WISH_BYTES_MAX).max_encoding_message_size(PIECE_BYTES_MAX)
+}

@@ -1,0 +1,366 @@
+//! One conversation with the node a broadcast is pulled from.
+//!
+//! In: its pieces. Out: a mirror in this node's hub, kept true for as long as pieces come, and why they stopped. Silence is
+//! measured in pieces: a node that has nothing to tell says so, and a connection that only looks alive is given up.
+//! Nothing queues here: pieces go into the hall's rings at once, and wishes wait for room one at a time while what
+//! they are made from is a value. Deliberately absent: what to do next (`pull`).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use headwater_common::{
+    clock,
+    cluster::Upstream,
+    live::{Copied, Lane, Mirror, MirrorError},
+    media::Gop,
+    relay::{
+        transport,
+        wire::{self, WireError},
+    },
+    rtc::{Corridor, SayError, Side, Utterance},
+};
+use headwater_proto::{Begin, Frame, Keyframe, Live, Open, Piece, Run, Said, Want, Wish, piece, wish};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::{Stream as _, wrappers::ReceiverStream};
+use tonic::Streaming;
+
+use super::{
+    Inner,
+    demand::{self, Demand},
+    pull::{Outcome, Pull},
+};
+
+/// Asked, a node answers within this or is passed over.
+const BEGIN_WITHIN: Duration = Duration::from_secs(3);
+/// The other side says something more than four times in this, so it has stalled. With [`LOOK_EVERY`] it is noticed
+/// within two seconds.
+const SILENT_MAX: Duration = Duration::from_millis(1_700);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// On their way to the other node. When full, what is wanted waits where it is, as a value.
+const WISHES_WAITING: usize = 16;
+/// Taken at a time: other pulls, and the viewers, have a turn as well.
+const PIECES_AT_ONCE: usize = 64;
+/// The other side repeats a gop that it has not named for so many others, a quarter of this.
+const GOPS_KNOWN: usize = 256;
+/// A source, its layers, what is made of them. Beyond it something is wrong over there.
+const TRACKS_MAX: usize = 64;
+
+/// Why there are no more pieces.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Loss {
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("no answer within {} s", BEGIN_WITHIN.as_secs())]
+    Unanswered,
+    #[error("nothing came for {} ms", SILENT_MAX.as_millis())]
+    Stalled,
+    #[error("the broadcast is over there")]
+    Over,
+    #[error("it would come in a circle: {}", .0.join(" → "))]
+    Loop(Vec<String>),
+    #[error("what was told makes no sense: {0}")]
+    Wire(#[from] WireError),
+    #[error("what was told makes no sense: {0}")]
+    Order(String),
+    #[error("{0}")]
+    Mirror(#[from] MirrorError),
+    #[error("what was said on a data channel can't be passed on: {0}")]
+    Said(#[from] SayError),
+}
+
+impl Loss {
+    /// The other node knows nothing of the broadcast.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == tonic::Code::NotFound)
+    }
+}
+
+/// Pulls until there is a reason to stop.
+pub(super) async fn follow(
+    inner: &Inner,
+    pull: &Pull,
+    target: Upstream,
+    upstream: &mut watch::Receiver<Option<Upstream>>,
+) -> Outcome {
+    let (wishes, waiting) = mpsc::channel(WISHES_WAITING);
+    let begin = timeout(BEGIN_WITHIN, begin(inner, pull, &target, wishes, waiting));
+    let begun = tokio::select! {
+        begun = begin => begun.unwrap_or(Err(Loss::Unanswered)),
+        () = moved(upstream, &target) => return Outcome::Moved,
+    };
+    match begun {
+        Ok(mut stream) => {
+            let broadcast = pull.id();
+            tracing::info!(%broadcast, node = %target.node, epoch = stream.mirror.broadcast().epoch(), "pulled");
+            tokio::select! {
+                loss = stream.run() => Outcome::Lost(loss),
+                () = moved(upstream, &target) => Outcome::Moved,
+                () = pull.unwanted() => Outcome::Unwanted,
+            }
+        }
+        Err(loss) => Outcome::Failed(loss),
+    }
+}
+
+/// Resolves when the broadcast has a newer claim on another node. That it is told to live nowhere means little while
+/// pieces come.
+async fn moved(upstream: &mut watch::Receiver<Option<Upstream>>, from: &Upstream) {
+    loop {
+        super::changed(upstream).await;
+        let elsewhere = |now: &Upstream| now.node != from.node && now.epoch >= from.epoch;
+        if upstream.borrow_and_update().as_ref().is_some_and(elsewhere) {
+            return;
+        }
+    }
+}
+
+async fn begin<'a>(
+    inner: &'a Inner,
+    pull: &Pull,
+    target: &Upstream,
+    wishes: mpsc::Sender<Wish>,
+    waiting: mpsc::Receiver<Wish>,
+) -> Result<Stream<'a>, Loss> {
+    let open = Open { name: Some(wire::from_id(pull.id())), node: inner.name.to_string() };
+    // The queue is empty.
+    let _ = wishes.try_send(Wish { wish: Some(wish::Wish::Open(open)) });
+    let mut client = transport::client(target.channel.clone());
+    let mut pieces = client.pull(ReceiverStream::new(waiting)).await?.into_inner();
+    let Some(Piece { piece: Some(piece::Piece::Begin(begin)) }) = pieces.message().await? else {
+        return Err(Loss::Order("it does not begin with the beginning".to_owned()));
+    };
+    let Begin { born_us, state, tracks } = begin;
+    let told = wire::to_told(state.ok_or(WireError::Missing("the state"))?)?;
+    if is_in(&told.path, inner) {
+        return Err(Loss::Loop(told.path));
+    }
+    let mirror = inner.hub.mirror(pull.id(), wire::to_born_us(born_us)?, told, clock::now_us())?;
+    let (demands, demanded) = mpsc::channel(1);
+    let mut stream = Stream {
+        inner,
+        corridor: inner.engine.corridor(pull.id(), Side::Above),
+        mirror,
+        pieces,
+        wishes,
+        demands,
+        demanded,
+        lanes: Vec::new(),
+        watchers: JoinSet::new(),
+        gops: Gops::default(),
+    };
+    tracks.into_iter().try_for_each(|track| stream.declare(track))?;
+    let lanes: Vec<Lane> = stream.lanes.iter().map(|told| told.lane).collect();
+    stream.mirror.keep_only(&lanes)?;
+    pull.here(stream.mirror.broadcast());
+    Ok(stream)
+}
+
+struct Stream<'a> {
+    inner: &'a Inner,
+    corridor: Corridor,
+    mirror: Mirror,
+    pieces: Streaming<Piece>,
+    wishes: mpsc::Sender<Wish>,
+    demands: mpsc::Sender<Demand>,
+    demanded: mpsc::Receiver<Demand>,
+    /// In the order of their numbers.
+    lanes: Vec<Told>,
+    watchers: JoinSet<()>,
+    gops: Gops,
+}
+
+/// A track that the other node has told of.
+struct Told {
+    lane: Lane,
+    /// What comes was asked for since it was not wanted last.
+    runs: bool,
+}
+
+impl Stream<'_> {
+    async fn run(&mut self) -> Loss {
+        match self.pass_on().await {
+            Ok(never) => match never {},
+            Err(loss) => loss,
+        }
+    }
+
+    async fn pass_on(&mut self) -> Result<std::convert::Infallible, Loss> {
+        let mut pieces = Vec::with_capacity(PIECES_AT_ONCE);
+        let mut heard = Instant::now();
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (wishes, mut unsent) = (self.wishes.clone(), None);
+        loop {
+            let idle = unsent.is_none();
+            tokio::select! {
+                taken = take(&mut self.pieces, &mut pieces) => {
+                    heard = Instant::now();
+                    let now_us = clock::now_us();
+                    pieces.drain(..).try_for_each(|piece| self.apply(piece, now_us))?;
+                    taken?;
+                }
+                Some(demand) = self.demanded.recv(), if idle => unsent = Some(self.wish(demand)),
+                utterance = self.corridor.hear(), if idle => unsent = Some(said(utterance)),
+                room = wishes.reserve(), if !idle => {
+                    // Whether the other side still listens is told by its pieces.
+                    if let (Ok(room), Some(wish)) = (room, unsent.take()) {
+                        room.send(Wish { wish: Some(wish) });
+                    }
+                }
+                _ = looks.tick() => if heard.elapsed() > SILENT_MAX { return Err(Loss::Stalled) },
+            }
+        }
+    }
+
+    fn apply(&mut self, piece: Piece, now_us: i64) -> Result<(), Loss> {
+        // Else of a newer node.
+        let Some(piece) = piece.piece else { return Ok(()) };
+        match piece {
+            piece::Piece::Frame(frame) => self.frame(frame, now_us),
+            piece::Piece::Gop(gop) => {
+                self.gops.insert(Arc::new(wire::to_gop(gop)?));
+                Ok(())
+            }
+            piece::Piece::Track(track) => self.declare(track),
+            piece::Piece::Run(Run { track, whole }) => {
+                let Some(told) = self.lanes.get_mut(track as usize) else { return Err(untold(track)) };
+                told.runs = true;
+                self.mirror.begin_run(told.lane, whole);
+                Ok(())
+            }
+            piece::Piece::Live(Live { track }) => {
+                let Some(told) = self.lanes.get(track as usize) else { return Err(untold(track)) };
+                if told.runs {
+                    self.mirror.is_live(told.lane);
+                }
+                Ok(())
+            }
+            piece::Piece::State(state) => {
+                let told = wire::to_told(state)?;
+                if is_in(&told.path, self.inner) {
+                    return Err(Loss::Loop(told.path));
+                }
+                Ok(self.mirror.tell(told, now_us)?)
+            }
+            piece::Piece::Said(said) => {
+                let to = wire::to_hearers(&said)?;
+                let utterance = Utterance { to, binary: said.binary, data: said.data };
+                Ok(self.corridor.say(utterance, std::time::Instant::now())?)
+            }
+            piece::Piece::Begin(_) => Err(Loss::Order("it begins twice".to_owned())),
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, now_us: i64) -> Result<(), Loss> {
+        let Some(told) = self.lanes.get(frame.track as usize) else { return Err(untold(frame.track)) };
+        if !told.runs {
+            return Ok(());
+        }
+        let Some(gop) = self.gops.get(frame.gop) else {
+            return Err(Loss::Order(format!("a frame is of gop {}, which was never told of", frame.gop)));
+        };
+        if let Copied::Kept = self.mirror.append(told.lane, gop, wire::to_sample(frame)?, now_us)? {
+            self.inner.door.received.inc();
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, track: headwater_proto::Track) -> Result<(), Loss> {
+        let (number, known) = (track.id, self.lanes.len());
+        if number as usize > known || known >= TRACKS_MAX {
+            return Err(Loss::Order(format!("track {number} follows on {known} others")));
+        }
+        let lane = self.mirror.declare(wire::to_declared(track)?)?;
+        match self.lanes.get(number as usize) {
+            Some(told) if told.lane == lane => {}
+            Some(_) => return Err(Loss::Order(format!("track {number} has become another one"))),
+            None if self.lanes.iter().any(|told| told.lane == lane) => {
+                return Err(Loss::Order(format!("track {number} is told of under two numbers")));
+            }
+            None => {
+                self.lanes.push(Told { lane, runs: false });
+                let track = self.mirror.track(lane).clone();
+                self.watchers.spawn(demand::watch(track, number, self.demands.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn wish(&mut self, demand: Demand) -> wish::Wish {
+        match demand {
+            Demand::Wanted(track) => wish::Wish::Want(Want { track, wanted: true }),
+            Demand::Unwanted(track) => {
+                if let Some(told) = self.lanes.get_mut(track as usize) {
+                    told.runs = false;
+                    self.mirror.clear(told.lane);
+                }
+                wish::Wish::Want(Want { track, wanted: false })
+            }
+            Demand::Keyframe(track) => wish::Wish::Keyframe(Keyframe { track }),
+        }
+    }
+}
+
+fn is_in(path: &[String], inner: &Inner) -> bool {
+    path.iter().any(|node| node == inner.name.as_str())
+}
+
+fn untold(track: u32) -> Loss {
+    Loss::Order(format!("track {track} was never told of"))
+}
+
+fn said(Utterance { to, binary, data }: Utterance) -> wish::Wish {
+    wish::Wish::Said(Said { binary, data, hearers: wire::from_hearers(to).into() })
+}
+
+/// Waits for pieces and takes those that are there. What came before an end is taken as well.
+async fn take(from: &mut Streaming<Piece>, pieces: &mut Vec<Piece>) -> Result<(), Loss> {
+    poll_fn(|cx| {
+        while pieces.len() < PIECES_AT_ONCE {
+            match std::pin::Pin::new(&mut *from).poll_next(cx) {
+                Poll::Ready(Some(Ok(piece))) => pieces.push(piece),
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(status.into())),
+                Poll::Ready(None) => return Poll::Ready(Err(Loss::Over)),
+                Poll::Pending if pieces.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// Those that frames may still point to.
+#[derive(Default)]
+struct Gops {
+    by_id: HashMap<u64, Arc<Gop>>,
+    order: VecDeque<u64>,
+}
+
+impl Gops {
+    fn insert(&mut self, gop: Arc<Gop>) {
+        let id = gop.id;
+        if self.by_id.insert(id, gop).is_some() {
+            self.order.retain(|known| *known != id);
+        }
+        self.order.push_back(id);
+        if self.order.len() > GOPS_KNOWN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_id.remove(&oldest);
+        }
+    }
+
+    fn get(&self, id: u64) -> Option<Arc<Gop>> {
+        self.by_id.get(&id).cloned()
+    }
+}

@@ -12,6 +12,8 @@
 mod broadcast;
 mod embedded;
 mod epoch;
+mod mongo;
+mod node;
 mod recording;
 
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ use async_trait::async_trait;
 
 pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
 pub use embedded::Embedded;
+pub use mongo::{Beaten, Mongo};
+pub use node::NodeRow;
 pub use recording::{RecordingFilter, RecordingRow, RecordingState, VodId};
 
 use crate::live::BroadcastId;
@@ -93,6 +97,12 @@ pub enum RegistryError {
     Storage { path: PathBuf, source: Box<redb::Error> },
     #[error("registry {}: row {key:?} can't be read: {source}", .path.display())]
     Row { path: PathBuf, key: String, source: serde_json::Error },
+    #[error("registry.mongodb: {problem}")]
+    Address { problem: String },
+    #[error("registry {hosts}: {problem}")]
+    Database { hosts: String, problem: String },
+    #[error("another process has begun a life of node {node}: two of them can't share one data directory or its copy")]
+    Displaced { node: String },
     #[error("broadcast {id} exists already")]
     BroadcastExists { id: BroadcastId },
     #[error("{id} is being published by {protocol} from {remote} on node {node}")]

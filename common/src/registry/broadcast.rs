@@ -187,7 +187,7 @@ impl Progress {
 
 impl BroadcastRow {
     /// `epoch` is higher than zero where a row of this name was removed: its publisher may still be around.
-    pub(super) fn new(id: &BroadcastId, epoch: u64, now_us: i64) -> Self {
+    pub fn new(id: &BroadcastId, epoch: u64, now_us: i64) -> Self {
         Self {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),

@@ -10,21 +10,28 @@
 //! path of a frame or a request for one.
 
 mod broadcast;
+mod duties;
 mod embedded;
 mod epoch;
+mod leases;
 mod mongo;
 mod node;
 mod recording;
+mod seen;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
 pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
+pub use duties::{Duty, audit};
 pub use embedded::Embedded;
+pub use epoch::is_provisional;
+pub use leases::{DEAD_AFTER_US, Leases, Verdict};
 pub use mongo::{Beaten, Mongo};
 pub use node::NodeRow;
 pub use recording::{RecordingFilter, RecordingRow, RecordingState, VodId};
+pub use seen::{Seen, SeenNode};
 
 use crate::live::BroadcastId;
 
@@ -114,6 +121,12 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// The registry gave no answer, rather than one that nobody likes: others may reach it, and it may be back soon.
+    /// A file of this process is never away.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Database { .. })
+    }
+
     fn denied(id: &BroadcastId, denied: Denied) -> Self {
         let id = id.clone();
         match denied {

@@ -22,11 +22,9 @@ pub(crate) fn router(node: Node, telemetry: Telemetry) -> Router {
 }
 
 async fn ready(State(node): State<Node>) -> impl IntoResponse {
-    match node.phase() {
-        Phase::Ready => (StatusCode::OK, [NO_STORE], "ready\n"),
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, [NO_STORE], "starting\n"),
-        Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, [NO_STORE], "stopping\n"),
-    }
+    let phase = node.phase();
+    let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [NO_STORE], format!("{}\n", phase.name()))
 }
 
 async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {

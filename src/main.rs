@@ -1,25 +1,35 @@
 //! Headwater: a clustered origin/edge live streaming engine with recording, in one binary.
 //!
-//! Read this as the table of contents: settings, then what is known (registry, store) and the hall (hub), then the
-//! origin that fills it and the edge that empties it, then waiting for the end.
+//! Read this as the table of contents: settings, then the hall (hub), then the edge that empties it, the other nodes, and
+//! the origin that fills it with what is known (registry, store), then waiting for the end.
 
 mod flags;
 mod health;
 mod pages;
+mod process;
 mod turn;
+mod welcome;
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::{Router, middleware};
+use axum::{Router, middleware, routing::any};
 use clap::Parser;
 use headwater_common::{
     antmedia::{self, Signalling},
-    config, http,
+    audience,
+    cluster::{
+        Cluster, HttpPlace, Listening, Routes, Surroundings,
+        identity::Identity,
+        tls::{self, Credentials},
+    },
+    config::{self, Config},
+    http,
     ice_servers::IceServers,
     live::Hub,
-    node::Node,
-    registry::{Embedded, Life, Registry},
+    load,
+    node::{Node, Role},
+    registry::{Embedded, Life},
     rtc,
     store::Store,
     telemetry::Telemetry,
@@ -27,48 +37,86 @@ use headwater_common::{
 use headwater_edge::Edge;
 use headwater_origin::{self as origin, Origin};
 
+use flags::Task;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let flags = flags::Flags::parse();
-    if flags.print_config {
-        print!("{}", headwater_common::config::DEFAULTS);
-        return Ok(());
+    match flags.task() {
+        Task::Run(role) => run(role, Arc::new(flags.config(role)?)).await?,
+        Task::PrintConfig => print!("{}", config::DEFAULTS),
+        Task::PrintSecret => println!("{}", tls::new_secret()?),
+        Task::WriteCertificates(folder) => {
+            let files = tls::write_certificates(&folder)?;
+            files.iter().for_each(|file| println!("{}", file.display()));
+        }
     }
-    let config = Arc::new(flags.config()?);
+    Ok(())
+}
+
+async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let telemetry = Telemetry::new();
     telemetry.start_log(&config.log)?;
-    install_crypto()?;
+    process::install_crypto()?;
 
     std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
-    let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
-    let registry: Arc<dyn Registry> = Arc::new(registry);
-    for row in orphans {
-        tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
-    }
-    let store = Store::open(&config.data)?;
     let tls = http::Tls::load(&config.tls).await?;
+    let credentials = role.has_peers().then(|| Credentials::load(&config.cluster)).transpose()?;
     let hub = Hub::new();
     let node = Node::starting();
-
     telemetry.watch_hub(hub.clone());
+    telemetry.watch_node(node.clone());
 
     let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
-    let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), &telemetry);
-    let origin = Origin::start(origin::Shared {
-        config: config.clone(),
-        hub: hub.clone(),
-        engine: engine.clone(),
-        ice_servers: ice_servers.clone(),
-        registry,
-        life: Life::default(),
-        store,
-        telemetry: telemetry.clone(),
-        node: node.clone(),
-        tls: tls.clone(),
-        viewers: edge.count_viewers(),
-    })
-    .await?;
+    let edge = role
+        .serves_viewers()
+        .then(|| Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry));
+    let audience = edge.as_ref().map_or_else(audience::nobody, Edge::count_viewers);
+
+    let listening = match &credentials {
+        Some(credentials) => {
+            let surroundings = Surroundings {
+                identity: Identity::load(&config.data)?,
+                role,
+                credentials: credentials.clone(),
+                node: node.clone(),
+                hub: hub.clone(),
+                viewers: audience.clone(),
+            };
+            Some(Cluster::bind(&config.cluster, HttpPlace(config.http.listen), surroundings, &telemetry)?)
+        }
+        None => None,
+    };
+    let cluster = listening.as_ref().map(Listening::cluster);
+
+    let start_origin = async || {
+        let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
+        for row in orphans {
+            tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
+        }
+        Origin::start(origin::Shared {
+            config: config.clone(),
+            hub: hub.clone(),
+            engine: engine.clone(),
+            ice_servers: ice_servers.clone(),
+            registry: Arc::new(registry),
+            life: Life::default(),
+            store: Store::open(&config.data)?,
+            telemetry: telemetry.clone(),
+            node: node.clone(),
+            tls: tls.clone(),
+            viewers: cluster.as_ref().map_or(audience, Cluster::count_viewers),
+        })
+        .await
+    };
+    let origin = if role.takes_publishers() { Some(start_origin().await?) } else { None };
+
+    let sessions = {
+        let engine = engine.clone();
+        move || engine.counts().0
+    };
+    tokio::spawn(load::watch(node.clone(), config.limits, telemetry.egress(), sessions));
 
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
@@ -76,62 +124,67 @@ async fn main() -> anyhow::Result<()> {
         hub,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
-        claim: origin.claim(),
-        describe: origin.describe(),
+        claim: origin.as_ref().map(Origin::claim),
+        plays: edge.is_some(),
+        describe: origin.as_ref().map_or_else(nothing_known, Origin::describe),
         door: telemetry.door("antmedia"),
     });
 
+    let streams = edge.as_ref().map_or_else(no_streams, Edge::router);
+    let media = match &origin {
+        Some(origin) => origin.serve_recordings(streams).merge(origin.router()),
+        None => streams,
+    };
     let router = Router::new()
         .merge(signalling.router())
-        .merge(origin.serve_recordings(edge.router()))
-        .merge(origin.router())
+        .merge(media)
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()))
-        .layer(middleware::from_fn(http::cross_origin));
+        .layer(middleware::from_fn(http::cross_origin))
+        .layer(middleware::from_fn_with_state(telemetry.egress(), http::count_egress))
+        .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
-    node.ready();
-    flags::print_addresses(&config);
+    let serving = listening.map(|listening| listening.serve(Routes::default())).transpose()?;
+    tokio::spawn(ready_when_joined(node.clone(), cluster.filter(|_| role == Role::Edge)));
+    welcome::print(&config, role);
 
-    stop_signal(tls).await?;
+    process::stop_signal(tls, credentials).await?;
     node.stop();
     signalling.finish().await;
-    origin.finish().await;
+    if let Some(origin) = origin {
+        origin.finish().await;
+    }
+    if let Some(serving) = serving {
+        serving.finish().await;
+    }
     server.await??;
     Ok(())
 }
 
-fn rtc_settings(config: &config::Config) -> rtc::Settings {
-    let config::Rtc { listen, public_ips, shards, sessions_max, .. } = config.rtc.clone();
+/// An edge has nothing to offer before an origin has told it what there is.
+async fn ready_when_joined(node: Node, cluster: Option<Cluster>) {
+    if let Some(cluster) = cluster {
+        cluster.joined().await;
+    }
+    node.ready();
+}
+
+fn rtc_settings(config: &Config) -> rtc::Settings {
+    let config::Rtc { listen, public_ips, shards, .. } = config.rtc.clone();
+    let sessions_max = match config.limits.sessions {
+        0 => usize::MAX,
+        sessions => sessions,
+    };
     let distribution = config.apps.iter().map(|(name, app)| (name.clone(), app.data_from_viewers)).collect();
     rtc::Settings { listen, public_ips, shards, sessions_max, distribution }
 }
 
-/// The process-wide crypto provider: everything here uses one and the same.
-fn install_crypto() -> anyhow::Result<()> {
-    rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .map_err(|_| anyhow::anyhow!("another TLS crypto provider is installed already"))?;
-    str0m::crypto::from_feature_flags().install_process_default();
-    Ok(())
+/// Where there are recordings and no live streams beside them.
+fn no_streams() -> Router {
+    Router::new().route("/{app}/streams/{file}", any(|| async { axum::http::StatusCode::NOT_FOUND }))
 }
 
-/// Returns on SIGTERM or Ctrl-C; SIGHUP reads the certificate again meanwhile.
-async fn stop_signal(tls: Option<http::Tls>) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
-            _ = hangup.recv() => if let Some(tls) = &tls {
-                match tls.reload().await {
-                    Ok(()) => tracing::info!("certificate read again"),
-                    Err(error) => tracing::error!("{error:#}; the old certificate stays"),
-                }
-            },
-        }
-    }
-    tracing::info!("stopping");
-    Ok(())
+fn nothing_known() -> antmedia::Describe {
+    Arc::new(|_| Box::pin(async { None }))
 }

@@ -3,12 +3,14 @@
 pub mod antmedia;
 pub mod audience;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod fmp4;
 pub mod http;
 pub mod ice_servers;
 pub mod intake;
 pub mod live;
+pub mod load;
 pub mod media;
 pub mod net;
 pub mod node;

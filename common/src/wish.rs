@@ -24,7 +24,10 @@ use axum::{
     routing::{MethodRouter, any, patch},
 };
 
-use crate::rtc::{Answer, Engine, Fragment, JoinError, RestartError, Role, SDP_BYTES_MAX, SdpError, SessionId};
+use crate::{
+    node::Busy,
+    rtc::{Answer, Engine, Fragment, JoinError, RestartError, Role, SDP_BYTES_MAX, SdpError, SessionId},
+};
 
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -193,6 +196,11 @@ fn quoted(etag: &str) -> String {
 
 fn no_session() -> Response {
     refuse(StatusCode::NOT_FOUND, "There is no such session.".to_owned())
+}
+
+/// There is no room for anybody new here.
+pub fn refuse_work(busy: Busy) -> Response {
+    retry_later(StatusCode::SERVICE_UNAVAILABLE, format!("{busy}."))
 }
 
 pub fn retry_later(status: StatusCode, text: String) -> Response {

@@ -18,6 +18,7 @@ use headwater_common::{
     audience::{CountViewers, Viewers},
     ice_servers::IceServers,
     live::Hub,
+    node::Node,
     rtc::Engine,
     telemetry::Telemetry,
 };
@@ -29,18 +30,30 @@ pub struct Edge {
     engine: Engine,
     hls: Arc<Hls>,
     ice_servers: Arc<IceServers>,
+    node: Node,
 }
 
 impl Edge {
-    pub fn start(hub: Arc<Hub>, engine: Engine, ice_servers: Arc<IceServers>, telemetry: &Telemetry) -> Self {
-        let hls = Hls::new(hub.clone(), telemetry);
-        Self { hub, engine, hls, ice_servers }
+    pub fn start(
+        hub: Arc<Hub>,
+        engine: Engine,
+        ice_servers: Arc<IceServers>,
+        node: Node,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let hls = Hls::new(hub.clone(), node.clone(), telemetry);
+        Self { hub, engine, hls, ice_servers, node }
     }
 
     /// WHEP and HLS.
     pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone())
+        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone(), self.node.clone())
             .merge(hls::router(self.hls.clone()))
+    }
+
+    /// About how many follow a playlist, of any broadcast.
+    pub fn hls_viewers(&self) -> usize {
+        self.hls.all_viewers()
     }
 
     pub fn count_viewers(&self) -> CountViewers {

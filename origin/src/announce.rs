@@ -10,7 +10,7 @@ use headwater_common::{
     clock,
     config::Config,
     live::{Broadcast, BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, SILENT_US, Status, Takeover, Writer},
-    node::{Node, Phase},
+    node::{Busy, Node},
     registry::{Ask, Bid, Ending, Hall, Life, Progress, Registry, RegistryError},
 };
 
@@ -41,8 +41,8 @@ pub enum Refusal {
     Unauthorized { app: String, given: &'static str },
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    #[error("this node is about to stop")]
-    Stopping,
+    #[error(transparent)]
+    Busy(Busy),
     #[error("the registry does not answer: {0}")]
     Registry(RegistryError),
 }
@@ -74,11 +74,13 @@ impl Desk {
 
     /// Whether a publisher with this token could have the broadcast now.
     pub fn check(&self, app: &str, stream: &str, token: Option<&str>) -> Result<(), Refusal> {
-        if self.node.phase() == Phase::Stopping {
-            return Err(Refusal::Stopping);
-        }
         self.check_app(app)?;
         let id = BroadcastId::new(app, stream)?;
+        match self.node.takes_work() {
+            // Who comes back to what lies here is nothing new.
+            Err(Busy::Full) if self.holds(&id) => {}
+            taken => taken.map_err(Refusal::Busy)?,
+        }
         let settings = &self.config.apps[app];
         let given = match token {
             _ if settings.publish_token.is_empty() => None,
@@ -89,6 +91,10 @@ impl Desk {
             return Err(Refusal::Unauthorized { app: app.to_owned(), given });
         }
         Ok(self.hub.check(&id, settings.takeover, clock::now_us())?)
+    }
+
+    fn holds(&self, id: &BroadcastId) -> bool {
+        self.hub.get(id).is_some_and(|broadcast| broadcast.status() != Status::Ended)
     }
 
     /// For publishers that would rather be told than replace somebody, whatever the settings say.

@@ -90,11 +90,14 @@ pub enum Refusal {
     Unauthorized(String),
     /// The peers don't agree on what to send.
     Sdp(String),
-    /// This node has all the sessions it takes.
+    /// This node has all that it takes.
     Full(String),
     /// It may work in a moment.
     Busy(String),
     Registry(String),
+    /// Nodes of this role do no such thing.
+    Elsewhere(&'static str),
+    /// This node drains, or stops.
     Stopping,
 }
 

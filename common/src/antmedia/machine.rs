@@ -153,7 +153,7 @@ impl Machine {
                 stream.step = Step::Playing;
                 notify(Notification::PlayStarted { stream_id })
             }
-            (_, Outcome::Refused(refusal)) => self.close(&id, vec![refused(&id, refusal)]),
+            (_, Outcome::Refused(refusal)) => self.refuse(&id, refusal),
             (step, Outcome::Ended(ending)) => self.close(&id, farewell(&id, step, ending)),
             // News that this step has no use for.
             _ => Vec::new(),
@@ -234,6 +234,17 @@ impl Machine {
         let ticket = Ticket(self.tickets);
         self.streams.insert(id.clone(), Stream { ticket, step, token });
         Ok(ticket)
+    }
+
+    /// By itself the SDK would ask a full node again, over this very connection. Told that the node stops, it connects anew,
+    /// and so to another one. It is not told where that would end something else that it has here.
+    fn refuse(&mut self, id: &BroadcastId, refusal: Refusal) -> Vec<Action> {
+        let is_full = matches!(refusal, Refusal::Full(_));
+        let mut actions = self.close(id, vec![refused(id, refusal)]);
+        if is_full && self.streams.is_empty() {
+            actions.extend(notify(Notification::ServerWillStop));
+        }
+        actions
     }
 
     fn take_description(&mut self, id: &BroadcastId, message: &Message) -> Vec<Action> {
@@ -324,9 +335,9 @@ fn refused(id: &BroadcastId, refusal: Refusal) -> Reply {
         Refusal::Unauthorized(text) => (Definition::Unauthorized, text),
         // The web player goes on with HLS.
         Refusal::Sdp(text) => (Definition::NotSetRemoteDescription, text),
-        Refusal::Full(text) => (Definition::ViewerLimitReached, text),
-        Refusal::Busy(text) => (Definition::HighResourceUsage, text),
+        Refusal::Full(text) | Refusal::Busy(text) => (Definition::HighResourceUsage, text),
         Refusal::Registry(text) => (Definition::DataStoreNotAvailable, text),
+        Refusal::Elsewhere(text) => (Definition::CommandNotSupported, text.to_owned()),
         Refusal::Stopping => return Reply::Notification(Notification::ServerWillStop),
     };
     Reply::error(definition, Some(id), text)

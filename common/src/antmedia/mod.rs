@@ -43,7 +43,7 @@ use crate::{
 /// Gives a broadcast to a publisher who shows this token.
 pub type Claim = Arc<dyn Fn(BroadcastId, String, Publisher) -> Claiming + Send + Sync>;
 pub type Claiming = Pin<Box<dyn Future<Output = Result<Writer, Refusal>> + Send>>;
-/// A broadcast as REST shows it, live or past.
+/// A broadcast as REST shows it, live or past; another node may have to be asked.
 pub type Describe = Arc<dyn Fn(BroadcastId) -> Describing + Send + Sync>;
 pub type Describing = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
@@ -59,7 +59,10 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     pub node: Node,
     pub ice_servers: Arc<IceServers>,
-    pub claim: Claim,
+    /// Absent where no publishers are taken.
+    pub claim: Option<Claim>,
+    /// Whether viewers are served here.
+    pub plays: bool,
     pub describe: Describe,
     pub door: Door,
 }

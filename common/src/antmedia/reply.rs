@@ -122,8 +122,6 @@ pub enum Definition {
     NotSetRemoteDescription,
     #[serde(rename = "publishTimeoutError")]
     PublishTimeout,
-    #[serde(rename = "viewerLimitReached")]
-    ViewerLimitReached,
     #[serde(rename = "highResourceUsage")]
     HighResourceUsage,
     #[serde(rename = "data_store_not_available")]

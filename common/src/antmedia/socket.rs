@@ -26,6 +26,7 @@ use crate::{
     intake::Intake,
     live::{Broadcast, BroadcastId, Publisher, Status, Track},
     media::{Accepts, Delivery, Kind, Shape},
+    node::Busy,
     rtc::{End, JoinError, Quality, RestartError, SessionId, State},
     waiting,
 };
@@ -182,6 +183,9 @@ impl<'a> Socket<'a> {
             tracing::warn!(broadcast = %stream, remote, ?refusal, "publisher turned away");
             Outcome::Refused(refusal)
         };
+        let Some(claim) = claim else {
+            return refused(Refusal::Elsewhere("publishers are taken by origins, and this is an edge"));
+        };
         let incoming = match engine.receive(offer) {
             Ok(incoming) => incoming,
             Err(error) => return refused(error.into()),
@@ -202,6 +206,13 @@ impl<'a> Socket<'a> {
 
     /// Finds what is to be played, or waits for it.
     fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
+        if !self.shared.plays {
+            let refusal = Refusal::Elsewhere("viewers are served by edges, and this is an origin");
+            return self.machine.outcome(ticket, Outcome::Refused(refusal));
+        }
+        if let Err(busy) = self.shared.node.takes_work() {
+            return self.machine.outcome(ticket, Outcome::Refused(busy.into()));
+        }
         match self.shared.hub.get(&stream).filter(|broadcast| broadcast.status() != Status::Ended) {
             Some(broadcast) => {
                 self.watch(ticket, async move {
@@ -309,6 +320,7 @@ impl<'a> Socket<'a> {
     }
 }
 
+/// What a client asks about a broadcast. Borrows no socket, which another thread may not look at meanwhile.
 async fn find(shared: &Shared, stream: &BroadcastId, what: Look) -> Option<Found> {
     let live = || shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
     match what {
@@ -360,6 +372,15 @@ fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
         })
     };
     pictures.iter().filter_map(rendition).collect()
+}
+
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Self {
+        match busy {
+            Busy::Full => Self::Full(busy.to_string()),
+            Busy::Draining | Busy::Stopping => Self::Stopping,
+        }
+    }
 }
 
 impl From<JoinError> for Refusal {

@@ -180,6 +180,15 @@ fn several_streams_share_a_socket() {
 }
 
 #[test]
+fn a_full_node_sends_its_client_to_another_unless_it_has_more_here() {
+    let full = || Outcome::Refused(Refusal::Full("full".into()));
+    let error = r#"{"command":"error","definition":"highResourceUsage","streamId":"s","information":"full"}"#;
+    let play = r#"{"command":"play","streamId":"s"}"#;
+    Socket::open().client(play, &["invite live/s"]).node(full(), &["close", error, SERVER_WILL_STOP]);
+    Socket::playing("one").client(play, &["invite live/s"]).node(full(), &["close", error]);
+}
+
+#[test]
 fn who_plays_too_early_is_told_when_it_is_time() {
     let absent = r#"{"command":"error","definition":"no_stream_exist","streamId":"s","error_code":"404","information":"stream_not_exist_or_not_streaming"}"#;
     let live = r#"{"command":"notification","definition":"streaming_started","streamId":"s"}"#;
@@ -214,7 +223,6 @@ fn refusals_have_the_names_that_clients_act_on() {
         (Refusal::InUse("t".into()), "streamIdInUse"),
         (Refusal::Unauthorized("t".into()), "unauthorized_access"),
         (Refusal::Sdp("t".into()), "notSetRemoteDescription"),
-        (Refusal::Full("t".into()), "viewerLimitReached"),
         (Refusal::Busy("t".into()), "highResourceUsage"),
         (Refusal::Registry("t".into()), "data_store_not_available"),
     ] {

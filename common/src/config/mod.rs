@@ -18,6 +18,7 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use check::SECRET_LENGTH_MIN;
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
 
@@ -35,7 +36,9 @@ pub struct Config {
     pub rtmp: Rtmp,
     pub rtc: Rtc,
     pub turn: Turn,
+    pub limits: Limits,
     pub record: Record,
+    pub cluster: Cluster,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
 }
@@ -69,7 +72,6 @@ pub struct Rtc {
     pub listen: SocketAddr,
     pub public_ips: Vec<IpAddr>,
     pub shards: usize,
-    pub sessions_max: usize,
     pub ice_servers: Vec<IceServer>,
 }
 
@@ -91,10 +93,32 @@ pub struct Turn {
     pub ttl_s: u32,
 }
 
+/// 0 is no limit.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub cpu_percent: u32,
+    pub egress_mbps: u32,
+    pub sessions: usize,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub free_disk_mb_min: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub origins: Vec<String>,
+    pub secret: Secret,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
+    pub listen: SocketAddr,
+    pub advertise: String,
+    pub http: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -5,6 +5,7 @@
 
 mod admin;
 mod cors;
+mod egress;
 mod rate;
 mod tls;
 
@@ -19,6 +20,7 @@ use hyper_util::rt::TokioTimer;
 
 pub use admin::{Admin, admin_only, admin_to_change};
 pub use cors::cross_origin;
+pub use egress::{close_when_leaving, count_egress};
 pub use rate::RateLimit;
 pub use tls::Tls;
 

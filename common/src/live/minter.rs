@@ -14,7 +14,7 @@ const GOP_US_MIN: i64 = 950_000;
 /// Every audio frame is a keyframe, so audio alone is cut by this clock.
 const AUDIO_GOP_US: i64 = 2_000_000;
 /// The segment target is what the first gop lasted, within these bounds.
-const TARGET_S_MIN: i64 = 2;
+pub(super) const TARGET_S_MIN: i64 = 2;
 const TARGET_S_MAX: i64 = 10;
 /// A first gop that lasts longer than this is not waited for: the target is then [`TARGET_S_MAX`].
 const TARGET_PATIENCE_US: i64 = 4_500_000;
@@ -101,6 +101,21 @@ impl Minter {
             current: self.current.take(),
             ..Self::new(self.next_gop, self.discontinuity, self.target_s.or(target_s))
         };
+    }
+
+    /// What another node says of its own minting. Numbers only grow, and a target never changes once it is known.
+    pub(super) fn told(&mut self, next_gop: u64, target_s: Option<u32>) {
+        self.next_gop = self.next_gop.max(next_gop);
+        self.target_s = self.target_s.or(target_s);
+    }
+
+    /// A gop that was minted on another node.
+    pub(super) fn follow(&mut self, gop: &Arc<Gop>) {
+        if self.current.as_ref().is_none_or(|current| current.id < gop.id) {
+            self.next_gop = self.next_gop.max(gop.id.saturating_add(1));
+            self.discontinuity = gop.discontinuity;
+            self.current = Some(gop.clone());
+        }
     }
 
     /// Somebody elsewhere has used numbers that were to come: the first gop after this has these or higher ones.

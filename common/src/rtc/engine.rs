@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Quality, Restarted,
-    answer::{answer, invite, sends},
+    answer::{Measured, answer, invite, sends},
     census::Census,
     channel::{self, Channels, SayError},
     exchange::{Distribution, Exchange, Message, To},
@@ -46,7 +46,7 @@ pub struct Settings {
     pub public_ips: Vec<IpAddr>,
     /// Threads; 0 means one per core.
     pub shards: usize,
-    /// Further viewers are told that the node is full.
+    /// Further viewers and publishers are told that the node is full.
     pub sessions_max: usize,
     /// Who hears what viewers say on data channels, by application; all where nothing is said.
     pub distribution: BTreeMap<String, Distribution>,
@@ -123,6 +123,7 @@ pub struct Incoming(Box<Agreed>, Sends);
 pub(super) struct Meters {
     pub(super) panics: Counter,
     pub(super) handed_over: Counter,
+    pub(super) egress_bytes: Counter,
 }
 
 /// What all shards see.
@@ -147,6 +148,11 @@ impl Shared {
             return Err(JoinError::Full { sessions_max });
         }
         Ok(())
+    }
+
+    /// How the path of a viewer who comes now is measured.
+    fn measured(&self, broadcast: &Broadcast) -> Measured {
+        Measured::suiting(broadcast, self.roster.counts().0 / self.inboxes.len())
     }
 
     /// A session that no check has arrived for is over.
@@ -218,7 +224,8 @@ impl Engine {
             candidates.push(tcp.map_err(unusable)?);
         }
         let cert = from_feature_flags().dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
-        let meters = Meters { panics: Counter::default(), handed_over: Counter::default() };
+        let (panics, handed_over) = (Counter::default(), Counter::default());
+        let meters = Meters { panics, handed_over, egress_bytes: telemetry.egress() };
         telemetry.register(|registry| {
             registry.register("webrtc_panics", "Sessions ended by a bug", meters.panics.clone());
             let help = "Packets that arrived at another shard than their session's";
@@ -274,9 +281,8 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let layered = broadcast.layers().len() > 1;
-        let cert = Some(&shared.cert);
-        let (mut agreed, sections) = answer(offer, sends(broadcast), layered, &shared.candidates, cert, now)?;
+        let (measured, cert) = (shared.measured(broadcast), Some(&shared.cert));
+        let (mut agreed, sections) = answer(offer, sends(broadcast), measured, &shared.candidates, cert, now)?;
         let mut viewing = Viewing::new(broadcast.clone(), now);
         viewing.open(&mut agreed.rtc, sections);
         shared.await_check(agreed, broadcast.id(), Part::Viewer(viewing), now)
@@ -287,8 +293,8 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let (stream, layered) = (broadcast.id().stream(), broadcast.layers().len() > 1);
-        let agreed = invite(stream, sends(broadcast), layered, &shared.candidates, Some(&shared.cert), now)?;
+        let (stream, measured, cert) = (broadcast.id().stream(), shared.measured(broadcast), Some(&shared.cert));
+        let agreed = invite(stream, sends(broadcast), measured, &shared.candidates, cert, now)?;
         shared.await_check(agreed, broadcast.id(), Part::Viewer(Viewing::new(broadcast.clone(), now)), now)
     }
 
@@ -451,5 +457,5 @@ pub fn check_offer(text: &str) -> Result<String, SdpError> {
         Kind::Video => peer.takes(Codec::H264),
         Kind::Audio => peer.takes(Codec::Opus),
     };
-    answer(text, sends, true, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
+    answer(text, sends, Measured::ForLayers, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
 }

@@ -114,6 +114,7 @@ pub(super) struct Outbox {
     closed: bool,
     to: (SocketAddr, Option<IpAddr>),
     pub(super) sent: u64,
+    pub(super) sent_bytes: u64,
     pub(super) dropped: u64,
 }
 
@@ -136,6 +137,7 @@ impl Outbox {
             closed: false,
             to: ((Ipv4Addr::UNSPECIFIED, 0).into(), None),
             sent: 0,
+            sent_bytes: 0,
             dropped: 0,
         })
     }
@@ -170,6 +172,7 @@ impl Outbox {
             return;
         }
         let segments = self.segments as u64;
+        self.sent_bytes += self.batch.len() as u64;
         match self.send(&self.batch, (self.segments > 1).then_some(self.segment)) {
             Ok(()) => self.sent += segments,
             // The card or the kernel refuses to segment: one by one then, and for good (`max_gso_segments` is 1 now).

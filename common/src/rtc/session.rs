@@ -262,6 +262,7 @@ impl Session {
                 outbox.push(route.peer, from, &transmit.contents);
             }
             _ => {
+                outbox.sent_bytes += transmit.contents.len() as u64;
                 let out = self.tcp.iter().find(|(address, _)| *address == route.peer);
                 if !out.is_some_and(|(_, out)| out.send(transmit.contents)) {
                     self.dropped += 1;

@@ -273,6 +273,7 @@ impl Shard {
         let door = &self.shared.door;
         door.received.inc_by(std::mem::take(&mut self.received));
         door.sent.inc_by(std::mem::take(&mut self.outbox.sent));
+        self.shared.meters.egress_bytes.inc_by(std::mem::take(&mut self.outbox.sent_bytes));
         let overflowed = self.inbox.overflowed.swap(0, Relaxed);
         door.dropped.inc_by(std::mem::take(&mut self.outbox.dropped) + overflowed);
     }

@@ -4,6 +4,7 @@
 //! without bound) and any number that has to be computed on the hot path.
 
 mod log;
+mod node;
 mod process;
 mod scrape;
 
@@ -15,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::live::Hub;
+use crate::{live::Hub, node::Node};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DoorLabel {
@@ -30,6 +31,7 @@ pub struct Telemetry {
     sent: Family<DoorLabel, Counter>,
     dropped: Family<DoorLabel, Counter>,
     errors: Family<DoorLabel, Counter>,
+    egress_bytes: Counter,
     panics: Counter,
 }
 
@@ -55,9 +57,11 @@ impl Telemetry {
         registry.register("dropped", "Units given up on purpose, by door", dropped.clone());
         registry.register("errors", "Peers turned away or lost through an error, by door", errors.clone());
         registry.register_collector(Box::new(process::ProcessCollector));
+        let egress_bytes = Counter::default();
+        registry.register("egress_bytes", "Sent to viewers and other nodes, whatever the door", egress_bytes.clone());
         let panics = Counter::default();
         registry.register("panics", "Tasks that ended by a bug; each ends one stream or session only", panics.clone());
-        Self { panics, registry: Arc::new(Mutex::new(registry)), received, sent, dropped, errors }
+        Self { egress_bytes, panics, registry: Arc::new(Mutex::new(registry)), received, sent, dropped, errors }
     }
 
     pub fn door(&self, door: &'static str) -> Door {
@@ -68,6 +72,16 @@ impl Telemetry {
             dropped: self.dropped.get_or_create_owned(&label),
             errors: self.errors.get_or_create_owned(&label),
         }
+    }
+
+    /// Bytes that leave this node: whoever sends much adds to it.
+    pub fn egress(&self) -> Counter {
+        self.egress_bytes.clone()
+    }
+
+    /// Phase and load.
+    pub fn watch_node(&self, node: Node) {
+        self.lock().register_collector(Box::new(node::NodeCollector(node)));
     }
 
     /// Readers, memory and what passed, for every broadcast of the hub, looked up when somebody asks.

@@ -77,10 +77,20 @@ async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request
         Ok(directives) => directives,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let Some(shelf) = BroadcastId::new(app, stream).ok().and_then(|id| hls.shelf(&id)) else {
+    let Ok(id) = BroadcastId::new(app, stream) else {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
     };
     let blocking = directives.wanted.is_some();
+    if let Err(busy) = hls.node.takes_work() {
+        // Who asks for what comes next watches already, here or on the node that it comes from.
+        let watches = blocking || hls.knows(&id, hls.viewer(request));
+        if !watches {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, &busy.to_string());
+        }
+    }
+    let Some(shelf) = hls.shelf(&id) else {
+        return refuse(StatusCode::NOT_FOUND, "no such stream");
+    };
     if request.method == Method::HEAD && !blocking {
         // Players probe before they play: that the stream is there is all they want to know, and at once.
         return ([(header::CONTENT_TYPE, PLAYLIST_TYPE), (header::CACHE_CONTROL, SHORTLY)], ()).into_response();

@@ -34,6 +34,7 @@ use std::{
 
 use headwater_common::{
     live::{BroadcastId, Hub},
+    node::Node,
     telemetry::{Door, Telemetry},
 };
 
@@ -44,20 +45,33 @@ use shelf::Shelf;
 /// The broadcasts that are watched by HLS on this node.
 pub struct Hls {
     hub: Arc<Hub>,
+    node: Node,
     door: Door,
     shelves: Mutex<HashMap<BroadcastId, Arc<Shelf>>>,
     hasher: RandomState,
 }
 
 impl Hls {
-    pub fn new(hub: Arc<Hub>, telemetry: &Telemetry) -> Arc<Self> {
-        Arc::new(Self { hub, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
+    pub fn new(hub: Arc<Hub>, node: Node, telemetry: &Telemetry) -> Arc<Self> {
+        Arc::new(Self { hub, node, door: telemetry.door("hls"), shelves: Mutex::default(), hasher: RandomState::new() })
     }
 
     /// About how many players followed this broadcast in the last seconds.
     pub fn viewers(&self, id: &BroadcastId) -> usize {
         let shelf = self.lock().get(id).cloned();
         shelf.map_or(0, |shelf| shelf.viewers())
+    }
+
+    /// The same of all broadcasts.
+    pub fn all_viewers(&self) -> usize {
+        let shelves: Vec<_> = self.lock().values().cloned().collect();
+        shelves.iter().map(|shelf| shelf.viewers()).sum()
+    }
+
+    /// Whether this player followed this broadcast in the last seconds.
+    fn knows(&self, id: &BroadcastId, viewer: u64) -> bool {
+        let shelf = self.lock().get(id).cloned();
+        shelf.is_some_and(|shelf| shelf.knows(viewer))
     }
 
     /// The shelf of a broadcast that the hub holds, filled by a packager from now on.

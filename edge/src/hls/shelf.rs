@@ -86,6 +86,12 @@ pub(super) enum Refusal {
     Missing,
 }
 
+impl State {
+    fn target_s(&self) -> u32 {
+        self.window.as_ref().map_or(2, |window| window.target_s)
+    }
+}
+
 impl Shelf {
     pub(super) fn new(broadcast: Arc<Broadcast>) -> Arc<Self> {
         let state = State {
@@ -136,9 +142,15 @@ impl Shelf {
         self.lock().viewers.saw(viewer, Instant::now());
     }
 
+    pub(super) fn knows(&self, viewer: u64) -> bool {
+        let mut state = self.lock();
+        let target_s = state.target_s();
+        state.viewers.knows(viewer, Instant::now(), target_s)
+    }
+
     pub(super) fn viewers(&self) -> usize {
         let mut state = self.lock();
-        let target_s = state.window.as_ref().map_or(2, |window| window.target_s);
+        let target_s = state.target_s();
         state.viewers.count(Instant::now(), target_s)
     }
 

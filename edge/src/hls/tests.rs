@@ -11,7 +11,9 @@ use axum::{
 use headwater_common::{
     http::cross_origin,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
+    load::Load,
     media::{Codec, Frame, Gop, Info, Kind, Sample, Shape},
+    node::Node,
     telemetry::Telemetry,
 };
 use tower::ServiceExt;
@@ -76,6 +78,7 @@ impl Source {
 /// A hub with one broadcast, on a clock of its own.
 struct Stage {
     hub: Arc<Hub>,
+    node: Node,
     id: BroadcastId,
     epoch: u64,
     now_us: i64,
@@ -84,7 +87,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let id = BroadcastId::new("live", "cam.1_720p").unwrap();
-        Self { hub: Hub::new(), id, epoch: 0, now_us: 1_763_690_000_000_000 }
+        Self { hub: Hub::new(), node: Node::starting(), id, epoch: 0, now_us: 1_763_690_000_000_000 }
     }
 
     fn claim(&mut self, source: Source) -> Writer {
@@ -304,7 +307,7 @@ struct Edge {
 impl Edge {
     fn new() -> Self {
         let stage = Stage::new();
-        let hls = Hls::new(stage.hub.clone(), &Telemetry::new());
+        let hls = Hls::new(stage.hub.clone(), stage.node.clone(), &Telemetry::new());
         Self { router: router(hls.clone()).layer(axum::middleware::from_fn(cross_origin)), stage, hls }
     }
 
@@ -446,6 +449,29 @@ async fn the_end_is_told_and_a_return_is_a_discontinuity() {
     writer.finish(edge.stage.now_us);
     edge.stage.hub.sweep(edge.stage.now_us + 61_000_000);
     assert_eq!(edge.get("cam.1_720p.m3u8").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_node_goes_on_with_its_players_and_takes_no_others() {
+    let mut edge = Edge::new();
+    let mut writer = edge.stage.claim(CAMERA);
+    edge.stage.play(&mut writer, CAMERA, 0, 10_100_000);
+    let list = edge.playlist_where(|list| list.segments.len() == 5).await;
+    edge.stage.node.ready();
+    edge.stage.node.bear(Load { used_percent: 100, ..Load::default() }, true);
+    assert_eq!(edge.get("cam.1_720p.m3u8").await.0, StatusCode::OK, "it plays already");
+    let other = [("user-agent", "another player")];
+    let refused = edge.ask("GET", "cam.1_720p.m3u8", &other).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    assert!(body(refused).await.starts_with(b"this node is full"));
+    // One that comes from another node in the middle of the stream.
+    let newest = list.media_sequence + 4;
+    let moved = edge.ask("GET", &format!("cam.1_720p.m3u8?_HLS_msn={newest}"), &other).await;
+    assert_eq!(moved.status(), StatusCode::OK);
+    assert_eq!(edge.ask("GET", &list.segments[4].uri, &other).await.status(), StatusCode::OK);
+    assert_eq!(edge.ask("GET", "cam.1_720p.m3u8", &other).await.status(), StatusCode::OK, "it plays here now");
+    assert_eq!(edge.hls.all_viewers(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,12 @@ impl Viewers {
         }
     }
 
+    /// Whether it is one of those that are counted.
+    pub(super) fn knows(&mut self, viewer: u64, now: Instant, target_s: u32) -> bool {
+        self.count(now, target_s);
+        self.last_seen.contains_key(&viewer)
+    }
+
     pub(super) fn count(&mut self, now: Instant, target_s: u32) -> usize {
         let patience = Duration::from_secs(u64::from(target_s)) * TARGETS;
         self.last_seen.retain(|_, seen| now.saturating_duration_since(*seen) <= patience);
@@ -41,6 +47,8 @@ mod tests {
         viewers.saw(1, now + Duration::from_secs(3));
         viewers.saw(2, now);
         assert_eq!(viewers.count(now + Duration::from_secs(4), 2), 2);
+        assert!(viewers.knows(2, now + Duration::from_secs(4), 2) && !viewers.knows(3, now, 2));
+        assert!(!viewers.knows(2, now + Duration::from_secs(5), 2));
         assert_eq!(viewers.count(now + Duration::from_secs(7), 2), 1);
         assert_eq!(viewers.count(now + Duration::from_secs(9), 2), 0);
     }

@@ -13,7 +13,9 @@ use headwater_common::{
     http::cross_origin,
     ice_servers::IceServers,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
+    load::Load,
     media::{Codec, Info, Shape},
+    node::Node,
     rtc::Engine,
     telemetry::Telemetry,
 };
@@ -37,6 +39,7 @@ const FRAGMENT: &str = "a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r
 
 struct Stage {
     app: Router,
+    node: Node,
     writer: Option<Writer>,
 }
 
@@ -70,8 +73,9 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, born_us: at_us, segment_target_s: None, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
-    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers())).layer(axum::middleware::from_fn(cross_origin));
-    Stage { app, writer: Some(writer) }
+    let node = Node::starting();
+    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers()), node.clone());
+    Stage { app: app.layer(axum::middleware::from_fn(cross_origin)), node, writer: Some(writer) }
 }
 
 fn ice_servers() -> IceServers {
@@ -267,6 +271,27 @@ async fn a_full_node_says_when_to_come_again() {
     let (status, headers, text) = stage.post(OFFER).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
     assert_eq!(headers["retry-after"], "2");
+}
+
+#[tokio::test]
+async fn a_node_that_takes_nobody_new_leaves_those_alone_who_are_there() {
+    let stage = stage(true);
+    let (_, headers, _) = stage.post(OFFER).await;
+    for (prepare, reason) in [
+        (&(|| stage.node.bear(Load::default(), true)) as &dyn Fn(), "full"),
+        (&|| stage.node.drain(), "being drained"),
+        (&|| stage.node.stop(), "about to stop"),
+    ] {
+        stage.node.ready();
+        prepare();
+        let (status, headers, text) = stage.post(OFFER).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+        assert_eq!(headers["retry-after"], "2");
+        assert!(text.contains(reason), "{text}");
+        assert_eq!(stage.ask("POST", "/live/whep/y", &[("content-type", "application/sdp")], OFFER).await.0, 404);
+    }
+    let location = headers["location"].to_str().unwrap();
+    assert_eq!(stage.ask("DELETE", location, &[], "").await.0, StatusCode::OK);
 }
 
 #[tokio::test]

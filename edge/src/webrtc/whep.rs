@@ -18,6 +18,7 @@ use headwater_common::{
     clock,
     ice_servers::IceServers,
     live::{Broadcast, BroadcastId, Hub, Status},
+    node::Node,
     rtc::{Engine, Role},
     waiting, wish,
 };
@@ -26,11 +27,12 @@ struct Whep {
     engine: Engine,
     hub: Arc<Hub>,
     ice_servers: Arc<IceServers>,
+    node: Node,
 }
 
 /// `ice_servers` are what players are told of.
-pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: Arc<IceServers>) -> Router {
-    let whep = Whep { engine: engine.clone(), hub, ice_servers };
+pub fn router(engine: Engine, hub: Arc<Hub>, ice_servers: Arc<IceServers>, node: Node) -> Router {
+    let whep = Whep { engine: engine.clone(), hub, ice_servers, node };
     wish::router("/{app}/whep/{id}", post(view), Arc::new(whep), engine, Role::Viewer)
 }
 
@@ -48,6 +50,9 @@ async fn view(
         Ok(offer) => offer,
         Err(response) => return *response,
     };
+    if let Err(busy) = whep.node.takes_work() {
+        return wish::refuse_work(busy);
+    }
     waiting::until_complete(&broadcast).await;
     if broadcast.status() == Status::Ended || broadcast.tracks().is_empty() {
         let text = format!("{} sends no picture and no sound yet.", broadcast.id());

@@ -6,7 +6,13 @@
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use headwater_common::{clock::now_us, live::Publisher, media::Kind, node::Node, telemetry};
+use headwater_common::{
+    clock::now_us,
+    live::Publisher,
+    media::Kind,
+    node::{Busy, Node},
+    telemetry,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -236,6 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 tracing::warn!(app, stream, remote = %self.remote, %reason, "publisher turned away");
                 let refusal = match reason {
                     announce::Refusal::Id(_) | announce::Refusal::Claim(_) => Refusal::BadName,
+                    announce::Refusal::Busy(Busy::Full | Busy::Draining) => Refusal::Denied,
                     _ => Refusal::Rejected,
                 };
                 Err((refusal, reason.to_string()))

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_common::{
     config::{App, Layers},
     live::{BroadcastId, Hub, Start, Status, Takeover},
+    load::Load,
     media::{Codec, Kind},
     net::listen_tcp,
     registry::{Embedded, Life},
@@ -202,6 +203,25 @@ async fn those_who_may_not_publish_are_told_why() {
     let mut second = Client::connect(server.address).await;
     assert_eq!(second.publish("shy", "one").await, "NetStream.Publish.BadName");
     assert_eq!(server.door.errors.get(), 3);
+}
+
+#[tokio::test]
+async fn a_node_that_takes_nobody_new_says_so_and_lets_its_own_come_back() {
+    let server = server("busy").await;
+    server.node.ready();
+    let mut own = Client::connect(server.address).await;
+    assert_eq!(own.publish("live", "own").await, "NetStream.Publish.Start");
+    server.node.bear(Load::default(), true);
+    let mut other = Client::connect(server.address).await;
+    assert_eq!(other.publish("live", "other").await, "NetStream.Publish.Denied");
+    assert_eq!(other.status().await, "");
+    drop(own);
+    server.until(&BroadcastId::new("live", "own").unwrap(), Status::Interrupted).await;
+    let mut own = Client::connect(server.address).await;
+    assert_eq!(own.publish("live", "own").await, "NetStream.Publish.Start");
+    server.node.drain();
+    let mut again = Client::connect(server.address).await;
+    assert_eq!(again.publish("live", "own").await, "NetStream.Publish.Denied", "elsewhere it would be taken");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn told(refusal: &Refusal) -> antmedia::Refusal {
         Refusal::Unauthorized { .. } | Refusal::UnknownApp { .. } | Refusal::Id(_) => {
             antmedia::Refusal::Unauthorized(text)
         }
-        Refusal::Stopping => antmedia::Refusal::Stopping,
+        Refusal::Busy(busy) => antmedia::Refusal::from(*busy),
         Refusal::Registry(_) => antmedia::Refusal::Registry(text),
     }
 }

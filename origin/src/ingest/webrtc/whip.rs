@@ -107,6 +107,7 @@ fn refuse(refusal: &Refusal) -> Response {
             response
         }
         Refusal::Claim(_) => wish::refuse(StatusCode::CONFLICT, text),
-        Refusal::Stopping | Refusal::Registry(_) => wish::retry_later(StatusCode::SERVICE_UNAVAILABLE, text),
+        Refusal::Busy(busy) => wish::refuse_work(*busy),
+        Refusal::Registry(_) => wish::retry_later(StatusCode::SERVICE_UNAVAILABLE, text),
     }
 }

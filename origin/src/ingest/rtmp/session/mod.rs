@@ -72,7 +72,7 @@ pub struct PublishRequest {
 pub enum Refusal {
     /// The stream name is taken or not one.
     BadName,
-    /// Not allowed to publish.
+    /// Nobody new may publish here now.
     Denied,
     /// Not welcome at all: no such application, or the server is going down.
     Rejected,

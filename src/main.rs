@@ -7,6 +7,7 @@ mod flags;
 mod health;
 mod pages;
 mod process;
+mod registry;
 mod turn;
 mod welcome;
 
@@ -29,7 +30,6 @@ use headwater_common::{
     live::Hub,
     load,
     node::{Node, Role},
-    registry::{Embedded, Life},
     rtc,
     store::Store,
     telemetry::Telemetry,
@@ -62,6 +62,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
     let tls = http::Tls::load(&config.tls).await?;
     let credentials = role.has_peers().then(|| Credentials::load(&config.cluster)).transpose()?;
+    let identity = Identity::load(&config.data)?;
     let hub = Hub::new();
     let node = Node::starting();
     telemetry.watch_hub(hub.clone());
@@ -77,7 +78,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let listening = match &credentials {
         Some(credentials) => {
             let surroundings = Surroundings {
-                identity: Identity::load(&config.data)?,
+                identity: identity.clone(),
                 role,
                 credentials: credentials.clone(),
                 node: node.clone(),
@@ -91,17 +92,16 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let cluster = listening.as_ref().map(Listening::cluster);
 
     let start_origin = async || {
-        let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
-        for row in orphans {
-            tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
-        }
+        let registry::Kept { registry, membership, life } =
+            registry::open(&config, &identity, role, &node, cluster.as_ref()).await?;
         Origin::start(origin::Shared {
             config: config.clone(),
             hub: hub.clone(),
             engine: engine.clone(),
             ice_servers: ice_servers.clone(),
-            registry: Arc::new(registry),
-            life: Life::default(),
+            registry,
+            membership,
+            life,
             store: Store::open(&config.data)?,
             telemetry: telemetry.clone(),
             node: node.clone(),

@@ -6,6 +6,7 @@
 pub mod announce;
 mod api;
 pub mod ingest;
+pub mod membership;
 pub mod record;
 #[cfg(feature = "transcode")]
 pub mod transcode;
@@ -40,6 +41,7 @@ use tokio::task::JoinHandle;
 
 use announce::Desk;
 use ingest::rtmp::Rtmp;
+use membership::Membership;
 use record::Recorder;
 
 /// What an origin shares with the rest of the process.
@@ -50,6 +52,8 @@ pub struct Shared {
     pub engine: Engine,
     pub ice_servers: Arc<IceServers>,
     pub registry: Arc<dyn Registry>,
+    /// Where nodes share the registry.
+    pub membership: Option<Membership>,
     pub life: Life,
     pub store: Store,
     pub telemetry: Telemetry,
@@ -70,8 +74,9 @@ pub struct Origin {
 impl Origin {
     /// Opens the doors and starts what works behind them.
     pub async fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, life, store, telemetry, node, tls, .. } = &shared;
-        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), life.clone(), node.clone());
+        let Shared { config, hub, registry, membership, life, store, telemetry, node, tls, .. } = &shared;
+        let desk =
+            Desk::new(config.clone(), hub.clone(), registry.clone(), membership.clone(), life.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {
@@ -92,7 +97,7 @@ impl Origin {
         });
         #[cfg(feature = "transcode")]
         tokio::spawn(transcode::run(hub.clone(), telemetry.clone(), transcode::Settings::default()));
-        tokio::spawn(announce::run(hub.clone(), registry.clone()));
+        tokio::spawn(announce::run(desk.clone()));
         Ok(Self { shared, desk, recorder, doors, recording })
     }
 
@@ -137,7 +142,10 @@ impl Origin {
                 Err(error) => tracing::error!(%error, "a door ended by a bug"),
             }
         }
-        announce::settle(&self.shared.hub, &*self.shared.registry).await;
+        announce::settle(&self.desk).await;
+        if let Some(membership) = &self.shared.membership {
+            membership.leave().await;
+        }
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
         }

@@ -16,6 +16,7 @@ mod page;
 mod publish;
 mod publish_page;
 mod record;
+mod registry;
 mod rest;
 mod rtmp_bad;
 mod simulcast;

@@ -39,6 +39,7 @@ pub struct Config {
     pub limits: Limits,
     pub record: Record,
     pub cluster: Cluster,
+    pub registry: Registry,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
 }
@@ -119,6 +120,13 @@ pub struct Cluster {
     pub listen: SocketAddr,
     pub advertise: String,
     pub http: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Has the password in it.
+    pub mongodb: Secret,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -16,7 +16,7 @@ const GAP_US_MAX: i64 = 2_000_000;
 /// A beat that stands still for this long is worth a word of those who hear its node.
 const VOUCH_AFTER_US: i64 = 1_500_000;
 /// A node was heard just now if it was heard within this: links say something each second.
-const HEARD_WITHIN_US: i64 = 2_500_000;
+const HEARD_WITHIN_US: i64 = 1_500_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -50,8 +50,8 @@ impl Leases {
         Self { us, watched: BTreeMap::new(), looked_us: None, heard: BTreeMap::new() }
     }
 
-    /// All rows of nodes, and of broadcasts those that are live. `now_us` is monotonic, when the rows had come.
-    /// Nodes must have been read after broadcasts: an owner has joined before it claims.
+    /// All rows of nodes, and of broadcasts at least those that are live: an owner whose row is not there is watched as
+    /// well. `now_us` is monotonic, when the rows had come.
     pub fn look(&mut self, nodes: &[NodeRow], broadcasts: &[BroadcastRow], now_us: i64) {
         let continuous = self.looked_us.replace(now_us).is_some_and(|looked_us| now_us - looked_us <= GAP_US_MAX);
         let rows: BTreeMap<&Life, &NodeRow> = nodes.iter().map(|row| (&row.life, row)).collect();

@@ -108,6 +108,8 @@ pub enum RegistryError {
     Address { problem: String },
     #[error("registry {hosts}: {problem}")]
     Database { hosts: String, problem: String },
+    #[error("the registry has not answered the last beat of this node")]
+    Away,
     #[error("another process has begun a life of node {node}: two of them can't share one data directory or its copy")]
     Displaced { node: String },
     #[error("broadcast {id} exists already")]
@@ -124,7 +126,7 @@ impl RegistryError {
     /// The registry gave no answer, rather than one that nobody likes: others may reach it, and it may be back soon.
     /// A file of this process is never away.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Database { .. })
+        matches!(self, Self::Database { .. } | Self::Away)
     }
 
     fn denied(id: &BroadcastId, denied: Denied) -> Self {

@@ -99,7 +99,11 @@ pub(super) async fn get(
     Path((app, stream)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     let id = api.id(&app, &stream)?;
-    let row = api.registry.get(&id).await?;
+    let row = match api.registry.get(&id).await {
+        // What lives here can be told without its past.
+        Err(error) if error.is_absence() && api.hub.get(&id).is_some() => None,
+        row => row?,
+    };
     let found = describe(&api, &id, row).ok_or_else(|| ApiError::Unknown(id.to_string()))?;
     Ok(([NO_STORE], Json(found)))
 }

@@ -133,6 +133,7 @@ impl IntoResponse for ApiError {
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Delete(DeleteError::InProgress { .. }) => StatusCode::CONFLICT,
             Self::Delete(DeleteError::Place(_)) => StatusCode::BAD_REQUEST,
+            Self::Registry(error) if error.is_absence() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Registry(_) | Self::Set(_) | Self::Delete(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status.is_server_error() {

@@ -5,6 +5,7 @@ mod browser;
 pub(crate) mod ffmpeg;
 pub(crate) mod flv;
 mod link;
+pub(crate) mod mongod;
 pub(crate) mod picture;
 pub(crate) mod player;
 pub(crate) mod playlist;
@@ -23,6 +24,7 @@ use std::{
 pub(crate) use broadcaster::Broadcaster;
 pub(crate) use browser::Report;
 pub(crate) use link::Link;
+pub(crate) use mongod::Mongod;
 pub(crate) use player::Player;
 pub(crate) use process::Process;
 pub(crate) use publisher::{Clock, Publisher};

@@ -103,6 +103,7 @@ impl Mongod {
             .args(&arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .expect("a shell");
         let mut pid = String::new();

@@ -22,10 +22,12 @@ use headwater_common::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 const EVERY: Duration = Duration::from_secs(1);
+/// While it is not known whether somebody is dead: viewers wait for the answer.
+const PRESSING_EVERY: Duration = Duration::from_millis(250);
 /// A beat that failed is not waited for: others count the seconds.
 const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Broadcasts are looked through this often even if no node says that it has written.
@@ -212,12 +214,10 @@ struct Look {
 }
 
 async fn look(shared: Arc<Shared>) {
-    let mut turn = interval(EVERY);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let leases = Leases::new(shared.life.clone());
     let mut look = Look { leases, rows: Vec::new(), rows_asked_us: None, changes: BTreeMap::new() };
     loop {
-        turn.tick().await;
+        let begun = tokio::time::Instant::now();
         match look.once(&shared).await {
             Ok(nodes) => {
                 shared.seen.send_modify(|seen| {
@@ -236,6 +236,7 @@ async fn look(shared: Arc<Shared>) {
                 shared.seen.send_modify(|seen| seen.answers = false);
             }
         }
+        sleep_until(begun + if look.leases.is_pressing() { PRESSING_EVERY } else { EVERY }).await;
     }
 }
 

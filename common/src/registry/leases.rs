@@ -109,6 +109,15 @@ impl Leases {
     }
 }
 
+impl Leases {
+    /// Somebody's beat stands still, and it will soon be known whether that is a death.
+    pub fn is_pressing(&self) -> bool {
+        let Some(looked_us) = self.looked_us else { return false };
+        let still_us = self.watched.values().map(|watch| looked_us - watch.sign_since_us);
+        still_us.into_iter().any(|still_us| (VOUCH_AFTER_US..DEAD_AFTER_US).contains(&still_us))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +150,7 @@ mod tests {
                 _ => Verdict::Dead,
             };
             assert_eq!(leases.verdict(&b), expected, "second {second}");
+            assert_eq!(leases.is_pressing(), second == 6, "second {second}");
             assert_eq!(leases.verdict(&a), if second == 0 { Verdict::Unknown } else { Verdict::Alive });
         }
         leases.look(&[node(&a, 10), node(&b, 5)], &[], 10 * S);

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::{Cluster, Config, ConfigError, IceServer, Turn};
-use crate::{live::BroadcastId, node::Role};
+use crate::{ladder, live::BroadcastId, node::Role};
 
 /// Clocks of two machines may be apart, and a page takes a while from its load to its use of the credentials.
 const TTL_S_MIN: u32 = 60;
@@ -15,9 +15,12 @@ impl Config {
         if self.tls.certificate.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return refuse("tls", "certificate and key go together, only one of them is set");
         }
-        for app in self.apps.keys() {
-            if let Err(problem) = BroadcastId::new(app, "x") {
+        for (name, app) in &self.apps {
+            if let Err(problem) = BroadcastId::new(name, "x") {
                 return refuse("apps", problem.to_string());
+            }
+            if let Err(problem) = ladder::check(&app.ladder) {
+                return refuse("apps", format!("{name}.ladder: {problem}"));
             }
         }
         for server in &self.rtc.ice_servers {

@@ -22,7 +22,7 @@ pub use check::SECRET_LENGTH_MIN;
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
 
-use crate::{live::Takeover, rtc::Distribution};
+use crate::{ladder::Rung, live::Takeover, rtc::Distribution};
 
 /// The commented defaults, as `--print-config` shows them.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -142,6 +142,7 @@ pub struct App {
     pub takeover: Takeover,
     pub data_from_viewers: Distribution,
     pub publish_token: Secret,
+    pub ladder: Vec<Rung>,
 }
 
 impl Tls {

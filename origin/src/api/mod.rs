@@ -6,6 +6,7 @@
 mod broadcasts;
 mod sessions;
 mod vods;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use axum::{
 };
 use headwater_common::{
     audience::CountViewers,
+    cluster::{Cluster, Located},
     config::Config,
     http::{Admin, NO_STORE, admin_only, admin_to_change},
     live::{BroadcastId, Hub},
@@ -27,7 +29,10 @@ use headwater_common::{
 };
 use serde::Serialize;
 
-use crate::record::{DeleteError, Recorder, SetError};
+use crate::{
+    ladders::Ladders,
+    record::{DeleteError, Recorder, SetError},
+};
 
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -36,7 +41,9 @@ pub(crate) struct Api {
     pub(crate) engine: Engine,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) recorder: Recorder,
+    pub(crate) ladders: Ladders,
     pub(crate) viewers: CountViewers,
+    pub(crate) cluster: Option<Cluster>,
 }
 
 pub(crate) fn router(api: Api) -> Router {
@@ -51,7 +58,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/list/{offset}/{size}", get(broadcasts::list))
         .route("/{app}/rest/v2/broadcasts/count", get(broadcasts::count))
         .route("/{app}/rest/v2/broadcasts/active-live-stream-count", get(broadcasts::count_live))
-        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get))
+        .route("/{app}/rest/v2/broadcasts/create", post(wanted::create))
+        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get).put(wanted::change))
         .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
         .route("/{app}/rest/v2/broadcasts/{id}/data", post(broadcasts::say))
         .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))
@@ -147,6 +155,12 @@ impl Api {
     /// JSON, for other ways to ask than HTTP.
     pub(crate) async fn describe(&self, id: &BroadcastId) -> Option<String> {
         broadcasts::describe_as_text(self, id).await
+    }
+
+    /// Where a broadcast is that another node holds or held.
+    fn elsewhere(&self, id: &BroadcastId) -> Option<Located> {
+        let cluster = self.cluster.as_ref()?;
+        cluster.whereabouts(id).filter(|located| located.owner != *cluster.me().id())
     }
 
     fn id(&self, app: &str, stream: &str) -> Result<BroadcastId, ApiError> {

@@ -3,7 +3,10 @@
 use mongodb::bson::{self, DateTime, Document};
 use serde::{Deserialize, Serialize};
 
-use crate::registry::{BroadcastRow, BroadcastStatus, Details, Life, NodeRow, RecordingRow, RecordingState, VodId};
+use crate::{
+    ladder::Rung,
+    registry::{BroadcastRow, BroadcastStatus, Details, Life, NodeRow, RecordingRow, RecordingState, VodId},
+};
 
 /// `app/name`, neither half of which can contain a slash.
 pub(super) fn key(app: &str, name: &str) -> String {
@@ -59,6 +62,7 @@ pub(super) struct BroadcastDocument {
     description: String,
     #[serde(default)]
     meta_data: String,
+    encoder_settings_list: Option<Vec<Rung>>,
 }
 
 impl BroadcastDocument {
@@ -88,6 +92,7 @@ impl BroadcastDocument {
             name: row.details.name,
             description: row.details.description,
             meta_data: row.details.metadata,
+            encoder_settings_list: row.details.ladder,
         }
     }
 
@@ -111,7 +116,12 @@ impl BroadcastDocument {
             updated_ms: self.update_time,
             ended_ms: self.end_time,
             record_override: self.record_override,
-            details: Details { name: self.name, description: self.description, metadata: self.meta_data },
+            details: Details {
+                name: self.name,
+                description: self.description,
+                metadata: self.meta_data,
+                ladder: self.encoder_settings_list,
+            },
         }
     }
 }

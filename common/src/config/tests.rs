@@ -166,6 +166,7 @@ fn a_syntax_error_is_found_by_its_line() {
 fn secrets_are_never_shown() {
     for page in [
         "[turn]\nsecret = 57349\n",
+        "[registry]\nmongodb = 57349\n",
         "[turn]\nsecret = [\"57349\"]\n",
         "[turn]\nsecret = \"57349\n",
         "[turn]\nsecret = 57349x\n",

@@ -166,6 +166,18 @@ impl Hall {
     }
 }
 
+/// The first numbers that nobody uses before the next report.
+pub(super) struct Ahead {
+    pub(super) next_gop: u64,
+    pub(super) discontinuity: u64,
+}
+
+impl Ahead {
+    pub(super) fn of(next_gop: u64, discontinuity: u64) -> Self {
+        Self { next_gop: next_gop + GOPS_AHEAD, discontinuity: discontinuity + DISCONTINUITIES_AHEAD }
+    }
+}
+
 impl Progress {
     /// Whether the registry must hear of it now, having heard `told` last: something that others go by has changed, or
     /// half of the numbers that were set aside are used up.
@@ -180,7 +192,7 @@ impl Progress {
 
 impl BroadcastRow {
     /// `epoch` is higher than zero where a row of this name was removed: its publisher may still be around.
-    pub(super) fn new(id: &BroadcastId, epoch: u64, now_us: i64) -> Self {
+    pub fn new(id: &BroadcastId, epoch: u64, now_us: i64) -> Self {
         Self {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),
@@ -320,6 +332,16 @@ impl BroadcastRow {
         orphaned
     }
 
+    /// For rows of a life that is over. The numbers that were set aside are taken for used. False when it does not hold
+    /// the row (any more).
+    pub(super) fn bury(&mut self, life: &Life, now_us: i64) -> bool {
+        let held = self.held_by(life);
+        if held {
+            self.end(Ending::TerminatedUnexpectedly, now_us / 1000);
+        }
+        held
+    }
+
     /// Whether this life of a node has it.
     pub fn held_by(&self, life: &Life) -> bool {
         self.status == BroadcastStatus::Broadcasting && self.owner == *life
@@ -340,8 +362,9 @@ impl BroadcastRow {
     }
 
     fn set_aside(&mut self, next_gop: u64, discontinuity: u64, now_ms: i64) {
-        self.next_gop = self.next_gop.max(next_gop + GOPS_AHEAD);
-        self.discontinuity = self.discontinuity.max(discontinuity + DISCONTINUITIES_AHEAD);
+        let ahead = Ahead::of(next_gop, discontinuity);
+        self.next_gop = self.next_gop.max(ahead.next_gop);
+        self.discontinuity = self.discontinuity.max(ahead.discontinuity);
         self.updated_ms = now_ms;
     }
 }

@@ -30,6 +30,11 @@ pub(super) fn provisional(known: u64, life: &Life) -> u64 {
     (counted << COUNTED_FROM) | (count << PROVISIONAL_FROM) | (tag.finish() & 0xffff)
 }
 
+/// Whether the claim was made without the registry.
+pub fn is_provisional(epoch: u64) -> bool {
+    epoch & ((1 << COUNTED_FROM) - 1) != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +47,7 @@ mod tests {
         let second = provisional(first, &ours);
         assert!(granted < first && first < second && second < after(granted), "{granted:x} {first:x} {second:x}");
         assert_ne!(first, provisional(granted, &theirs));
+        assert!(is_provisional(first) && is_provisional(provisional(0, &theirs)) && !is_provisional(granted));
         assert_eq!(after(second), after(granted), "counts on from the last one that was granted");
     }
 }

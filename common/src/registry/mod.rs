@@ -10,17 +10,28 @@
 //! path of a frame or a request for one.
 
 mod broadcast;
+mod duties;
 mod embedded;
 mod epoch;
+mod leases;
+mod mongo;
+mod node;
 mod recording;
+mod seen;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
 pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
+pub use duties::{Duty, audit};
 pub use embedded::Embedded;
+pub use epoch::is_provisional;
+pub use leases::{DEAD_AFTER_US, Leases, Verdict};
+pub use mongo::{Beaten, Mongo};
+pub use node::NodeRow;
 pub use recording::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, VodId};
+pub use seen::{Seen, SeenNode};
 
 use crate::live::BroadcastId;
 
@@ -93,6 +104,14 @@ pub enum RegistryError {
     Storage { path: PathBuf, source: Box<redb::Error> },
     #[error("registry {}: row {key:?} can't be read: {source}", .path.display())]
     Row { path: PathBuf, key: String, source: serde_json::Error },
+    #[error("registry.mongodb: {problem}")]
+    Address { problem: String },
+    #[error("registry {hosts}: {problem}")]
+    Database { hosts: String, problem: String },
+    #[error("the registry has not answered the last beat of this node")]
+    Away,
+    #[error("another process has begun a life of node {node}: two of them can't share one data directory or its copy")]
+    Displaced { node: String },
     #[error("broadcast {id} exists already")]
     BroadcastExists { id: BroadcastId },
     #[error("{id} is being published by {protocol} from {remote} on node {node}")]
@@ -104,6 +123,12 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// The registry gave no answer, rather than one that nobody likes: others may reach it, and it may be back soon.
+    /// A file of this process is never away.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Database { .. } | Self::Away)
+    }
+
     fn denied(id: &BroadcastId, denied: Denied) -> Self {
         let id = id.clone();
         match denied {

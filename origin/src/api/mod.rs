@@ -146,6 +146,7 @@ impl IntoResponse for ApiError {
             Self::Delete(DeleteError::Place(_)) | Self::Storage(StorageError::NoBucket) => StatusCode::BAD_REQUEST,
             // The bucket is a server behind this one (RFC 9110 15.6.3).
             Self::Storage(StorageError::Probe(_)) => StatusCode::BAD_GATEWAY,
+            Self::Registry(error) if error.is_absence() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Registry(_) | Self::Set(_) | Self::Delete(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status.is_server_error() {

@@ -6,6 +6,7 @@ pub(crate) mod faulty;
 pub(crate) mod ffmpeg;
 pub(crate) mod flv;
 mod link;
+pub(crate) mod mongod;
 pub(crate) mod picture;
 mod pipe;
 pub(crate) mod player;
@@ -26,6 +27,7 @@ use std::{
 pub(crate) use broadcaster::Broadcaster;
 pub(crate) use browser::Report;
 pub(crate) use link::Link;
+pub(crate) use mongod::Mongod;
 pub(crate) use pipe::Pipe;
 pub(crate) use player::Player;
 pub(crate) use process::Process;

@@ -12,9 +12,22 @@ macro_rules! contract {
                 super::$test(&scratch.open()).await;
             })*
         }
+
+        mod in_a_standalone {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(&super::mongo::on_a_standalone(stringify!($test)).await).await;
+            })*
+        }
+
+        mod in_a_replica_set {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(&super::mongo::on_a_replica_set(stringify!($test)).await).await;
+            })*
+        }
     };
 }
-use embedded;
 
 contract! {
     a_claim_counts_on_and_a_late_word_of_an_old_one_is_ignored,

@@ -3,6 +3,8 @@ use crate::live::{Publisher, Takeover};
 
 mod contract;
 mod embedded;
+mod mongo;
+mod simulation;
 
 /// A second, in the unit of the registry's clock.
 const S: i64 = 1_000_000;

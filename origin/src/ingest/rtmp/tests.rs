@@ -49,7 +49,7 @@ async fn server(name: &str) -> Server {
     let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), "test").unwrap();
     let address = listener.local_addr().unwrap();
     let rtmp = Rtmp::new(
-        Desk::new(Arc::new(config), hub.clone(), registry, Life::default(), node.clone()),
+        Desk::new(Arc::new(config), hub.clone(), registry, None, Life::default(), node.clone()),
         door.clone(),
         node.clone(),
         3,

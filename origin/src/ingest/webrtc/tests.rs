@@ -67,7 +67,7 @@ fn stage(name: &str, settings: &[(&str, &str)]) -> Stage {
     let (hub, telemetry, node) = (Hub::new(), Telemetry::new(), Node::starting());
     node.ready();
     let registry = Arc::new(Embedded::open(&folder.join("registry.redb")).unwrap().0);
-    let desk = Desk::new(config.clone(), hub.clone(), registry, Life::default(), node.clone());
+    let desk = Desk::new(config.clone(), hub.clone(), registry, None, Life::default(), node.clone());
     let listen = "127.0.0.1:0".parse().unwrap();
     let settings = headwater_common::rtc::Settings { listen, shards: 1, ..Default::default() };
     let engine = Engine::start(settings, &telemetry).unwrap();

@@ -2,23 +2,28 @@
 //!
 //! In: publishers that ask for a broadcast. Out: a [`Writer`] with a new epoch, or a refusal that the door tells its
 //! peer. Beside that, a loop that reports how far live broadcasts have come and what has ended. Deliberately absent:
-//! media. A registry that fails stops new claims, never a broadcast that goes on.
+//! media. A registry in a file that fails stops new claims, never a broadcast that goes on. One that nodes share may be
+//! away: then a publisher is let in provisionally, by what was known last, and the claim is made good when the registry
+//! is back, unless another node was given the broadcast meanwhile.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod reports;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use headwater_common::{
     clock,
     config::Config,
-    live::{Broadcast, BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, SILENT_US, Status, Takeover, Writer},
+    live::{BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
     node::{Busy, Node},
-    registry::{Ask, Bid, Ending, Hall, Life, Progress, Registry, RegistryError},
+    registry::{Ask, Bid, Claimed, Denied, Ending, Hall, Life, Progress, Registry, RegistryError, Seen, Verdict},
 };
 
-/// How often ends are looked for; an interrupted broadcast waits ten times this.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often numbers in use are reported though nothing else has changed. The registry sets aside more than can be used
-/// in between.
-const REPORT_EVERY_US: i64 = 10_000_000;
+use crate::membership::Membership;
+
+pub(crate) use reports::{run, settle};
 
 /// Where publishers of every protocol ask to be let in.
 #[derive(Clone)]
@@ -26,8 +31,20 @@ pub struct Desk {
     config: Arc<Config>,
     hub: Arc<Hub>,
     registry: Arc<dyn Registry>,
+    /// Where nodes share the registry.
+    membership: Option<Membership>,
     life: Life,
     node: Node,
+    claiming: Claiming,
+}
+
+/// Broadcasts that somebody asks the registry for now.
+#[derive(Clone, Default)]
+struct Claiming(Arc<Mutex<BTreeSet<BroadcastId>>>);
+
+struct Asked {
+    claiming: Claiming,
+    id: BroadcastId,
 }
 
 /// Why a publisher is turned away.
@@ -58,9 +75,30 @@ impl From<RegistryError> for Refusal {
     }
 }
 
+impl Claiming {
+    /// Nobody else asks for it, and nobody does as long as the result lives who wants to be alone.
+    fn alone(&self, id: &BroadcastId) -> Option<Asked> {
+        let is_first = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        is_first.then(|| Asked { claiming: self.clone(), id: id.clone() })
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.claiming.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
 impl Desk {
-    pub fn new(config: Arc<Config>, hub: Arc<Hub>, registry: Arc<dyn Registry>, life: Life, node: Node) -> Self {
-        Self { config, hub, registry, life, node }
+    pub fn new(
+        config: Arc<Config>,
+        hub: Arc<Hub>,
+        registry: Arc<dyn Registry>,
+        membership: Option<Membership>,
+        life: Life,
+        node: Node,
+    ) -> Self {
+        Self { config, hub, registry, membership, life, node, claiming: Claiming::default() }
     }
 
     /// For protocols that name the application before the stream.
@@ -122,7 +160,9 @@ impl Desk {
             hall: self.hub.get(&id).map(|broadcast| Hall::of(&broadcast)),
             now_us,
         };
-        let claimed = self.registry.claim(&id, &bid).await?;
+        // Reports leave it alone until the hall holds it. Who asks beside another publisher is ordered by the registry.
+        let _claiming = self.claiming.alone(&id);
+        let claimed = self.ask(&id, &bid).await?;
         let claim = Claim {
             epoch: claimed.epoch,
             next_gop: claimed.next_gop,
@@ -143,90 +183,60 @@ impl Desk {
                     segment_target_s: claimed.segment_target_s,
                     silent: false,
                 };
-                tell_end(&last, Ending::Finished, &*self.registry).await;
+                if let Err(error) = self.registry.finish(&last, Ending::Finished, clock::now_us()).await {
+                    tracing::error!(broadcast = %last.id, %error, "registry was not told of an end");
+                }
                 Err(refused.into())
             }
         }
     }
-}
 
-/// Runs as long as the node does; [`settle`] tells the last ends.
-pub(crate) async fn run(hub: Arc<Hub>, registry: Arc<dyn Registry>) {
-    let mut reports = Reports::default();
-    let mut interval = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        interval.tick().await;
-        let now_us = clock::now_us();
-        let lost = hub.sweep(now_us);
-        reports.tell(&hub, &lost, &*registry, now_us).await;
+    async fn ask(&self, id: &BroadcastId, bid: &Bid) -> Result<Claimed, Refusal> {
+        let absence = match self.is_away() {
+            true => RegistryError::Away,
+            false => match self.registry.claim(id, bid).await {
+                Ok(claimed) => {
+                    self.changed();
+                    return Ok(claimed);
+                }
+                Err(error) if error.is_absence() => error,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let Some(membership) = &self.membership else { return Err(absence.into()) };
+        let claimed = membership.last_known(id, bid.now_us).claim_provisionally(bid).map_err(|denied| {
+            Refusal::from(match denied {
+                Denied::InUse { owner, protocol, remote } => {
+                    RegistryError::InUse { id: id.clone(), protocol, remote, node: owner.node }
+                }
+                Denied::Outrun { owner, epoch } => RegistryError::Outrun { id: id.clone(), node: owner.node, epoch },
+            })
+        })?;
+        tracing::warn!(broadcast = %id, epoch = format_args!("{:#x}", claimed.epoch), %absence, "publisher let in provisionally");
+        Ok(claimed)
     }
-}
 
-/// When the process stops, what is live ends here and now.
-pub(crate) async fn settle(hub: &Hub, registry: &dyn Registry) {
-    for broadcast in hub.list() {
-        if broadcast.status() != Status::Ended {
-            tell_end(&progress(&broadcast, clock::now_us()), Ending::Finished, registry).await;
-        }
+    fn is_shared(&self) -> bool {
+        self.membership.is_some()
     }
-}
 
-/// What the registry knows, by broadcast of the hub.
-#[derive(Default)]
-struct Reports(HashMap<BroadcastId, Told>);
-
-struct Told {
-    progress: Progress,
-    at_us: i64,
-    ended: bool,
-}
-
-impl Reports {
-    async fn tell(&mut self, hub: &Hub, lost: &[Arc<Broadcast>], registry: &dyn Registry, now_us: i64) {
-        let broadcasts = hub.list();
-        self.0.retain(|id, _| broadcasts.iter().any(|broadcast| broadcast.id() == id));
-        let mut batch = Vec::new();
-        for broadcast in &broadcasts {
-            let ended = broadcast.status() == Status::Ended;
-            let progress = progress(broadcast, now_us);
-            let told = self.0.get(broadcast.id());
-            if ended && !told.is_some_and(|told| told.ended && told.progress.epoch == progress.epoch) {
-                let was_lost = lost.iter().any(|lost| Arc::ptr_eq(lost, broadcast));
-                let ending = if was_lost { Ending::TerminatedUnexpectedly } else { Ending::Finished };
-                tell_end(&progress, ending, registry).await;
-            } else if ended
-                || told.is_some_and(|told| {
-                    now_us - told.at_us < REPORT_EVERY_US && !progress.is_news_after(&told.progress)
-                })
-            {
-                continue;
-            } else {
-                batch.push(progress.clone());
-            }
-            self.0.insert(broadcast.id().clone(), Told { progress, at_us: now_us, ended });
-        }
-        if !batch.is_empty()
-            && let Err(error) = registry.progress(&batch, now_us).await
-        {
-            tracing::error!(%error, "registry was not told how far broadcasts have come");
-        }
+    fn is_away(&self) -> bool {
+        self.membership.as_ref().is_some_and(Membership::is_away)
     }
-}
 
-async fn tell_end(last: &Progress, ending: Ending, registry: &dyn Registry) {
-    tracing::info!(broadcast = %last.id, epoch = last.epoch, ?ending, "broadcast ended");
-    if let Err(error) = registry.finish(last, ending, clock::now_us()).await {
-        tracing::error!(broadcast = %last.id, %error, "registry was not told of an end");
+    fn changed(&self) {
+        self.membership.iter().for_each(Membership::changed);
     }
-}
 
-fn progress(broadcast: &Broadcast, now_us: i64) -> Progress {
-    Progress {
-        id: broadcast.id().clone(),
-        epoch: broadcast.claimed_epoch(),
-        next_gop: broadcast.next_gop(),
-        discontinuity: broadcast.discontinuity(),
-        segment_target_s: broadcast.segment_target_s(),
-        silent: broadcast.silent_for_us(now_us).is_none_or(|silent_us| silent_us >= SILENT_US),
+    fn monotonic_us(&self) -> i64 {
+        self.membership.as_ref().map_or(0, Membership::now_us)
+    }
+
+    /// The newest look into a shared registry that answers, and who is known to live by it.
+    fn look(&self) -> Option<(Seen, impl Fn(&Life) -> bool)> {
+        let seen = self.membership.as_ref()?.seen().borrow().clone();
+        let alive = seen.nodes.iter().filter(|node| node.verdict == Verdict::Alive);
+        let alive: BTreeSet<_> = alive.map(|node| node.row.life.clone()).collect();
+        seen.answers.then_some((seen, move |life: &Life| alive.contains(life)))
     }
 }

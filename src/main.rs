@@ -3,6 +3,7 @@
 //! Read this as the table of contents: settings, then what is known (registry, store) and the hall (hub), then the
 //! origin that fills it and the edge that empties it, then waiting for the end.
 
+mod drain;
 mod flags;
 mod health;
 mod pages;
@@ -27,6 +28,8 @@ use headwater_common::{
 };
 use headwater_edge::Edge;
 use headwater_origin::{self as origin, Origin};
+
+use drain::Drain;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -77,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
 
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
-        engine,
+        engine: engine.clone(),
         hub,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
@@ -86,8 +89,18 @@ async fn main() -> anyhow::Result<()> {
         door: telemetry.door("antmedia"),
     });
 
+    let drain = Drain::new(drain::Party {
+        node: node.clone(),
+        engine,
+        signalling: signalling.clone(),
+        hls_viewers: Arc::new(edge.hls_viewers()),
+        publishers: Arc::new(origin.publishers()),
+        settings: config.drain,
+    });
+
     let router = Router::new()
         .merge(signalling.router())
+        .merge(drain.router(http::Admin::new(&config.http.admin_networks)))
         .merge(origin.serve_recordings(edge.router()))
         .merge(origin.router())
         .merge(pages::router())
@@ -100,7 +113,7 @@ async fn main() -> anyhow::Result<()> {
     node.ready();
     flags::print_addresses(&config);
 
-    stop_signal(tls).await?;
+    stop_signal(tls, &drain).await?;
     node.stop();
     signalling.finish().await;
     origin.finish().await;
@@ -127,13 +140,19 @@ fn install_crypto() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns on SIGTERM or Ctrl-C; SIGHUP reads the certificate again meanwhile.
-async fn stop_signal(tls: Option<http::Tls>) -> anyhow::Result<()> {
+/// Returns on Ctrl-C, and on SIGTERM when the node is drained or the signal comes again; SIGHUP reads the certificate again
+/// meanwhile.
+async fn stop_signal(tls: Option<http::Tls>, drain: &Drain) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let mut leaves = false;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => match leaves {
+                true => break,
+                false => leaves = true,
+            },
+            () = drain.leave(), if leaves => break,
             interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
             _ = hangup.recv() => if let Some(tls) = &tls {
                 match tls.reload().await {

@@ -4,6 +4,7 @@ pub mod antmedia;
 pub mod audience;
 pub mod clock;
 pub mod config;
+pub mod drain;
 pub mod fmp4;
 pub mod http;
 pub mod ice_servers;

@@ -53,7 +53,17 @@ struct Standing {
     /// Never [`Phase::Full`].
     course: Phase,
     is_full: bool,
-    publishers_leave: bool,
+    publishers: Farewell,
+}
+
+/// What publishers are told. Nobody is told anything while the node takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Farewell {
+    Stay,
+    /// Go elsewhere, if you can.
+    Asked,
+    /// Go.
+    Ended,
 }
 
 /// Shared by everything that runs; cheap to clone.
@@ -69,7 +79,7 @@ struct Inner {
 
 impl Node {
     pub fn starting() -> Self {
-        let standing = Standing { course: Phase::Starting, is_full: false, publishers_leave: false };
+        let standing = Standing { course: Phase::Starting, is_full: false, publishers: Farewell::Stay };
         Self(Arc::new(Inner { standing: watch::Sender::new(standing), load: Mutex::default() }))
     }
 
@@ -92,15 +102,28 @@ impl Node {
     }
 
     /// Publishers are asked to go elsewhere, each in its protocol's words.
-    pub fn send_publishers_away(&self) {
-        self.change(|standing| standing.publishers_leave = standing.course == Phase::Draining);
+    pub fn ask_publishers_to_leave(&self) {
+        self.tell_publishers(Farewell::Asked);
+    }
+
+    /// Publishers that are still there are not waited for any longer.
+    pub fn end_publishers(&self) {
+        self.tell_publishers(Farewell::Ended);
+    }
+
+    fn tell_publishers(&self, farewell: Farewell) {
+        self.change(|standing| {
+            if standing.course == Phase::Draining {
+                standing.publishers = standing.publishers.max(farewell);
+            }
+        });
     }
 
     /// Takes a drain back.
     pub fn undrain(&self) {
         self.change(|standing| {
             if standing.course == Phase::Draining {
-                (standing.course, standing.publishers_leave) = (Phase::Ready, false);
+                (standing.course, standing.publishers) = (Phase::Ready, Farewell::Stay);
             }
         });
     }
@@ -141,19 +164,19 @@ impl Node {
         self.until(|standing| standing.course == Phase::Stopping).await;
     }
 
-    /// Resolves while the node drains, and when it stops.
-    pub async fn leaving(&self) {
-        self.until(|standing| matches!(standing.course, Phase::Draining | Phase::Stopping)).await;
+    /// Resolves while the node is on no way out: a drain was taken back.
+    pub async fn staying(&self) {
+        self.until(|standing| !matches!(standing.course, Phase::Draining | Phase::Stopping)).await;
     }
 
-    /// Resolves when the node no longer drains: it takes work again, or it stops.
-    pub async fn drained_no_more(&self) {
-        self.until(|standing| standing.course != Phase::Draining).await;
+    /// Resolves while publishers are asked to go elsewhere.
+    pub async fn publishers_asked(&self) {
+        self.until(|standing| standing.publishers >= Farewell::Asked).await;
     }
 
-    /// Resolves while publishers are asked to go elsewhere, and when the node stops.
-    pub async fn publishers_leaving(&self) {
-        self.until(|standing| standing.publishers_leave || standing.course == Phase::Stopping).await;
+    /// Resolves when publishers have to go now.
+    pub async fn publishers_ended(&self) {
+        self.until(|standing| standing.publishers == Farewell::Ended || standing.course == Phase::Stopping).await;
     }
 
     async fn until(&self, holds: impl FnMut(&Standing) -> bool) {
@@ -199,21 +222,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn publishers_are_asked_to_go_while_the_node_drains_only() {
+    async fn publishers_are_told_to_go_while_the_node_drains_only() {
         let node = Node::starting();
+        let told = || node.0.standing.borrow().publishers;
         node.ready();
-        node.send_publishers_away();
-        assert!(!node.0.standing.borrow().publishers_leave);
+        node.ask_publishers_to_leave();
+        assert_eq!(told(), Farewell::Stay);
         node.drain();
-        node.leaving().await;
-        assert!(!node.0.standing.borrow().publishers_leave, "viewers go first");
-        node.send_publishers_away();
-        node.publishers_leaving().await;
+        assert_eq!(told(), Farewell::Stay, "viewers go first");
+        node.ask_publishers_to_leave();
+        node.publishers_asked().await;
+        node.end_publishers();
+        node.ask_publishers_to_leave();
+        node.publishers_ended().await;
         node.undrain();
-        node.drained_no_more().await;
-        assert!(!node.0.standing.borrow().publishers_leave);
+        node.staying().await;
+        assert_eq!(told(), Farewell::Stay);
         node.stop();
-        node.publishers_leaving().await;
+        node.publishers_ended().await;
     }
 
     #[test]

@@ -52,8 +52,9 @@ impl Edge {
     }
 
     /// About how many follow a playlist, of any broadcast.
-    pub fn hls_viewers(&self) -> usize {
-        self.hls.all_viewers()
+    pub fn hls_viewers(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let hls = self.hls.clone();
+        move || hls.all_viewers()
     }
 
     pub fn count_viewers(&self) -> CountViewers {

@@ -23,8 +23,18 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    antmedia, audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
-    registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
+    antmedia,
+    audience::CountViewers,
+    config::Config,
+    http::Tls,
+    ice_servers::IceServers,
+    live::{Hub, Status},
+    net,
+    node::Node,
+    registry::Registry,
+    rtc::Engine,
+    store::Store,
+    telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
 
@@ -99,6 +109,12 @@ impl Origin {
     /// For publishers that come by Ant Media's signalling.
     pub fn claim(&self) -> antmedia::Claim {
         ingest::webrtc::claim(self.desk.clone())
+    }
+
+    /// How many publish here now, whatever their protocol.
+    pub fn publishers(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let hub = self.shared.hub.clone();
+        move || hub.list().iter().filter(|broadcast| broadcast.status() == Status::Live).count()
     }
 
     /// Broadcasts as REST shows them.

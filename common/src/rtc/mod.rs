@@ -37,7 +37,9 @@ mod tcp;
 mod viewing;
 
 pub use channel::SayError;
-pub use engine::{Answer, Engine, IceSession, Incoming, JoinError, RestartError, Settings, StartError, check_offer};
+pub use engine::{
+    Answer, Engine, IceSession, Incoming, JoinError, Member, RestartError, Settings, StartError, check_offer,
+};
 pub use exchange::Distribution;
 pub use layers::Quality;
 pub use roster::{Role, SessionId, SessionStats, State};

@@ -1,0 +1,257 @@
+//! A node that fills up, drains, or leaves.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::harness::{Balancer, Clock, Player, Report, Server, flv, heavy, light, rtmp::Wire, s, server::send, until};
+
+fn ready(server: &Server) -> (u16, String) {
+    let response = server.get("/readyz");
+    (response.status().as_u16(), response.text().unwrap_or_default())
+}
+
+fn post(server: &Server, path: &str) -> (u16, Value) {
+    let response = send(server.request("POST", path));
+    (response.status().as_u16(), response.json().expect("JSON"))
+}
+
+/// Encoders whose media don't matter.
+fn publisher(server: &Server, key: &str, caps_ex: f64) -> Wire {
+    let mut wire = Wire::connect(server);
+    wire.publish_enhanced("live", key, caps_ex).expect("published");
+    for tag in flv::clip().iter().take(20) {
+        wire.tag(tag).expect("sent");
+    }
+    wire
+}
+
+#[test]
+fn a_node_with_nobody_leaves_at_once() {
+    light(s(30), || {
+        let mut server = Server::start();
+        let begun = Instant::now();
+        assert!(server.terminate(s(10)).success());
+        assert!(begun.elapsed() < s(3), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_drain_is_told_at_once_and_can_be_taken_back() {
+    light(s(60), || {
+        let server = Server::with("[drain]\npublishers_s = 60\n");
+        let mut wire = publisher(&server, "stays", 0.0);
+        assert_eq!(
+            send(server.request("POST", "/rest/v2/drain").header("x-forwarded-for", "198.51.100.9")).status(),
+            403
+        );
+        assert_eq!(ready(&server), (200, "ready\n".to_owned()));
+
+        let (status, answer) = post(&server, "/rest/v2/drain");
+        assert_eq!((status, &answer["success"]), (202, &Value::Bool(true)), "{answer}");
+        assert_eq!(ready(&server), (503, "draining\n".to_owned()));
+        assert_eq!(server.get("/livez").status(), 200);
+        assert_eq!(server.metric("headwater_phase", "draining"), 1.0);
+        assert_eq!(server.get("/live/rest/v2/version").headers()["connection"], "close");
+        let refused = Wire::connect(&server).publish("live", "other").expect_err("nothing new");
+        assert!(refused.contains("NetStream.Publish.Denied") && refused.contains("drained"), "{refused}");
+        for (path, body) in [("/live/whep/stays", "v=0"), ("/live/whip/other", "v=0")] {
+            let offer = server.request("POST", path).header("content-type", "application/sdp").body(body);
+            let refused = send(offer);
+            assert_eq!(
+                (refused.status().as_u16(), &refused.headers()["retry-after"]),
+                (503, &"2".parse().unwrap()),
+                "{path}"
+            );
+        }
+        let playlist = server.get("/live/streams/stays.m3u8");
+        assert_eq!(playlist.status(), 503, "a new player");
+
+        assert_eq!(post(&server, "/rest/v2/undrain").0, 200);
+        assert_eq!(ready(&server), (200, "ready\n".to_owned()));
+        wire.tag(&flv::clip()[20]).expect("its publisher is still there");
+        assert_eq!(server.broadcast("live", "stays").expect("live")["status"], "broadcasting");
+        Wire::connect(&server).publish("live", "other").expect("new work is taken");
+    });
+}
+
+#[test]
+fn publishers_that_know_how_to_are_asked_to_connect_anew_and_then_the_node_leaves() {
+    light(s(60), || {
+        let mut server = Server::start();
+        let mut wire = publisher(&server, "moves", 1.0);
+        server.until_status("moves", "broadcasting");
+        let begun = Instant::now();
+        server.signal("TERM");
+        let asked = wire.until_says(&["onStatus"]).expect("a word");
+        assert!(asked.says("NetConnection.Connect.ReconnectRequest"), "{}", asked.readable());
+        wire.tag(&flv::clip()[20]).expect("it may go on until it has connected elsewhere");
+        assert_eq!(ready(&server).1, "draining\n");
+        assert_eq!(post(&server, "/rest/v2/undrain").0, 409, "the process is going to end");
+        drop(wire);
+        assert!(server.wait(s(10)).success());
+        println!("from SIGTERM to the end: {:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn publishers_that_stay_are_ended_at_the_deadline_and_their_recording_is_whole() {
+    light(s(60), || {
+        let mut server = Server::with("[apps.live]\nrecord = true\n[drain]\npublishers_s = 2\n");
+        let mut wire = publisher(&server, "stays", 0.0);
+        server.until_status("stays", "broadcasting");
+        until("a recording", s(10), || (server.metric("headwater_recordings", "") > 0.0).then_some(()));
+        let begun = Instant::now();
+        server.signal("TERM");
+        let ended = wire.until_says(&["onStatus"]).expect("a word");
+        assert!(ended.says("NetConnection.Connect.Rejected"), "{}", ended.readable());
+        assert!(begun.elapsed() >= s(2), "ended after {:?}", begun.elapsed());
+        assert!(server.wait(s(10)).success());
+        server.start_again();
+        assert_eq!(server.recorded()[0]["processStatus"], "ready");
+        assert_eq!(server.broadcast("live", "stays").expect("known")["status"], "finished");
+    });
+}
+
+#[test]
+fn a_second_signal_waits_for_nobody() {
+    light(s(60), || {
+        let mut server = Server::start();
+        let _wire = publisher(&server, "stays", 0.0);
+        server.until_status("stays", "broadcasting");
+        server.signal("TERM");
+        until("the drain", s(5), || (ready(&server).1 == "draining\n").then_some(()));
+        let begun = Instant::now();
+        assert!(server.terminate(s(10)).success());
+        assert!(begun.elapsed() < s(5), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_full_node_says_so_to_load_balancers_and_viewers() {
+    heavy(s(90), || {
+        let server = Server::with("[limits]\nsessions = 1\n");
+        let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/full"));
+        server.until_playable("full");
+        let mut viewer = Player::whep(&server, "live", "full");
+        viewer.until_playing();
+        until("a full node", s(5), || (ready(&server) == (503, "full\n".to_owned())).then_some(()));
+        assert_eq!(server.metric("headwater_used_percent", ""), 100.0);
+        let mut other = Player::antmedia(&server, "live", "full");
+        let told = other.until("a word of it", s(20), |report| report.count("antmedia.events", "server_will_stop") > 0);
+        assert!(told.at("antmedia.errors").to_string().contains("highResourceUsage"), "{:#}", told.0);
+        viewer.finish();
+        until("room", s(5), || (ready(&server).0 == 200).then_some(()));
+        other.until("the SDK to have tried again", s(30), |report| report.number("frames") > 15.0);
+    });
+}
+
+/// Two nodes behind HAProxy, with the same stream, and the one that a viewer is on.
+struct Pair {
+    nodes: [Server; 2],
+    balancer: Balancer,
+    _ffmpeg: crate::harness::Publisher,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let nodes = [0, 1].map(|_| Server::with("[drain]\nviewers_s = 8\npublishers_s = 0\n"));
+        let urls = nodes.each_ref().map(|node| node.rtmp_url("live/pair"));
+        let ffmpeg = Clock { seconds: 120, ..Clock::default() }.publish_to_all(&urls);
+        nodes.iter().for_each(|node| node.until_playable("pair"));
+        let balancer = Balancer::http(&nodes.each_ref());
+        Self { nodes, balancer, _ffmpeg: ffmpeg }
+    }
+
+    fn viewers(&self, node: usize) -> u64 {
+        let broadcast = self.nodes[node].broadcast("live", "pair").unwrap_or_default();
+        broadcast["webRTCViewerCount"].as_u64().unwrap_or(0)
+    }
+
+    fn of_viewer(&self) -> usize {
+        (0..2).find(|node| self.viewers(*node) > 0).expect("a node with the viewer")
+    }
+}
+
+fn show(what: &str, seen: &Report) {
+    println!(
+        "{what}: longest time without a new picture {} ms, {} pictures, unreadable {}, backwards {}, delay {}",
+        seen.number("gap_ms_max"),
+        seen.number("frames"),
+        seen.number("unreadable"),
+        seen.number("backwards"),
+        seen.at("delay_ms")
+    );
+}
+
+#[test]
+fn our_player_moves_to_another_node_without_a_gap() {
+    heavy(s(120), || {
+        let mut pair = Pair::start();
+        let mut viewer = Player::page_at(&pair.balancer.url("/live/play.html?id=pair&playOrder=webrtc"));
+        viewer.until_playing();
+        let steady = viewer.settle(4.0);
+        show("before", &steady);
+        let old = pair.of_viewer();
+        viewer.press("reset");
+        viewer.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        pair.nodes[old].signal("TERM");
+        let begun = Instant::now();
+        until("the viewer on the other node", s(8), || (pair.viewers(1 - old) == 1).then_some(()));
+        until("the old one without it", s(5), || {
+            let gone = !pair.nodes[old].runs() || pair.viewers(old) == 0;
+            gone.then_some(())
+        });
+        println!("moved after {:?}", begun.elapsed());
+        assert!(pair.nodes[old].wait(s(10)).success());
+        let seen = viewer.until("some more", s(20), |report| report.number("seconds") > 8.0);
+        show("while it moved", &seen);
+        assert_eq!(seen.number("rtc.connections"), 2.0, "{:#}", seen.0);
+        assert_eq!(seen.text("page.state"), "playing", "{:#}", seen.0);
+        assert!(seen.number("gap_ms_max") < 500.0, "a gap: {:#}", seen.0);
+        assert!(seen.number("unreadable") <= 1.0, "a broken picture: {:#}", seen.0);
+        let left = viewer.finish();
+        assert_eq!(left.at("errors").as_array().map(Vec::len), Some(0), "{:#}", left.0);
+    });
+}
+
+#[test]
+fn players_with_the_sdk_are_sent_to_another_node() {
+    heavy(s(120), || {
+        let mut pair = Pair::start();
+        let url = format!("ws://{}/live/websocket", pair.balancer.http);
+        let mut viewer = Player::antmedia_at(&url, "pair");
+        viewer.until_playing();
+        let old = pair.of_viewer();
+        viewer.press("reset");
+        viewer.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        pair.nodes[old].signal("TERM");
+        assert!(pair.nodes[old].wait(s(12)).success());
+        let seen = viewer.until("the picture again", s(20), |report| {
+            report.number("rtc.connections") == 2.0 && report.number("seconds") > 8.0
+        });
+        show("the SDK", &seen);
+        assert_eq!(pair.viewers(1 - old), 1);
+        // Its own way to move: stop, half a second, play.
+        assert!(seen.number("gap_ms_max") < 3_000.0, "{:#}", seen.0);
+    });
+}
+
+#[test]
+fn a_node_that_dies_is_left_for_another_one() {
+    heavy(s(120), || {
+        let mut pair = Pair::start();
+        let mut viewer = Player::page_at(&pair.balancer.url("/live/play.html?id=pair&playOrder=webrtc"));
+        viewer.until_playing();
+        let old = pair.of_viewer();
+        viewer.press("reset");
+        viewer.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        pair.nodes[old].kill();
+        until("the viewer on the other node", s(30), || (pair.viewers(1 - old) == 1).then_some(()));
+        let seen = viewer.until("the picture", s(20), |report| {
+            report.text("page.state") == "playing" && report.number("frames") > 100.0 && report.number("seconds") > 8.0
+        });
+        show("after kill -9", &seen);
+        assert!(seen.number("gap_ms_max") < 15_000.0, "{:#}", seen.0);
+    });
+}

@@ -2,10 +2,10 @@
 
 .PHONY: run build test lint fuzz bench setup
 
-# What building needs. FFmpeg's libraries are for transcoding, clang for their bindings, mold to link fast, npm for the
-# HLS player that the pages embed.
+# What building needs. FFmpeg's libraries are for transcoding, clang for their bindings, OpenSSL for DTLS with encoders,
+# mold to link fast, npm for the HLS player that the pages embed.
 BUILD_PACKAGES := build-essential libavcodec-dev libavformat-dev libavutil-dev libswscale-dev libswresample-dev \
-	pkg-config clang libclang-dev mold ca-certificates
+	libssl-dev pkg-config clang libclang-dev mold ca-certificates
 
 run: build
 	target/release/headwater $(ARGS)

@@ -30,6 +30,7 @@ use axum::{
 };
 use headwater_common::{
     antmedia::{Notification, Reply, Signalling},
+    audience::Count,
     config,
     drain::{Pace, TICK},
     http::{Admin, NO_STORE, admin_only},
@@ -45,9 +46,6 @@ use tokio::{
 
 /// Those who were ended need a moment to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
-
-/// How many there are.
-pub(crate) type Count = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// Everybody who is here, and how long they have.
 pub(crate) struct Party {

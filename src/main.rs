@@ -1,26 +1,31 @@
 //! Headwater: a clustered origin/edge live streaming engine with recording, in one binary.
 //!
-//! Read this as the table of contents: settings, then what is known (registry, store) and the hall (hub), then the
-//! origin that fills it and the edge that empties it, then waiting for the end.
+//! Read this as the table of contents: settings, then the hall (hub), then the edge that empties it and the origin that
+//! fills it with what is known (registry, store), then waiting for the end.
 
 mod drain;
 mod flags;
 mod health;
 mod pages;
+mod process;
 mod turn;
+mod welcome;
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::{Router, middleware};
+use axum::{Router, middleware, routing::any};
 use clap::Parser;
 use headwater_common::{
     antmedia::{self, Signalling},
-    config, http,
+    audience::{Count, Viewers},
+    cluster::tls::{self, Credentials},
+    config::{self, Config},
+    http,
     ice_servers::IceServers,
     live::Hub,
     load,
-    node::Node,
+    node::{Node, Role},
     registry::{Opened, Registry},
     rtc,
     store::Store,
@@ -30,47 +35,60 @@ use headwater_edge::Edge;
 use headwater_origin::{self as origin, Origin};
 
 use drain::Drain;
+use flags::Task;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let flags = flags::Flags::parse();
-    if flags.print_config {
-        print!("{}", headwater_common::config::DEFAULTS);
-        return Ok(());
+    match flags.task() {
+        Task::Run(role) => run(role, Arc::new(flags.config(role)?)).await?,
+        Task::PrintConfig => print!("{}", config::DEFAULTS),
+        Task::PrintSecret => println!("{}", tls::new_secret()?),
+        Task::WriteCertificates(folder) => {
+            let files = tls::write_certificates(&folder)?;
+            files.iter().for_each(|file| println!("{}", file.display()));
+        }
     }
-    let config = Arc::new(flags.config()?);
+    Ok(())
+}
+
+async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let telemetry = Telemetry::new();
     telemetry.start_log(&config.log)?;
-    install_crypto()?;
+    process::install_crypto()?;
 
     std::fs::create_dir_all(&config.data).with_context(|| format!("create {}", config.data.display()))?;
-    let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
-    for row in orphans {
-        tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
-    }
-    let store = Store::open(&config.data)?;
     let tls = http::Tls::load(&config.tls).await?;
+    let credentials = role.has_peers().then(|| Credentials::load(&config.cluster)).transpose()?;
     let hub = Hub::new();
     let node = Node::starting();
-
     telemetry.watch_hub(hub.clone());
     telemetry.watch_node(node.clone());
 
     let engine = rtc::Engine::start(rtc_settings(&config), &telemetry)?;
     let ice_servers = Arc::new(IceServers::new(&config));
-    let edge = Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry);
-    let origin = Origin::start(origin::Shared {
-        config: config.clone(),
-        hub: hub.clone(),
-        engine: engine.clone(),
-        ice_servers: ice_servers.clone(),
-        registry,
-        store,
-        telemetry: telemetry.clone(),
-        node: node.clone(),
-        tls: tls.clone(),
-        viewers: edge.count_viewers(),
-    })?;
+    let edge = role
+        .serves_viewers()
+        .then(|| Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry));
+    let start_origin = || {
+        let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
+        for row in orphans {
+            tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
+        }
+        Origin::start(origin::Shared {
+            config: config.clone(),
+            hub: hub.clone(),
+            engine: engine.clone(),
+            ice_servers: ice_servers.clone(),
+            registry,
+            store: Store::open(&config.data)?,
+            telemetry: telemetry.clone(),
+            node: node.clone(),
+            tls: tls.clone(),
+            viewers: edge.as_ref().map_or_else(|| Arc::new(|_: &_| Viewers::default()) as _, Edge::count_viewers),
+        })
+    };
+    let origin = role.takes_publishers().then(start_origin).transpose()?;
 
     let sessions = {
         let engine = engine.clone();
@@ -84,25 +102,31 @@ async fn main() -> anyhow::Result<()> {
         hub,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
-        claim: origin.claim(),
-        describe: origin.describe(),
+        claim: origin.as_ref().map(Origin::claim),
+        plays: edge.is_some(),
+        describe: origin.as_ref().map_or_else(nothing_known, Origin::describe),
         door: telemetry.door("antmedia"),
     });
 
+    let nobody = || -> Count { Arc::new(|| 0) };
     let drain = Drain::new(drain::Party {
         node: node.clone(),
         engine,
         signalling: signalling.clone(),
-        hls_viewers: Arc::new(edge.hls_viewers()),
-        publishers: Arc::new(origin.publishers()),
+        hls_viewers: edge.as_ref().map_or_else(nobody, Edge::hls_viewers),
+        publishers: origin.as_ref().map_or_else(nobody, Origin::publishers),
         settings: config.drain,
     });
 
+    let streams = edge.as_ref().map_or_else(no_streams, Edge::router);
+    let media = match &origin {
+        Some(origin) => origin.serve_recordings(streams).merge(origin.router()),
+        None => streams,
+    };
     let router = Router::new()
         .merge(signalling.router())
         .merge(drain.router(http::Admin::new(&config.http.admin_networks)))
-        .merge(origin.serve_recordings(edge.router()))
-        .merge(origin.router())
+        .merge(media)
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()))
@@ -111,17 +135,19 @@ async fn main() -> anyhow::Result<()> {
         .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
     node.ready();
-    flags::print_addresses(&config);
+    welcome::print(&config, role);
 
-    stop_signal(tls, &drain).await?;
+    process::stop_signal(tls, credentials, &drain).await?;
     node.stop();
     signalling.finish().await;
-    origin.finish().await;
+    if let Some(origin) = origin {
+        origin.finish().await;
+    }
     server.await??;
     Ok(())
 }
 
-fn rtc_settings(config: &config::Config) -> rtc::Settings {
+fn rtc_settings(config: &Config) -> rtc::Settings {
     let config::Rtc { listen, public_ips, shards, .. } = config.rtc.clone();
     let sessions_max = match config.limits.sessions {
         0 => usize::MAX,
@@ -131,37 +157,11 @@ fn rtc_settings(config: &config::Config) -> rtc::Settings {
     rtc::Settings { listen, public_ips, shards, sessions_max, distribution }
 }
 
-/// The process-wide crypto provider: everything here uses one and the same.
-fn install_crypto() -> anyhow::Result<()> {
-    rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .map_err(|_| anyhow::anyhow!("another TLS crypto provider is installed already"))?;
-    str0m::crypto::from_feature_flags().install_process_default();
-    Ok(())
+/// Where there are recordings and no live streams beside them.
+fn no_streams() -> Router {
+    Router::new().route("/{app}/streams/{file}", any(|| async { axum::http::StatusCode::NOT_FOUND }))
 }
 
-/// Returns on Ctrl-C, and on SIGTERM when the node is drained or the signal comes again; SIGHUP reads the certificate again
-/// meanwhile.
-async fn stop_signal(tls: Option<http::Tls>, drain: &Drain) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    let mut leaves = false;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => match leaves {
-                true => break,
-                false => leaves = true,
-            },
-            () = drain.leave(), if leaves => break,
-            interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
-            _ = hangup.recv() => if let Some(tls) = &tls {
-                match tls.reload().await {
-                    Ok(()) => tracing::info!("certificate read again"),
-                    Err(error) => tracing::error!("{error:#}; the old certificate stays"),
-                }
-            },
-        }
-    }
-    tracing::info!("stopping");
-    Ok(())
+fn nothing_known() -> antmedia::Describe {
+    Arc::new(|_| Box::pin(async { None }))
 }

@@ -10,5 +10,8 @@ pub struct Viewers {
     pub hls: usize,
 }
 
+/// How many there are on this node.
+pub type Count = Arc<dyn Fn() -> usize + Send + Sync>;
+
 /// Cheap enough to be asked for every broadcast of a list.
 pub type CountViewers = Arc<dyn Fn(&BroadcastId) -> Viewers + Send + Sync>;

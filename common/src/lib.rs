@@ -3,6 +3,7 @@
 pub mod antmedia;
 pub mod audience;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod drain;
 pub mod fmp4;

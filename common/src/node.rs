@@ -10,6 +10,32 @@ use tokio::sync::watch;
 
 use crate::load::Load;
 
+/// Which way of the house this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything in one process, which knows no others.
+    Whole,
+    /// Takes publishers.
+    Origin,
+    /// Serves viewers.
+    Edge,
+}
+
+impl Role {
+    pub fn takes_publishers(self) -> bool {
+        self != Self::Edge
+    }
+
+    pub fn serves_viewers(self) -> bool {
+        self != Self::Origin
+    }
+
+    /// Has other nodes to talk to.
+    pub fn has_peers(self) -> bool {
+        self != Self::Whole
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Starting,
@@ -54,6 +80,8 @@ struct Standing {
     course: Phase,
     is_full: bool,
     publishers: Farewell,
+    /// Counts drains.
+    round: u64,
 }
 
 /// What publishers are told. Nobody is told anything while the node takes work.
@@ -79,7 +107,7 @@ struct Inner {
 
 impl Node {
     pub fn starting() -> Self {
-        let standing = Standing { course: Phase::Starting, is_full: false, publishers: Farewell::Stay };
+        let standing = Standing { course: Phase::Starting, is_full: false, publishers: Farewell::Stay, round: 0 };
         Self(Arc::new(Inner { standing: watch::Sender::new(standing), load: Mutex::default() }))
     }
 
@@ -95,8 +123,8 @@ impl Node {
     /// that.
     pub fn drain(&self) {
         self.change(|standing| {
-            if standing.course != Phase::Stopping {
-                standing.course = Phase::Draining;
+            if !matches!(standing.course, Phase::Draining | Phase::Stopping) {
+                (standing.course, standing.round) = (Phase::Draining, standing.round + 1);
             }
         });
     }
@@ -169,9 +197,10 @@ impl Node {
         self.until(|standing| !matches!(standing.course, Phase::Draining | Phase::Stopping)).await;
     }
 
-    /// Resolves while publishers are asked to go elsewhere.
-    pub async fn publishers_asked(&self) {
-        self.until(|standing| standing.publishers >= Farewell::Asked).await;
+    /// Resolves while publishers are asked to go elsewhere, in a later drain than this one; tells which.
+    pub async fn publishers_asked(&self, after: u64) -> u64 {
+        self.until(|standing| standing.publishers >= Farewell::Asked && standing.round > after).await;
+        self.0.standing.borrow().round
     }
 
     /// Resolves when publishers have to go now.
@@ -231,13 +260,17 @@ mod tests {
         node.drain();
         assert_eq!(told(), Farewell::Stay, "viewers go first");
         node.ask_publishers_to_leave();
-        node.publishers_asked().await;
+        assert_eq!(node.publishers_asked(0).await, 1);
         node.end_publishers();
         node.ask_publishers_to_leave();
         node.publishers_ended().await;
         node.undrain();
         node.staying().await;
         assert_eq!(told(), Farewell::Stay);
+        node.drain();
+        node.drain();
+        node.ask_publishers_to_leave();
+        assert_eq!(node.publishers_asked(1).await, 2);
         node.stop();
         node.publishers_ended().await;
     }

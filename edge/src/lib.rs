@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use headwater_common::{
-    audience::{CountViewers, Viewers},
+    audience::{Count, CountViewers, Viewers},
     ice_servers::IceServers,
     live::Hub,
     node::Node,
@@ -52,9 +52,9 @@ impl Edge {
     }
 
     /// About how many follow a playlist, of any broadcast.
-    pub fn hls_viewers(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+    pub fn hls_viewers(&self) -> Count {
         let hls = self.hls.clone();
-        move || hls.all_viewers()
+        Arc::new(move || hls.all_viewers())
     }
 
     pub fn count_viewers(&self) -> CountViewers {

@@ -24,7 +24,7 @@ use axum::{
 };
 use headwater_common::{
     antmedia,
-    audience::CountViewers,
+    audience::{Count, CountViewers},
     config::Config,
     http::Tls,
     ice_servers::IceServers,
@@ -112,15 +112,15 @@ impl Origin {
     }
 
     /// How many publish here now, whatever their protocol.
-    pub fn publishers(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+    pub fn publishers(&self) -> Count {
         let hub = self.shared.hub.clone();
-        move || hub.list().iter().filter(|broadcast| broadcast.status() == Status::Live).count()
+        Arc::new(move || hub.list().iter().filter(|broadcast| broadcast.status() == Status::Live).count())
     }
 
     /// Broadcasts as REST shows them.
     pub fn describe(&self) -> antmedia::Describe {
         let api = self.api();
-        Arc::new(move |id| api.describe(id))
+        Arc::new(move |id| Box::pin(std::future::ready(api.describe(&id))))
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings

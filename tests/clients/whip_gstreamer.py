@@ -1,6 +1,7 @@
-"""Publishes by GStreamer's webrtcbin: whip_gstreamer.py ADDRESS h264|vp8 CERTIFICATE KEY
+"""Publishes by GStreamer's webrtcbin: whip_gstreamer.py ADDRESS h264|vp8 [CERTIFICATE KEY]
 
 The offer goes out without candidates; they follow one by one, by PATCH (RFC 9725 section 4.3.2). SIGINT ends the session by DELETE.
+Without a certificate it shows its own, which is RSA.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ def request(method, address, body, kind=None, **headers):
 
 Gst.init(None)
 address, codec, *files = sys.argv[1:]
-certificate, key = (open(file).read() for file in files)
+certificate, key = (open(file).read() for file in files) if files else (None, None)
 pipeline = Gst.parse_launch(
     "webrtcbin name=peer bundle-policy=max-bundle "
     "videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1 "
@@ -59,7 +60,8 @@ def added(_, __, element):
         element.set_property("pem", certificate + key)
 
 
-pipeline.connect("deep-element-added", added)
+if certificate:
+    pipeline.connect("deep-element-added", added)
 peer.connect("on-negotiation-needed", lambda _: events.put(("offer", None)))
 peer.connect("on-ice-candidate", lambda _, line, candidate: events.put(("candidate", (line, candidate))))
 peer.connect("notify::connection-state", lambda peer, _: events.put(("state", peer.get_property("connection-state"))))
@@ -76,6 +78,8 @@ def offered():
     reply = made.get_reply()
     offer = reply.get_value("offer")
     peer.emit("set-local-description", offer, Gst.Promise.new())
+    if not certificate:
+        return offer.sdp.as_text()
     # It tells the fingerprint of the certificate that it would have made.
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest()
     return re.sub("(a=fingerprint:sha-256) [0-9A-F:]+", f"\\1 {digest.hex(':').upper()}", offer.sdp.as_text())

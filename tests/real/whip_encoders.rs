@@ -2,7 +2,7 @@
 
 use crate::harness::{Clock, Player, Publisher, Server, ffmpeg::decodes_live, heavy, s, until};
 
-/// Offers without candidates, wants to be the DTLS server, never answers a request for a keyframe.
+/// Offers without candidates, wants to be the DTLS server with a certificate on the curve P-224, never answers a request for a keyframe.
 #[test]
 fn ffmpeg_publishes_by_whip() {
     heavy(s(90), || {
@@ -26,13 +26,13 @@ fn ffmpeg_publishes_by_whip() {
     });
 }
 
-/// Bundles its second section with port 0, writes OPUS in capitals, sends its candidates one by one, and first of all what
-/// it has encoded while it connected.
+/// Shows an RSA certificate, bundles its second section with port 0, writes OPUS in capitals, sends its candidates one by
+/// one, and first of all what it has encoded while it connected.
 #[test]
 fn gstreamer_publishes_by_whip() {
     heavy(s(90), || {
         let server = Server::start();
-        let encoder = Publisher::gstreamer_whip(&server.url("/live/whip/gstreamer"), "h264");
+        let encoder = Publisher::gstreamer_whip(&server.url("/live/whip/gstreamer"));
         server.until_status("gstreamer", "broadcasting");
         let mut viewer = Player::whep(&server, "live", "gstreamer");
         viewer.until_playing();
@@ -48,5 +48,23 @@ fn gstreamer_publishes_by_whip() {
         until("the broadcast to end", s(5), || {
             (server.broadcast("live", "gstreamer")?["status"] == "finished").then_some(())
         });
+    });
+}
+
+/// The certificate is such as browsers and OBS have one.
+#[test]
+fn gstreamer_publishes_vp8_with_a_certificate_on_p256() {
+    heavy(s(60), || {
+        let server = Server::start();
+        let encoder = Publisher::gstreamer_whip_vp8_p256(&server.url("/live/whip/p256"));
+        server.until_status("p256", "broadcasting");
+        let mut viewer = Player::whep(&server, "live", "p256");
+        viewer.until_playing();
+        let seen = until("a steady picture", s(20), || {
+            let seen = viewer.measure(3.0);
+            (seen.number("decoded_fps") >= 25.0).then_some(seen)
+        });
+        seen.assert_sound();
+        encoder.stop();
     });
 }

@@ -95,6 +95,8 @@ pub enum Refusal {
     /// It may work in a moment.
     Busy(String),
     Registry(String),
+    /// Nodes of this role do no such thing.
+    Elsewhere(&'static str),
     /// This node drains, or stops.
     Stopping,
 }

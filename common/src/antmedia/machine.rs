@@ -347,6 +347,7 @@ fn refused(id: &BroadcastId, refusal: Refusal) -> Reply {
         Refusal::Sdp(text) => (Definition::NotSetRemoteDescription, text),
         Refusal::Full(text) | Refusal::Busy(text) => (Definition::HighResourceUsage, text),
         Refusal::Registry(text) => (Definition::DataStoreNotAvailable, text),
+        Refusal::Elsewhere(text) => (Definition::CommandNotSupported, text.to_owned()),
         Refusal::Stopping => return Reply::Notification(Notification::ServerWillStop),
     };
     Reply::error(definition, Some(id), text)

@@ -44,8 +44,9 @@ use crate::{
 /// Gives a broadcast to a publisher who shows this token.
 pub type Claim = Arc<dyn Fn(BroadcastId, String, Publisher) -> Claiming + Send + Sync>;
 pub type Claiming = Pin<Box<dyn Future<Output = Result<Writer, Refusal>> + Send>>;
-/// A broadcast as REST shows it, live or past.
-pub type Describe = Arc<dyn Fn(&BroadcastId) -> Option<String> + Send + Sync>;
+/// A broadcast as REST shows it, live or past; another node may have to be asked.
+pub type Describe = Arc<dyn Fn(BroadcastId) -> Describing + Send + Sync>;
+pub type Describing = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// Room for the longest offer with its line ends escaped. Ant Media takes 80 KiB. A longer message ends the socket.
 const MESSAGE_BYTES_MAX: usize = 128 << 10;
@@ -59,7 +60,10 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     pub node: Node,
     pub ice_servers: Arc<IceServers>,
-    pub claim: Claim,
+    /// Absent where no publishers are taken.
+    pub claim: Option<Claim>,
+    /// Whether viewers are served here.
+    pub plays: bool,
     pub describe: Describe,
     pub door: Door,
 }

@@ -101,7 +101,7 @@ impl<'a> Socket<'a> {
                     told = true;
                     self.machine.send_away()
                 }
-                () = node.publishers_asked(), if !told && publishes => {
+                _ = node.publishers_asked(0), if !told && publishes => {
                     told = true;
                     self.seat.set_told(true);
                     self.machine.send_away()
@@ -167,7 +167,8 @@ impl<'a> Socket<'a> {
                 }
                 Action::Close(ticket) => self.let_go(ticket),
                 Action::Look { stream, what } => {
-                    self.send(Machine::found(&stream, self.find(&stream, what)).text()).await?
+                    let found = find(self.shared, &stream, what).await;
+                    self.send(Machine::found(&stream, found).text()).await?;
                 }
                 Action::ListIceServers => {
                     let servers = self.shared.ice_servers.for_client(clock::now_us());
@@ -201,6 +202,9 @@ impl<'a> Socket<'a> {
             tracing::warn!(broadcast = %stream, remote, ?refusal, "publisher turned away");
             Outcome::Refused(refusal)
         };
+        let Some(claim) = claim else {
+            return refused(Refusal::Elsewhere("publishers are taken by origins, and this is an edge"));
+        };
         let incoming = match engine.receive(offer) {
             Ok(incoming) => incoming,
             Err(error) => return refused(error.into()),
@@ -221,6 +225,10 @@ impl<'a> Socket<'a> {
 
     /// Finds what is to be played, or waits for it.
     fn look_for(&mut self, ticket: Ticket, stream: BroadcastId) -> Vec<Action> {
+        if !self.shared.plays {
+            let refusal = Refusal::Elsewhere("viewers are served by edges, and this is an origin");
+            return self.machine.outcome(ticket, Outcome::Refused(refusal));
+        }
         if let Err(busy) = self.shared.node.takes_work() {
             return self.machine.outcome(ticket, Outcome::Refused(busy.into()));
         }
@@ -329,14 +337,15 @@ impl<'a> Socket<'a> {
             self.shared.engine.close(&session);
         }
     }
+}
 
-    fn find(&self, stream: &BroadcastId, what: Look) -> Option<Found> {
-        let live = || self.shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
-        match what {
-            Look::Description => (self.shared.describe)(stream).map(Found::Description),
-            Look::Tracks => live().map(|_| Found::Tracks),
-            Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
-        }
+/// What a client asks about a broadcast. Borrows no socket, which another thread may not look at meanwhile.
+async fn find(shared: &Shared, stream: &BroadcastId, what: Look) -> Option<Found> {
+    let live = || shared.hub.get(stream).filter(|broadcast| broadcast.status() != Status::Ended);
+    match what {
+        Look::Description => (shared.describe)(stream.clone()).await.map(Found::Description),
+        Look::Tracks => live().map(|_| Found::Tracks),
+        Look::Renditions => live().map(|broadcast| Found::Renditions(renditions(&broadcast))),
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Config, ConfigError, IceServer, Turn};
-use crate::live::BroadcastId;
+use super::{Cluster, Config, ConfigError, IceServer, Turn};
+use crate::{live::BroadcastId, node::Role};
 
 /// Clocks of two machines may be apart, and a page takes a while from its load to its use of the credentials.
 const TTL_S_MIN: u32 = 60;
+/// Certificates are derived from the cluster's secret without slowing down who guesses it.
+pub const SECRET_LENGTH_MIN: usize = 32;
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -23,8 +25,75 @@ impl Config {
                 return refuse("rtc.ice_servers", format!("{:?}: {problem}", server.url));
             }
         }
+        self.cluster.check()?;
         self.turn.check()
     }
+
+    /// What only makes sense for one way of running.
+    pub fn check_for(&self, role: Role) -> Result<(), ConfigError> {
+        let cluster = &self.cluster;
+        let is_set = !cluster.secret.is_empty() || !cluster.certificate.as_os_str().is_empty();
+        match role {
+            Role::Whole if is_set || !cluster.origins.is_empty() => {
+                refuse("cluster", "a node of a cluster is started as `headwater origin` or `headwater edge`")
+            }
+            Role::Whole => Ok(()),
+            Role::Origin | Role::Edge if !is_set => {
+                let problem =
+                    "it is missing: give what `headwater cluster-secret` prints to all nodes, or a certificate";
+                refuse("cluster.secret", problem)
+            }
+            Role::Edge if cluster.origins.is_empty() => {
+                refuse("cluster.origins", "they are missing: an edge has everything from an origin")
+            }
+            Role::Origin | Role::Edge => Ok(()),
+        }
+    }
+}
+
+impl Cluster {
+    fn check(&self) -> Result<(), ConfigError> {
+        for origin in &self.origins {
+            if let Some(problem) = place_problem(origin) {
+                return refuse("cluster.origins", format!("{origin:?}: {problem}"));
+            }
+        }
+        if let Some(problem) = place_problem(&self.advertise).filter(|_| !self.advertise.is_empty()) {
+            return refuse("cluster.advertise", format!("{:?}: {problem}", self.advertise));
+        }
+        if !self.http.is_empty() && !self.http.starts_with("http://") && !self.http.starts_with("https://") {
+            return refuse("cluster.http", format!("{:?} begins with neither http:// nor https://", self.http));
+        }
+        let files = [&self.certificate, &self.key, &self.ca].map(|path| !path.as_os_str().is_empty());
+        if files != [files[0]; 3] {
+            return refuse("cluster", "certificate, key and ca go together, and only some of them are set");
+        }
+        if files[0] && !self.secret.is_empty() {
+            return refuse("cluster", "there is a secret and a certificate, and nodes take one or the other");
+        }
+        let length = self.secret.reveal().chars().count();
+        if length > 0 && length < SECRET_LENGTH_MIN {
+            return refuse(
+                "cluster.secret",
+                format!("{length} characters can be guessed, {SECRET_LENGTH_MIN} are the least"),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Of `host:port`, where an IPv6 address stands in brackets.
+fn place_problem(place: &str) -> Option<&'static str> {
+    let Some((host, port)) = place.rsplit_once(':') else { return Some("a port is missing, as in host:5000") };
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host_is_good = match bracketed {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+    };
+    if !host_is_good {
+        return Some("a host's name or address comes first, an IPv6 address in brackets");
+    }
+    port.parse::<u16>().is_err().then_some("the port is not a number below 65536")
 }
 
 impl Turn {

@@ -18,6 +18,7 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use check::SECRET_LENGTH_MIN;
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
 
@@ -38,6 +39,7 @@ pub struct Config {
     pub limits: Limits,
     pub drain: Drain,
     pub record: Record,
+    pub cluster: Cluster,
     pub log: Log,
     pub apps: BTreeMap<String, App>,
 }
@@ -112,6 +114,19 @@ pub struct Drain {
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub free_disk_mb_min: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub origins: Vec<String>,
+    pub secret: Secret,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
+    pub listen: SocketAddr,
+    pub advertise: String,
+    pub http: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

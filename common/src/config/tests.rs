@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::Role;
 
 fn env(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
@@ -91,10 +92,50 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[turn]\nurls = [\"turn://x\"]\nsecret = \"s\"\n", "turn.urls: \"turn://x\""),
         ("[turn]\nttl_s = 5\n", "turn.ttl_s"),
         ("[rtc]\npublic_ips = [\"here\"]\n", "public_ips"),
+        ("[cluster]\norigins = [\"here\"]\n", "a port is missing"),
+        ("[cluster]\norigins = [\"::1:5000\"]\n", "in brackets"),
+        ("[cluster]\norigins = [\"here:fifty\"]\n", "the port"),
+        ("[cluster]\nadvertise = \"http://x:5\"\n", "cluster.advertise"),
+        ("[cluster]\nhttp = \"x:5080\"\n", "cluster.http"),
+        ("[cluster]\ncertificate = \"c.pem\"\n", "only some of them"),
+        ("[cluster]\nca = \"c.pem\"\nkey = \"k.pem\"\n", "only some of them"),
+        ("[cluster]\nsecret = \"short\"\n", "5 characters"),
+        (
+            "[cluster]\ncertificate = \"c\"\nkey = \"k\"\nca = \"a\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n",
+            "one or the other",
+        ),
         ("[http\n", "TOML"),
     ] {
         let error = file(text).unwrap_err().to_string();
         assert!(error.contains(complaint), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_a_role_needs_and_what_it_has_no_use_for_is_said() {
+    let secret = "secret = \"0123456789abcdef0123456789abcdef\"\n";
+    let files = "certificate = \"c\"\nkey = \"k\"\nca = \"a\"\n";
+    let origins = "origins = [\"origin:5000\", \"[::1]:5000\", \"10.0.0.1:5000\"]\n";
+    let check = |lines: &[&str], role| file(&format!("[cluster]\n{}", lines.concat())).unwrap().check_for(role);
+    for (lines, role, complaint) in [
+        (&[secret][..], Role::Whole, "headwater origin"),
+        (&[origins], Role::Whole, "headwater origin"),
+        (&[files], Role::Whole, "headwater origin"),
+        (&[], Role::Origin, "cluster.secret"),
+        (&[origins], Role::Edge, "cluster.secret"),
+        (&[secret], Role::Edge, "cluster.origins"),
+    ] {
+        let error = check(lines, role).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{lines:?} {role:?}: {error}");
+    }
+    for (lines, role) in [
+        (&[][..], Role::Whole),
+        (&[secret], Role::Origin),
+        (&[files, origins], Role::Origin),
+        (&[secret, origins], Role::Edge),
+        (&[files, origins], Role::Edge),
+    ] {
+        check(lines, role).unwrap();
     }
 }
 
@@ -116,6 +157,7 @@ fn secrets_are_never_shown() {
         "[turn]\nsecret = \"57349\"\nsecret = \"57349\"\n",
         "[turn]\nsecret = \"57349\"\n",
         "[turn]\nsecret = \"57349\"\nurls = [\"x\"]\n",
+        "[cluster]\nsecret = \"57349\"\n",
         "[rtc]\nice_servers = [{ url = \"turn:x\", username = \"u\", credential = 57349 }]\n",
         "[rtc]\nice_servers = [{ url = \"turn:x\", credential = \"57349\" }]\n",
     ] {

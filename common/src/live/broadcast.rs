@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    BroadcastId, Origin, Track, TrackWriter,
+    BroadcastId, Origin, Told, Track, TrackWriter,
     minter::Minter,
     timeline::{Cursor, Placed, Timeline},
 };
@@ -39,27 +39,47 @@ pub struct Broadcast {
 }
 
 #[derive(Debug)]
-struct State {
-    status: Status,
-    epoch: u64,
-    publisher: Publisher,
-    epoch_began_us: i64,
-    last_write_us: i64,
-    tracks: Vec<Arc<Track>>,
+pub(super) struct State {
+    pub(super) status: Status,
+    pub(super) epoch: u64,
+    pub(super) publisher: Publisher,
+    pub(super) epoch_began_us: i64,
+    pub(super) last_write_us: i64,
+    pub(super) tracks: Vec<Arc<Track>>,
     /// What the present publisher sends side by side. The tracks are among `tracks`, where they outlive it.
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     timeline: Timeline,
     video: Cursor,
     audio: Cursor,
-    minter: Minter,
-    newest_us: i64,
+    pub(super) minter: Minter,
+    pub(super) newest_us: i64,
     dropped: u64,
+    pub(super) hand: Hand,
+    /// Nodes it came through, the owner first. Empty where it is published.
+    pub(super) path: Vec<String>,
+    /// The hub has forgotten it.
+    pub(super) closed: bool,
+}
+
+/// Who writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hand {
+    /// A publisher on this node.
+    Own,
+    /// What another node tells; of several that copy it here, the one with the highest number.
+    Copied(u64),
 }
 
 #[derive(Debug)]
-struct Layer {
-    track: Arc<Track>,
+pub(super) struct Layer {
+    pub(super) track: Arc<Track>,
     cursor: Cursor,
+}
+
+impl Layer {
+    pub(super) fn new(track: Arc<Track>) -> Self {
+        Self { track, cursor: Cursor::default() }
+    }
 }
 
 /// A track that suits an output, and what was done or would have to be done for that.
@@ -104,6 +124,9 @@ impl Broadcast {
                 minter: Minter::new(first_gop, first_discontinuity),
                 newest_us: 0,
                 dropped: 0,
+                hand: Hand::Own,
+                path: Vec::new(),
+                closed: false,
             }),
             version: watch::Sender::new(0),
         })
@@ -152,6 +175,30 @@ impl Broadcast {
 
     pub fn discontinuity(&self) -> u64 {
         self.lock().minter.current().map_or(0, |gop| gop.discontinuity)
+    }
+
+    /// Published on another node and copied from there.
+    pub fn is_mirror(&self) -> bool {
+        self.lock().hand != Hand::Own
+    }
+
+    /// Everything of it that another node has to know, apart from its tracks.
+    pub fn told(&self) -> Told {
+        let state = self.lock();
+        Told {
+            status: state.status,
+            epoch: state.epoch,
+            epoch_began_us: state.epoch_began_us,
+            next_gop: state.minter.next_gop(),
+            segment_target_s: state.minter.target_s(),
+            publisher: state.publisher.clone(),
+            path: state.path.clone(),
+        }
+    }
+
+    /// The hub has forgotten it: nothing of it will ever change.
+    pub fn is_over(&self) -> bool {
+        self.lock().closed
     }
 
     pub fn tracks(&self) -> Vec<Arc<Track>> {
@@ -224,6 +271,8 @@ impl Broadcast {
         state.audio = Cursor::default();
         state.layers.clear();
         state.minter.begin_epoch(epoch);
+        state.hand = Hand::Own;
+        state.path.clear();
         drop(state);
         self.changed();
         Writer { broadcast: self.clone(), epoch, finished: false }
@@ -253,15 +302,18 @@ impl Broadcast {
     }
 
     pub(super) fn close(&self) {
-        self.tracks().iter().for_each(|track| track.close());
+        let mut state = self.lock();
+        state.closed = true;
+        state.tracks.iter().for_each(|track| track.close());
+        drop(state);
         self.changed();
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.version.send_modify(|version| *version += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -371,7 +423,7 @@ impl Writer {
         });
         track.announce(Arc::new(info));
         if !state.layers.iter().any(|layer| Arc::ptr_eq(&layer.track, &track)) {
-            state.layers.push(Layer { track, cursor: Cursor::default() });
+            state.layers.push(Layer::new(track));
         }
         drop(state);
         self.broadcast.changed();

@@ -119,11 +119,11 @@ impl Hub {
         ended
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.version.send_modify(|version| *version += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<BroadcastId, Arc<Broadcast>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<BroadcastId, Arc<Broadcast>>> {
         self.broadcasts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

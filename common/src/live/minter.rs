@@ -104,6 +104,21 @@ impl Minter {
         };
     }
 
+    /// What another node says of its own minting. Numbers only grow, and a target never changes once it is known.
+    pub(super) fn told(&mut self, next_gop: u64, target_s: Option<u32>) {
+        self.next_gop = self.next_gop.max(next_gop);
+        self.target_s = self.target_s.or(target_s);
+    }
+
+    /// A gop that was minted on another node.
+    pub(super) fn follow(&mut self, gop: &Arc<Gop>) {
+        if self.current.as_ref().is_none_or(|current| current.id < gop.id) {
+            self.next_gop = self.next_gop.max(gop.id.saturating_add(1));
+            self.discontinuity = gop.discontinuity;
+            self.current = Some(gop.clone());
+        }
+    }
+
     pub(super) fn announced(&self, kind: Kind) -> bool {
         match kind {
             Kind::Video => self.has_video,

@@ -13,13 +13,17 @@ mod broadcast;
 mod hub;
 mod id;
 mod minter;
+mod mirror;
 mod timeline;
 mod track;
 
 pub use broadcast::{Broadcast, Choice, Fenced, Publisher, Status, Writer, Written};
 pub use hub::{Claim, ClaimError, Hub, LINGER_US, RESUME_US, SILENT_US, Takeover};
 pub use id::{BroadcastId, IdError};
+pub use mirror::{Copied, Declared, Lane, Mirror, MirrorError, Told};
 pub use track::{Impatient, Origin, Reader, Start, Track, TrackStats, TrackWriter};
 
+#[cfg(test)]
+mod mirror_tests;
 #[cfg(test)]
 mod tests;

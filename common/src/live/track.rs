@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::media::{Conversion, Frame, Info, Kind};
 
@@ -69,6 +69,7 @@ pub struct Track {
     ring: Mutex<Ring>,
     readers: watch::Sender<usize>,
     keyframe_wanted: AtomicBool,
+    keyframe_asked: Notify,
     waiting: AtomicBool,
     skipped: AtomicU64,
 }
@@ -86,6 +87,8 @@ struct Ring {
     bytes: usize,
     frames_total: u64,
     bytes_total: u64,
+    /// The track had frames on another node before the first one here.
+    joined_late: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +106,7 @@ impl Track {
             ring: Mutex::default(),
             readers: watch::Sender::new(0),
             keyframe_wanted: AtomicBool::new(false),
+            keyframe_asked: Notify::new(),
             waiting: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
         })
@@ -150,7 +154,12 @@ impl Track {
                 Start::Newest => ring.newest_keyframe().unwrap_or(ring.end()),
                 Start::Oldest => ring.keyframes.front().map_or(ring.end(), |keyframe| keyframe.position),
                 Start::Live => ring.end(),
-                Start::At { dts_us } => ring.first + ring.frames.partition_point(|frame| frame.dts_us < dts_us) as u64,
+                // Time steps back where an owner's clock is behind its predecessor's.
+                Start::At { dts_us } => ring
+                    .frames
+                    .iter()
+                    .rposition(|frame| frame.dts_us < dts_us)
+                    .map_or(ring.first, |before| ring.first + before as u64 + 1),
             }
         };
         self.readers.send_modify(|readers| *readers += 1);
@@ -174,7 +183,14 @@ impl Track {
 
     /// Somebody can't show a picture before the next keyframe. Coalesced until the writer takes it.
     pub fn request_keyframe(&self) {
-        self.keyframe_wanted.store(true, Relaxed);
+        if !self.keyframe_wanted.swap(true, Relaxed) {
+            self.keyframe_asked.notify_one();
+        }
+    }
+
+    /// Resolves when a keyframe was asked for since the last call. For one listener: the one that takes the request.
+    pub async fn keyframe_asked(&self) {
+        self.keyframe_asked.notified().await;
     }
 
     pub fn take_keyframe_request(&self) -> bool {
@@ -190,8 +206,33 @@ impl Track {
         self.waiting.store(waiting, Relaxed);
     }
 
+    /// The ring holds every frame that the track ever had, on whatever node.
+    pub fn is_whole(&self) -> bool {
+        let ring = self.lock();
+        ring.first == 0 && !ring.joined_late
+    }
+
+    pub(super) fn newest(&self) -> Option<Arc<Frame>> {
+        self.lock().frames.back().cloned()
+    }
+
     pub(super) fn announce(&self, info: Arc<Info>) {
         self.lock().info = Some(info);
+    }
+
+    /// Says whether a track that is copied is known from its first frame on. Too late once frames have come or gone.
+    pub(super) fn join(&self, late: bool) {
+        let mut ring = self.lock();
+        if ring.end() == 0 {
+            ring.joined_late = late;
+        }
+    }
+
+    /// Forgets all frames.
+    pub(super) fn clear(&self) {
+        let mut ring = self.lock();
+        let end = ring.end();
+        ring.evict_until(end);
     }
 
     pub(super) fn append(&self, frame: Arc<Frame>) {
@@ -400,9 +441,7 @@ impl TrackWriter {
     /// Forgets all frames. Whoever makes frames only while somebody reads does this when it stops: the next reader
     /// would begin with a picture from long ago.
     pub fn clear(&mut self) {
-        let mut ring = self.track.lock();
-        let end = ring.end();
-        ring.evict_until(end);
+        self.track.clear();
     }
 }
 

@@ -16,6 +16,7 @@ mod budget;
 mod census;
 mod channel;
 mod clocks;
+mod dtls;
 mod engine;
 mod exchange;
 mod feed;

@@ -15,7 +15,7 @@ use str0m::{
 
 use super::{
     answer::{STATS_EVERY, stack},
-    channel,
+    channel, dtls,
     sdp::{Format, Offer, SdpError, Section},
     session::Agreed,
 };
@@ -124,6 +124,7 @@ fn config(codecs: CodecConfig) -> RtcConfig {
     extensions.set(11, Extension::RepairedRtpStreamId);
     let mut config = channel::bounded(RtcConfig::new())
         .set_ice_lite(true)
+        .set_crypto_provider(dtls::provider())
         .set_extension_map(extensions)
         .set_stats_interval(Some(STATS_EVERY))
         .set_reordering_size_audio(AUDIO_WAITS_MAX);

@@ -69,7 +69,7 @@ impl Clock {
     /// By FFmpeg's own WHIP muxer.
     pub(crate) fn publish_whip(self, url: &str) -> Publisher {
         let mut command = Command::new(clients("venv/bin/python"));
-        command.arg(clients("whip_ffmpeg.py")).arg(url).args(certificate()).arg("ffmpeg");
+        command.arg(clients("whip_ffmpeg.py")).args([url, "ffmpeg"]);
         command.args(self.encoder(&["-profile:v", "baseline", "-c:a", "libopus"])).args(["-f", "nut", "pipe:1"]);
         self.start(format!("FFmpeg by WHIP to {url}"), command)
     }
@@ -125,9 +125,8 @@ impl Clock {
     }
 }
 
-/// A certificate for encoders and its key, such as browsers and OBS have one: those that GStreamer (RSA) and FFmpeg with
-/// GnuTLS (on the curve P-224) make for themselves are refused by the DTLS of the server's WebRTC stack.
-fn certificate() -> [PathBuf; 2] {
+/// A certificate for encoders and its key, on the curve that browsers and OBS use.
+fn p256_certificate() -> [PathBuf; 2] {
     let folder = scratch("encoder");
     let files = ["certificate.pem", "key.pem"].map(|file| folder.join(file));
     let mut command = Command::new("openssl");
@@ -177,10 +176,18 @@ impl Publisher {
         Self { process, painter: None, stop: Stop::Interrupt }
     }
 
-    /// By WHIP, with candidates that follow the offer one by one.
-    pub(crate) fn gstreamer_whip(url: &str, codec: &str) -> Self {
+    /// By WHIP, with candidates that follow the offer one by one and the RSA certificate that it makes for itself.
+    pub(crate) fn gstreamer_whip(url: &str) -> Self {
+        Self::gstreamer_whip_with(url, "h264", &[])
+    }
+
+    pub(crate) fn gstreamer_whip_vp8_p256(url: &str) -> Self {
+        Self::gstreamer_whip_with(url, "vp8", &p256_certificate())
+    }
+
+    fn gstreamer_whip_with(url: &str, codec: &str, certificate: &[PathBuf]) -> Self {
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(clients("whip_gstreamer.py")).args([url, codec]).args(certificate());
+        command.arg(clients("whip_gstreamer.py")).args([url, codec]).args(certificate);
         let process = Process::start(format!("GStreamer by WHIP to {url}"), &mut command);
         Self { process, painter: None, stop: Stop::Interrupt }
     }

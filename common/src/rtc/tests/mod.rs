@@ -19,6 +19,7 @@ use str0m::{
 
 mod channels;
 mod codecs;
+mod dtls;
 mod enable;
 mod invite;
 mod publish;

@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // These outlast the turns of the loop: else each read would enter and leave the timer wheel and the lists of
         // those who wait for the node.
         let mut ended = pin!(node.publishers_ended());
-        let mut asked = pin!(asked_to_leave(&node, false));
+        let mut asked = pin!(node.publishers_asked(0));
         let mut alarm = pin!(sleep_until(begin_by));
         let mut pings = 0;
         let mut heard = Instant::now();
@@ -161,8 +161,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     session.reject(Refusal::Rejected, "The server is going down.");
                     return Ok(Ended::Stopping);
                 }
-                () = &mut asked => {
-                    asked.set(asked_to_leave(&node, true));
+                round = &mut asked => {
+                    asked.set(node.publishers_asked(round));
                     self.ask_to_leave(session, publication.as_mut());
                     continue;
                 }
@@ -275,14 +275,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         });
         sent.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
-}
-
-/// `again`: not before the last time is over.
-async fn asked_to_leave(node: &Node, again: bool) {
-    if again {
-        node.staying().await;
-    }
-    node.publishers_asked().await;
 }
 
 /// False at the end of the stream. Cancelling it loses nothing.

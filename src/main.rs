@@ -1,7 +1,7 @@
 //! Headwater: a clustered origin/edge live streaming engine with recording, in one binary.
 //!
-//! Read this as the table of contents: settings, then the hall (hub), then the edge that empties it and the origin that
-//! fills it with what is known (registry, store), then waiting for the end.
+//! Read this as the table of contents: settings, then the hall (hub), then the edge that empties it, the other nodes, and
+//! the origin that fills it with what is known (registry, store), then waiting for the end.
 
 mod drain;
 mod flags;
@@ -19,7 +19,12 @@ use clap::Parser;
 use headwater_common::{
     antmedia::{self, Signalling},
     audience::{Count, Viewers},
-    cluster::tls::{self, Credentials},
+    audience,
+    cluster::{
+        Cluster, HttpPlace, Listening, Routes, Surroundings,
+        identity::Identity,
+        tls::{self, Credentials},
+    },
     config::{self, Config},
     http,
     ice_servers::IceServers,
@@ -70,6 +75,24 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let edge = role
         .serves_viewers()
         .then(|| Edge::start(hub.clone(), engine.clone(), ice_servers.clone(), node.clone(), &telemetry));
+    let audience = edge.as_ref().map_or_else(audience::nobody, Edge::count_viewers);
+
+    let listening = match &credentials {
+        Some(credentials) => {
+            let surroundings = Surroundings {
+                identity: Identity::load(&config.data)?,
+                role,
+                credentials: credentials.clone(),
+                node: node.clone(),
+                hub: hub.clone(),
+                viewers: audience.clone(),
+            };
+            Some(Cluster::bind(&config.cluster, HttpPlace(config.http.listen), surroundings, &telemetry)?)
+        }
+        None => None,
+    };
+    let cluster = listening.as_ref().map(Listening::cluster);
+
     let start_origin = || {
         let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
         for row in orphans {
@@ -85,7 +108,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             telemetry: telemetry.clone(),
             node: node.clone(),
             tls: tls.clone(),
-            viewers: edge.as_ref().map_or_else(|| Arc::new(|_: &_| Viewers::default()) as _, Edge::count_viewers),
+            viewers: cluster.as_ref().map_or(audience, Cluster::count_viewers),
         })
     };
     let origin = role.takes_publishers().then(start_origin).transpose()?;
@@ -134,7 +157,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         .layer(middleware::from_fn_with_state(telemetry.egress(), http::count_egress))
         .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving));
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
-    node.ready();
+    let serving = listening.map(|listening| listening.serve(Routes::default())).transpose()?;
+    tokio::spawn(ready_when_joined(node.clone(), cluster.filter(|_| role == Role::Edge)));
     welcome::print(&config, role);
 
     process::stop_signal(tls, credentials, &drain).await?;
@@ -143,8 +167,19 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     if let Some(origin) = origin {
         origin.finish().await;
     }
+    if let Some(serving) = serving {
+        serving.finish().await;
+    }
     server.await??;
     Ok(())
+}
+
+/// An edge has nothing to offer before an origin has told it what there is.
+async fn ready_when_joined(node: Node, cluster: Option<Cluster>) {
+    if let Some(cluster) = cluster {
+        cluster.joined().await;
+    }
+    node.ready();
 }
 
 fn rtc_settings(config: &Config) -> rtc::Settings {

@@ -15,3 +15,8 @@ pub type Count = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// Cheap enough to be asked for every broadcast of a list.
 pub type CountViewers = Arc<dyn Fn(&BroadcastId) -> Viewers + Send + Sync>;
+
+/// Where no viewers are served.
+pub fn nobody() -> CountViewers {
+    Arc::new(|_| Viewers::default())
+}

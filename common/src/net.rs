@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +17,19 @@ pub fn listen_tcp(address: SocketAddr, purpose: &str) -> anyhow::Result<TcpListe
         _ => Err(error),
     });
     listener.map_err(|error| anyhow::anyhow!("listen on {address} for {purpose}: {error}"))
+}
+
+/// An address of this machine that others may reach: not loopback if there is another one, IPv4 before IPv6.
+pub fn first_address(listening: IpAddr) -> io::Result<IpAddr> {
+    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()?
+        .into_iter()
+        .map(|interface| interface.ip())
+        .filter(|ip| listening.is_ipv6() || ip.is_ipv4())
+        // A link-local address means nothing without the peer's own name for the link.
+        .filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect();
+    addresses.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
+    addresses.into_iter().next().ok_or_else(|| io::Error::other("this machine has no address"))
 }
 
 /// EAFNOSUPPORT and EADDRNOTAVAIL on Linux.

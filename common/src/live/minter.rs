@@ -14,7 +14,7 @@ const GOP_US_MIN: i64 = 950_000;
 /// Every audio frame is a keyframe, so audio alone is cut by this clock.
 const AUDIO_GOP_US: i64 = 2_000_000;
 /// The segment target is what the first gop lasted, within these bounds.
-const TARGET_S_MIN: i64 = 2;
+pub(super) const TARGET_S_MIN: i64 = 2;
 const TARGET_S_MAX: i64 = 10;
 /// A first gop that lasts longer than this is not waited for: the target is then [`TARGET_S_MAX`].
 const TARGET_PATIENCE_US: i64 = 4_500_000;

@@ -15,10 +15,16 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use crate::media::{Conversion, Frame, Info, Kind};
+use super::minter::TARGET_S_MIN;
+use crate::media::{Conversion, Frame, Gop, Info, Kind};
 
-/// Whole gops stay while they are within this of the newest frame: enough for a full playlist when the first HLS
-/// player arrives, and for the newest gop of an encoder with OBS's default of 8.3 seconds between keyframes.
+/// So many whole segments stay besides the open one: a full playlist when the first HLS player arrives ("three target
+/// durations", RFC 8216 section 6.2.2). More are of no use to anybody.
+const SEGMENTS: i64 = 3;
+/// What those may be shorter together: a target duration is rounded, a gop of 1.9 seconds counts as two.
+const SEGMENTS_SLACK_US: i64 = 500_000;
+/// However long segments are, gops older than this go: it is enough for the newest gop of an encoder with OBS's default
+/// of 8.3 seconds between keyframes.
 const KEEP_US: i64 = 12_000_000;
 /// An encoder that never sends a second keyframe keeps this much and no more.
 const AGE_US_MAX: i64 = 60_000_000;
@@ -81,7 +87,12 @@ struct Ring {
     first: u64,
     /// Of the keyframes in the ring: looking into frames as old as these would wait for memory at each append.
     keyframes: VecDeque<Keyframe>,
+    /// The first keyframe of each gop, with the time when the gop began: the same on all tracks, so that what stays
+    /// of one is not without the other.
+    segments: VecDeque<Keyframe>,
     info: Option<Arc<Info>>,
+    /// The longest gop so far, rounded as segment targets are (`minter`): the first one sets the target.
+    segment_us: Option<i64>,
     closed: bool,
     wakers: Vec<Waker>,
     bytes: usize,
@@ -278,15 +289,24 @@ impl Ring {
 
     fn append(&mut self, frame: Arc<Frame>) {
         if frame.keyframe {
-            self.keyframes.push_back(Keyframe { position: self.end(), dts_us: frame.dts_us });
+            let position = self.end();
+            self.keyframes.push_back(Keyframe { position, dts_us: frame.dts_us });
+            if self.segments.back().is_none_or(|last| last.dts_us != frame.gop.start_us) {
+                self.segments.push_back(Keyframe { position, dts_us: frame.gop.start_us });
+            }
         }
+        self.measure_segment(&frame.gop);
         self.bytes += frame.payload.len();
         self.bytes_total += frame.payload.len() as u64;
         self.frames_total += 1;
         self.info = Some(frame.info.clone());
-        let newest_us = frame.dts_us;
+        let (newest_us, open_us) = (frame.dts_us, frame.gop.start_us);
+        let segments_us = self.segment_us.map_or(i64::MAX, |segment_us| segment_us * SEGMENTS - SEGMENTS_SLACK_US);
         self.frames.push_back(frame);
         // Whole gops first: what is left then still begins at a keyframe.
+        while let Some(second) = self.segments.get(1).filter(|second| open_us - second.dts_us >= segments_us) {
+            self.evict_until(second.position);
+        }
         while let Some(&second) = self.keyframes.get(1) {
             if self.bytes <= BYTES_MAX && newest_us - second.dts_us <= KEEP_US {
                 break;
@@ -298,14 +318,26 @@ impl Ring {
         }
     }
 
+    /// Looks at the gop before the one that begins.
+    fn measure_segment(&mut self, gop: &Gop) {
+        let Some(last) = self.frames.back().map(|frame| &frame.gop) else { return };
+        if last.id + 1 == gop.id && last.discontinuity == gop.discontinuity {
+            let rounded_s = (gop.start_us - last.start_us + 500_000) / 1_000_000;
+            let segment_us = rounded_s.max(TARGET_S_MIN) * 1_000_000;
+            self.segment_us = self.segment_us.max(Some(segment_us));
+        }
+    }
+
     fn evict_until(&mut self, position: u64) {
         while self.first < position {
             let Some(frame) = self.frames.pop_front() else { return };
             self.bytes -= frame.payload.len();
             self.first += 1;
         }
-        while self.keyframes.front().is_some_and(|keyframe| keyframe.position < self.first) {
-            self.keyframes.pop_front();
+        for starts in [&mut self.keyframes, &mut self.segments] {
+            while starts.front().is_some_and(|start| start.position < self.first) {
+                starts.pop_front();
+            }
         }
     }
 }
@@ -450,36 +482,64 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::media::{Codec, Gop, Shape};
+    use crate::media::{Codec, Shape};
 
-    fn track_with(frames: &[(i64, bool)]) -> TrackWriter {
+    fn empty_track() -> TrackWriter {
         let origin = Origin::Derived { conversion: Conversion::BFrames };
-        let mut writer = TrackWriter { track: Track::new("test".to_owned(), Kind::Video, origin) };
+        TrackWriter { track: Track::new("test".to_owned(), Kind::Video, origin) }
+    }
+
+    fn gop(id: u64, start_us: i64) -> Arc<Gop> {
+        let (has_video, has_audio) = (true, false);
+        Arc::new(Gop { id, epoch: 1, discontinuity: 0, start_us, independent: true, has_video, has_audio })
+    }
+
+    fn frame(gop: &Arc<Gop>, dts_us: i64, keyframe: bool) -> Frame {
         let shape = Shape::Video { width: 16, height: 16, reorders: false };
         let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });
-        let gop = Gop {
-            id: 0,
-            epoch: 1,
-            discontinuity: 0,
-            start_us: 0,
-            independent: true,
-            has_video: true,
-            has_audio: false,
-        };
-        let gop = Arc::new(gop);
-        for &(dts_us, keyframe) in frames {
-            let payload = Bytes::from_static(b"frame");
-            writer.write(Frame {
-                gop: gop.clone(),
-                dts_us,
-                pts_us: dts_us,
-                keyframe,
-                payload,
-                info: info.clone(),
-                rtp: Default::default(),
-            });
-        }
+        let (gop, payload) = (gop.clone(), Bytes::from_static(b"frame"));
+        Frame { gop, dts_us, pts_us: dts_us, keyframe, payload, info, rtp: Default::default() }
+    }
+
+    fn track_with(frames: &[(i64, bool)]) -> TrackWriter {
+        let mut writer = empty_track();
+        let gop = gop(0, 0);
+        frames.iter().for_each(|&(dts_us, keyframe)| writer.write(frame(&gop, dts_us, keyframe)));
         writer
+    }
+
+    /// What is left, in milliseconds before the newest frame, after a minute of gops that last so long; `every` frame a
+    /// keyframe, as sound has it, or only the first of each gop.
+    fn left_ms(gops_ms: impl Fn(u64) -> i64, every: bool) -> i64 {
+        let mut writer = empty_track();
+        let (mut now_ms, mut id) = (0, 0);
+        while now_ms < 60_000 {
+            let gop = gop(id, now_ms * 1_000);
+            let end_ms = now_ms + gops_ms(id);
+            for ms in (now_ms..end_ms).step_by(20) {
+                writer.write(frame(&gop, ms * 1_000, every || ms == now_ms));
+            }
+            (now_ms, id) = (end_ms, id + 1);
+        }
+        let mut reader = writer.track().read(Start::Oldest);
+        let oldest_us = reader.try_next().unwrap().dts_us;
+        now_ms - oldest_us / 1_000
+    }
+
+    #[test]
+    fn three_segments_stay_besides_the_open_one_and_no_more() {
+        for every in [false, true] {
+            assert_eq!(left_ms(|_| 2_000, every), 8_000);
+            assert_eq!(left_ms(|_| 1_900, every), 4 * 1_900);
+            assert_eq!(left_ms(|_| 1_000, every), 7_000, "the shortest target is two seconds");
+            assert_eq!(left_ms(|id| if id == 0 { 3_000 } else { 1_000 }, every), 10_000, "the first sets the target");
+        }
+    }
+
+    #[test]
+    fn long_gops_stay_as_long_as_one_of_them_needs() {
+        assert_eq!(left_ms(|_| 8_340, false), 2 * 8_340);
+        assert!((12_000..12_100).contains(&left_ms(|_| 8_340, true)));
     }
 
     #[test]

@@ -35,6 +35,35 @@ const LOSS_EVERY: Duration = Duration::from_millis(250);
 /// Sender reports of both tracks: what lip sync is made from. Browsers want two of each before they begin.
 const REPORTS_EVERY: Duration = Duration::from_millis(500);
 
+/// How a viewer's path is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measured {
+    /// By the receiver's own estimate (goog-remb): two small reports a second.
+    ByReceiver,
+    /// Every packet is numbered across streams and the peer reports twenty times a second when each came (transport-wide
+    /// feedback, draft-holmer-rmcat-transport-wide-cc-extensions-01): the stack estimates from that, finds out sooner
+    /// that the path has become narrow, and probes for more. It costs half as much again per packet and 110 kB more per
+    /// viewer (bench/RESULTS.md).
+    ByPacket,
+    /// As [`ByPacket`](Self::ByPacket), and the loss is looked at more often: there are layers to choose from.
+    ForLayers,
+}
+
+/// As long as a shard has fewer sessions than this, what [`Measured::ByPacket`] costs is no matter: fifty viewers of
+/// 150 packets a second take 3 percent of a core and 6 MB for it.
+const FEW_SESSIONS: usize = 50;
+
+impl Measured {
+    /// For who comes now. `sessions` is how many each shard has, about.
+    pub(super) fn suiting(broadcast: &Broadcast, sessions: usize) -> Self {
+        match broadcast.layers().len() > 1 {
+            true => Self::ForLayers,
+            false if sessions < FEW_SESSIONS => Self::ByPacket,
+            false => Self::ByReceiver,
+        }
+    }
+}
+
 /// What a path is believed to carry before anything was measured: most mobile networks do.
 pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 
@@ -49,7 +78,7 @@ pub(super) fn sends(broadcast: &Broadcast) -> impl Fn(Kind, Accepts) -> bool {
 pub(super) fn answer(
     text: &str,
     sends: impl Fn(Kind, Accepts) -> bool,
-    layered: bool,
+    measured: Measured,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
@@ -71,7 +100,7 @@ pub(super) fn answer(
     let active: Vec<&str> = carried.iter().flatten().map(|section| section.mid).collect();
     let text = offer.with_active(&active, "a=recvonly");
 
-    let rtc = stack(config(layered), candidates, cert, now);
+    let rtc = stack(config(measured), candidates, cert, now);
     let mut agreed = Agreed::by_answering(rtc, text)?;
     agreed.sdp = in_one_stream(&agreed.sdp);
 
@@ -93,12 +122,12 @@ pub(super) fn answer(
 pub(super) fn invite(
     stream: &str,
     sends: impl Fn(Kind, Accepts) -> bool,
-    layered: bool,
+    measured: Measured,
     candidates: &[Candidate],
     cert: Option<&DtlsCert>,
     now: Instant,
 ) -> Result<Agreed, SdpError> {
-    let mut rtc = stack(config(layered), candidates, cert, now);
+    let mut rtc = stack(config(measured), candidates, cert, now);
     let mut api = rtc.sdp_api();
     let mids = [(Kind::Video, MediaKind::Video), (Kind::Audio, MediaKind::Audio)].map(|(kind, section)| {
         // One stream for both: browsers keep in step what shares a stream.
@@ -136,12 +165,8 @@ fn sdp_name(codec: Codec) -> &'static str {
     }
 }
 
-/// How a viewer's path is measured. Where there are layers to choose from, every packet is numbered across streams and
-/// the peer reports twenty times a second when each came (transport-wide feedback,
-/// draft-holmer-rmcat-transport-wide-cc-extensions-01): the stack estimates from that and probes for more. Where there is
-/// one picture only, nothing could be chosen, and the receiver's own estimate (goog-remb) does: it costs two small
-/// reports a second. The former costs half as much again per packet and 110 kB more per viewer (bench/RESULTS.md).
-fn config(layered: bool) -> RtcConfig {
+fn config(measured: Measured) -> RtcConfig {
+    let numbered = measured != Measured::ByReceiver;
     let mut codecs = CodecConfig::empty();
     codecs.enable_opus(true, false);
     codecs.enable_h264(true);
@@ -150,10 +175,10 @@ fn config(layered: bool) -> RtcConfig {
     codecs.enable_av1(true);
     codecs.enable_h265(true);
     let mut params = codecs.params().to_vec();
-    params.iter_mut().for_each(|params| params.set_fb_transport_cc(layered));
+    params.iter_mut().for_each(|params| params.set_fb_transport_cc(numbered));
     let mut extensions = ExtensionMap::empty();
     extensions.set(2, Extension::AbsoluteSendTime);
-    if layered {
+    if numbered {
         extensions.set(3, Extension::TransportSequenceNumber);
     }
     extensions.set(4, Extension::RtpMid);
@@ -168,8 +193,11 @@ fn config(layered: bool) -> RtcConfig {
         .set_rtcp_report_interval_video(REPORTS_EVERY)
         .set_send_buffer_audio(1)
         .set_send_buffer_video(1);
-    if layered {
-        config = config.enable_bwe(Some(FIRST_ESTIMATE)).set_stats_interval(Some(LOSS_EVERY));
+    if numbered {
+        config = config.enable_bwe(Some(FIRST_ESTIMATE));
+    }
+    if measured == Measured::ForLayers {
+        config = config.set_stats_interval(Some(LOSS_EVERY));
     }
     *config.codec_config() = CodecConfig::new_from_payload_params(params);
     config

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Quality, Restarted,
-    answer::{answer, invite, sends},
+    answer::{Measured, answer, invite, sends},
     census::Census,
     channel::{self, Channels, SayError},
     exchange::{Distribution, Exchange, Message, To},
@@ -158,6 +158,11 @@ impl Shared {
         Ok(())
     }
 
+    /// How the path of a viewer who comes now is measured.
+    fn measured(&self, broadcast: &Broadcast) -> Measured {
+        Measured::suiting(broadcast, self.roster.counts().0 / self.inboxes.len())
+    }
+
     /// A session that no check has arrived for is over.
     pub(super) fn forget(&self, card: &Card, end: End) {
         if let Some(mut session) = self.roster.remove(card) {
@@ -284,9 +289,8 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let layered = broadcast.layers().len() > 1;
-        let cert = Some(&shared.cert);
-        let (mut agreed, sections) = answer(offer, sends(broadcast), layered, &shared.candidates, cert, now)?;
+        let (measured, cert) = (shared.measured(broadcast), Some(&shared.cert));
+        let (mut agreed, sections) = answer(offer, sends(broadcast), measured, &shared.candidates, cert, now)?;
         let mut viewing = Viewing::new(broadcast.clone(), now);
         viewing.open(&mut agreed.rtc, sections);
         shared.await_check(agreed, broadcast.id(), Part::Viewer(viewing), now)
@@ -297,8 +301,8 @@ impl Engine {
         let shared = &self.0.shared;
         shared.check_room()?;
         let now = Instant::now();
-        let (stream, layered) = (broadcast.id().stream(), broadcast.layers().len() > 1);
-        let agreed = invite(stream, sends(broadcast), layered, &shared.candidates, Some(&shared.cert), now)?;
+        let (stream, measured, cert) = (broadcast.id().stream(), shared.measured(broadcast), Some(&shared.cert));
+        let agreed = invite(stream, sends(broadcast), measured, &shared.candidates, cert, now)?;
         shared.await_check(agreed, broadcast.id(), Part::Viewer(Viewing::new(broadcast.clone(), now)), now)
     }
 
@@ -485,5 +489,5 @@ pub fn check_offer(text: &str) -> Result<String, SdpError> {
         Kind::Video => peer.takes(Codec::H264),
         Kind::Audio => peer.takes(Codec::Opus),
     };
-    answer(text, sends, true, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
+    answer(text, sends, Measured::ForLayers, &[], None, Instant::now()).map(|(agreed, _)| agreed.sdp)
 }

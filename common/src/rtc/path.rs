@@ -79,6 +79,11 @@ impl Path {
         Some(Estimate { bits_per_s: estimate.bits_per_s.min(arrives), ..estimate })
     }
 
+    /// Whether more than what is sent can be found out about.
+    pub(super) fn probes(&self) -> bool {
+        self.estimate.is_some_and(|estimate| estimate.probes)
+    }
+
     /// Bytes per second that sending is bound to, if it is.
     pub(super) fn binds(&self, now: Instant) -> Option<i64> {
         let narrow = self.fell.is_some_and(|at| now.saturating_duration_since(at) < NARROW_FOR);

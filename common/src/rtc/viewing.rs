@@ -42,6 +42,9 @@ const PACE_CATCHING_UP: (i64, i64) = (10, 3_750_000);
 /// A path that is estimated to carry less than the picture takes is sent this much of the estimate (percent). GoogCC
 /// and receivers estimate 85 percent of what gets through, so that this fills no queue on the way.
 const PACE_SHORT_PERCENT: i64 = 115;
+/// Where there is no layer to fall to, room is looked for until the path is believed to carry this much more than
+/// everything takes (percent): encoders overshoot.
+const ENOUGH_PERCENT: u64 = 120;
 /// Nobody is sent less than this (bytes per second): estimates of a path that carries nothing are no use.
 const PACE_LEAST: i64 = 8_000;
 /// What waits for longer is skipped when a newer keyframe waits behind it.
@@ -126,6 +129,8 @@ pub(super) struct Viewing {
     pub(super) switch: Switch<u32>,
     pub(super) path: Path,
     looks_for_bits_per_s: u64,
+    /// There are or were layers to choose from.
+    chooses: bool,
     asked: Option<Instant>,
     /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
     lead: Duration,
@@ -152,6 +157,7 @@ impl Viewing {
             switch: Switch::default(),
             path: Path::default(),
             looks_for_bits_per_s: 0,
+            chooses: false,
             asked: None,
             lead: Duration::ZERO,
             replayed: None,
@@ -280,7 +286,12 @@ impl Viewing {
     /// Hands the stack what pacing allows. Tells whether a keyframe should be asked for, because what waits is late.
     pub(super) fn send(&mut self, rtc: &mut Rtc, clock: &Clock) -> bool {
         let late = self.skip(clock.now);
-        self.pacer.refill(self.pace(clock.now), clock.now);
+        let short = self.short(clock.now);
+        self.pacer.refill(short.unwrap_or_else(|| self.pace()), clock.now);
+        if !self.chooses && self.path.probes() {
+            let everything = short.map_or(0, |_| self.rates.iter().sum::<i64>() as u64 * 8);
+            self.look_for(rtc, everything * ENOUGH_PERCENT / 100);
+        }
         self.pace_at = None;
         while let Some(item) = self.queue.front() {
             if !self.pacer.may_send() {
@@ -298,15 +309,17 @@ impl Viewing {
         late && self.may_ask(clock.now)
     }
 
-    /// Bytes per second. An estimate binds when it has fallen: before that it is low because little was sent.
-    fn pace(&self, now: Instant) -> i64 {
+    /// Bytes per second.
+    fn pace(&self) -> i64 {
         let (factor, least) = if self.queue.len() > 2 { PACE_CATCHING_UP } else { PACE };
-        let pace = least.max(self.rates[VIDEO] * factor);
-        let Some(carries) = self.path.binds(now) else { return pace };
-        if carries - self.rates[AUDIO] >= self.rates[VIDEO] {
-            return pace;
-        }
-        (carries * PACE_SHORT_PERCENT / 100 - self.rates[AUDIO]).max(PACE_LEAST)
+        least.max(self.rates[VIDEO] * factor)
+    }
+
+    /// The pace (bytes per second) on a path that carries less than the picture takes. An estimate binds when it has
+    /// fallen: before that it is low because little was sent.
+    fn short(&self, now: Instant) -> Option<i64> {
+        let carries = self.path.binds(now).filter(|carries| carries - self.rates[AUDIO] < self.rates[VIDEO])?;
+        Some((carries * PACE_SHORT_PERCENT / 100 - self.rates[AUDIO]).max(PACE_LEAST))
     }
 
     /// Leaves out what waits for too long. Tells whether something does.
@@ -354,12 +367,21 @@ impl Viewing {
         let sent_bits_per_s = self.rates.iter().sum::<i64>() as u64 * 8;
         let estimate = self.path.carries(sent_bits_per_s, now);
         let Choice { layer, look_for_bits_per_s } = self.switch.choose(layers, sound_bits_per_s, estimate, now)?;
-        if look_for_bits_per_s != self.looks_for_bits_per_s {
-            self.looks_for_bits_per_s = look_for_bits_per_s;
-            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(look_for_bits_per_s));
+        self.chooses = true;
+        if self.look_for(rtc, look_for_bits_per_s) {
             card.update(|stats| stats.target_bps = Some(look_for_bits_per_s));
         }
         Some(layer)
+    }
+
+    /// Has the stack find out whether the path carries this much. Tells whether this is news.
+    fn look_for(&mut self, rtc: &mut Rtc, bits_per_s: u64) -> bool {
+        let is_new = self.looks_for_bits_per_s != bits_per_s;
+        if is_new {
+            self.looks_for_bits_per_s = bits_per_s;
+            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(bits_per_s));
+        }
+        is_new
     }
 
     /// Hands packets of a frame to the stack; returns the first that pacing holds back.

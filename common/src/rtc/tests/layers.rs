@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use str0m::format::CodecConfig;
+
 use super::*;
 
 /// Of the picture, and bytes of one: 30 a second make 150 kbit/s, 500 kbit/s and 1.5 Mbit/s.
@@ -111,7 +113,19 @@ struct Watcher {
 
 impl Watcher {
     fn join(stage: &Stage) -> Self {
-        let client = Client::join(stage);
+        Self::with(Client::join(stage))
+    }
+
+    /// One that can't report on every packet.
+    fn join_estimating(stage: &Stage) -> Self {
+        let mut config = RtcConfig::new();
+        let mut params = config.codec_config().params().to_vec();
+        params.iter_mut().for_each(|params| params.set_fb_transport_cc(false));
+        *config.codec_config() = CodecConfig::new_from_payload_params(params);
+        Self::with(Client::taking(stage, config))
+    }
+
+    fn with(client: Client) -> Self {
         client.socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         Self { client, link: Link::new(), seen: Vec::new(), newest: 0, packets: 0 }
     }
@@ -273,7 +287,7 @@ fn watch_believing(
     believes: impl Fn(u64) -> u64,
     seconds: u64,
 ) -> (f64, f64) {
-    assert!(!watcher.client.answer.contains("transport-cc"), "nothing to choose from: {}", watcher.client.answer);
+    assert!(!watcher.client.answer.contains("transport-cc"), "{}", watcher.client.answer);
     let began = Instant::now();
     let mut told = None;
     while began.elapsed() < Duration::from_secs(seconds) {
@@ -302,7 +316,7 @@ fn watch_believing(
 fn what_a_narrow_path_takes_too_long_for_is_skipped() {
     let _alone = alone();
     let mut stage = Stage::new(1);
-    let mut watcher = Watcher::join(&stage);
+    let mut watcher = Watcher::join_estimating(&stage);
     let believes = |second| if second < 1 { 2_000_000 } else { 500_000 - 30_000 * (second % 2) };
     let (bits_per_s, behind_s) = watch_believing(&mut stage, &mut watcher, believes, 12);
     assert!(behind_s < 3.0, "{behind_s} s behind after 12 s at half of what the picture takes");
@@ -319,9 +333,53 @@ fn what_a_narrow_path_takes_too_long_for_is_skipped() {
 fn a_receiver_that_saw_little_yet_is_not_held_back() {
     let _alone = alone();
     let mut stage = Stage::new(1);
-    let mut watcher = Watcher::join(&stage);
+    let mut watcher = Watcher::join_estimating(&stage);
     let (bits_per_s, behind_s) = watch_believing(&mut stage, &mut watcher, |second| 100_000 + 8_000 * second, 5);
     assert!(behind_s < 0.5, "{behind_s} s behind");
     assert!(bits_per_s > 900_000.0, "{bits_per_s} bit/s");
     assert_eq!(stage.engine.sessions(&stage.id)[0].skipped, 0);
+}
+
+/// A picture of about a megabit per second and nothing to choose from, for so long in step with the wall clock. Returns
+/// bits per second that arrived.
+fn watch_alone(stage: &mut Stage, watcher: &mut Watcher, seconds: u64) -> f64 {
+    let (began, began_us, before) = (Instant::now(), stage.pts_us, watcher.client.video.len());
+    while began.elapsed() < Duration::from_secs(seconds) {
+        while began_us + began.elapsed().as_micros() as i64 >= stage.pts_us {
+            let regular = stage.pts_us / PICTURE_US % 30 == 0;
+            stage.write(regular, if regular { 16_000 } else { 4_000 });
+        }
+        watcher.turn();
+    }
+    let bytes: usize = watcher.client.video[before..].iter().map(|packet| packet.payload.len()).sum();
+    bytes as f64 * 8.0 / seconds as f64
+}
+
+#[test]
+fn a_single_picture_is_sent_as_the_link_carries_it() {
+    let _alone = alone();
+    let mut stage = Stage::new(1);
+    let mut watcher = Watcher::join(&stage);
+    assert!(watcher.client.answer.contains("transport-cc"), "few sessions: {}", watcher.client.answer);
+    let skipped = |stage: &Stage| stage.engine.sessions(&stage.id)[0].skipped;
+    let bits_per_s = watch_alone(&mut stage, &mut watcher, 5);
+    assert!(bits_per_s > 900_000.0, "{bits_per_s} bit/s over a wide link");
+    assert_eq!(skipped(&stage), 0);
+
+    watcher.link.bits_per_s = 600_000.0;
+    watch_alone(&mut stage, &mut watcher, 4);
+    let (settled, before) = (Instant::now(), watcher.seen.len());
+    let bits_per_s = watch_alone(&mut stage, &mut watcher, 8);
+    assert!((350_000.0..610_000.0).contains(&bits_per_s), "{bits_per_s} bit/s over a narrow link");
+    let seen: Vec<Instant> = [settled].into_iter().chain(watcher.seen[before..].iter().map(|(_, at)| *at)).collect();
+    let longest = seen.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest < Duration::from_secs(2), "nothing was seen for {longest:?}");
+    assert!(skipped(&stage) > 0);
+
+    watcher.link.bits_per_s = WIDE;
+    let widened = Instant::now();
+    while watch_alone(&mut stage, &mut watcher, 2) < 900_000.0 {
+        assert!(widened.elapsed() < Duration::from_secs(CLIMB_S_MAX), "it never came back");
+    }
+    println!("the whole picture again after {:?}", widened.elapsed());
 }

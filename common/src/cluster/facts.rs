@@ -1,0 +1,92 @@
+//! What is known of nodes and broadcasts, and which of two statements is the later one. Pure.
+
+use std::time::Duration;
+
+use super::identity::{Identity, NodeId};
+use crate::{
+    live::BroadcastId,
+    load::Load,
+    node::{Phase, Role},
+};
+
+/// A node as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub identity: Identity,
+    pub role: Role,
+    pub phase: Phase,
+    pub version: String,
+    /// host:port where other nodes reach it.
+    pub grpc: String,
+    /// URL where clients reach it.
+    pub http: String,
+    pub load: Load,
+    /// How long this life had lasted when it said so.
+    pub age: Duration,
+}
+
+impl NodeFacts {
+    pub fn id(&self) -> &NodeId {
+        &self.identity.id
+    }
+}
+
+/// In the order in which a claim goes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Live,
+    /// Its publisher vanished; it waits for another one.
+    Interrupted,
+    Finished,
+    /// Nobody said that it was over.
+    Terminated,
+}
+
+impl Status {
+    pub fn has_ended(self) -> bool {
+        self >= Self::Finished
+    }
+}
+
+/// What a node says of a broadcast that it holds or held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    pub broadcast: BroadcastId,
+    pub owner: Identity,
+    pub epoch: u64,
+    pub status: Status,
+}
+
+impl Statement {
+    /// Of two of one owner.
+    pub(super) fn is_later_than(&self, other: &Self) -> bool {
+        let place = |s: &Self| (s.owner.incarnation, s.epoch, s.status);
+        place(self) > place(other)
+    }
+}
+
+/// Where a broadcast is, and how it does, by everything that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    pub owner: NodeId,
+    pub epoch: u64,
+    pub status: Status,
+}
+
+/// How a node is seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Alive,
+    /// Our link with it broke a moment ago.
+    Suspect,
+    /// Nobody has heard it for too long.
+    Dead,
+    /// It said that it would go, and went.
+    Left,
+}
+
+impl Health {
+    pub fn is_there(self) -> bool {
+        matches!(self, Self::Alive | Self::Suspect)
+    }
+}

@@ -1,0 +1,80 @@
+//! Who calls. In: connections. Out: those whose TLS handshake succeeded. Deliberately absent: an answer to anybody else;
+//! a stranger learns that something speaks TLS here.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, sync::Semaphore, sync::mpsc, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+
+use super::tls::Credentials;
+use crate::telemetry::Door;
+
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// Handshakes at a time. Further callers wait in the listener's queue: a whole cluster that comes back is through in
+/// moments, and a flood of strangers costs no more than this.
+const HANDSHAKES_MAX: usize = 256;
+/// Connections that the server has not taken yet; it takes them at once.
+const TAKEN_MAX: usize = 16;
+
+pub(super) fn incoming(
+    listener: TcpListener,
+    credentials: Credentials,
+    door: Door,
+) -> io::Result<impl Stream<Item = io::Result<TlsStream<TcpStream>>>> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (taken, server) = mpsc::channel(TAKEN_MAX);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = taken.closed() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let (credentials, taken, door) = (credentials.clone(), taken.clone(), door.clone());
+                    tokio::spawn(async move {
+                        match welcome(stream, peer, &credentials).await {
+                            // A server that stops takes nobody.
+                            Some(stream) => drop(taken.send(Ok(stream)).await),
+                            None => drop(door.errors.inc()),
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Of one connection, or of too many open files: both pass.
+                    tracing::warn!(%error, "a node's call was not taken");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    });
+    Ok(ReceiverStream::new(server))
+}
+
+async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials) -> Option<TlsStream<TcpStream>> {
+    // Only matters for how fast small messages go.
+    let _ = stream.set_nodelay(true);
+    let handshake = TlsAcceptor::from(credentials.server()).accept(stream);
+    // Counted, and said to who wants to know: strangers must not fill the log. A node that is turned away complains itself.
+    match timeout(HANDSHAKE_WITHIN, handshake).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "turned away: no node of this cluster");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "turned away: no handshake for {HANDSHAKE_WITHIN:?}");
+            None
+        }
+    }
+}

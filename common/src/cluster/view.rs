@@ -1,0 +1,322 @@
+//! Everything that this node knows of the others: who is there, what is live where, who watches how much. Pure.
+//!
+//! In: what nodes say of themselves, directly or passed on by others; links that broke; the time. Out: where a broadcast is;
+//! what changed since a reader last looked. A node alone speaks about itself and about the broadcasts that it holds; the
+//! others pass that on, and of two statements of one node the later one counts, whichever way it came. So nobody's
+//! order of hearing matters, and nobody can vouch for a dead node: its age stands still.
+//!
+//! What follows from death is never said, it is concluded here: a broadcast of a dead owner, or of an earlier life of
+//! its owner, is terminated, and live again if the owner was merely cut off. Deliberately absent: sockets, and the
+//! registry, which decides who may hold a broadcast.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::{Duration, Instant},
+};
+
+use super::{
+    facts::{Health, Located, NodeFacts, Statement, Status},
+    identity::{Identity, NodeId},
+};
+use crate::{audience::Viewers, live::BroadcastId, node::Phase};
+
+/// A node that nobody has heard for this long is dead.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(3);
+/// How long dead nodes, and those that left, stay in the list.
+const LISTED_FOR: Duration = Duration::from_secs(600);
+/// How long it is known that a broadcast ended; longer than a hub keeps one.
+const ENDED_FOR: Duration = Duration::from_secs(120);
+/// Nobody is judged after a pause of our own: it is we who did not listen.
+const TICK_MAX: Duration = Duration::from_secs(2);
+
+/// Another node, and when it last gave a sign of life.
+#[derive(Debug)]
+struct Known {
+    facts: NodeFacts,
+    health: Health,
+    /// By an operator's order; a sign of life takes it back.
+    removed: bool,
+    /// The last sign of life, then the end.
+    since: Instant,
+    version: u64,
+}
+
+#[derive(Debug)]
+struct Told {
+    statement: Statement,
+    since: Instant,
+    version: u64,
+}
+
+/// Whether readers should look at once, or may do so when they do anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    #[default]
+    Nothing,
+    /// Loads and ages.
+    Small,
+    Great,
+}
+
+/// What changed since a reader last looked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Update {
+    pub(super) nodes: Vec<(NodeFacts, Health)>,
+    pub(super) removed: Vec<NodeId>,
+    pub(super) statements: Vec<Statement>,
+}
+
+#[derive(Debug)]
+pub(super) struct View {
+    me: NodeFacts,
+    me_version: u64,
+    nodes: BTreeMap<NodeId, Known>,
+    /// By broadcast and owner.
+    statements: BTreeMap<BroadcastId, BTreeMap<NodeId, Told>>,
+    audiences: BTreeMap<BroadcastId, BTreeMap<NodeId, Viewers>>,
+    version: u64,
+    ticked: Option<Instant>,
+}
+
+impl View {
+    pub(super) fn new(me: NodeFacts) -> Self {
+        let (nodes, statements, audiences) = Default::default();
+        Self { me, me_version: 1, nodes, statements, audiences, version: 1, ticked: None }
+    }
+
+    pub(super) fn me(&self) -> &NodeFacts {
+        &self.me
+    }
+
+    /// What this node says of itself from now on.
+    pub(super) fn describe(&mut self, me: NodeFacts) -> Change {
+        let change = if me.phase == self.me.phase { Change::Small } else { Change::Great };
+        self.me = me;
+        self.version += 1;
+        self.me_version = self.version;
+        change
+    }
+
+    /// What this node says of a broadcast that it holds or held.
+    pub(super) fn state(&mut self, broadcast: BroadcastId, epoch: u64, status: Status, now: Instant) -> Change {
+        let owner = self.me.identity.clone();
+        self.note(Statement { broadcast, owner, epoch, status }, now)
+    }
+
+    /// What another node says of itself, whoever passed it on. `dead`: so thinks who passed it on.
+    pub(super) fn hear_node(&mut self, facts: NodeFacts, dead: bool, now: Instant) -> Change {
+        if facts.id() == self.me.id() {
+            return Change::Nothing;
+        }
+        self.version += 1;
+        let version = self.version;
+        match self.nodes.entry(facts.id().clone()) {
+            Entry::Vacant(entry) => {
+                let health = if dead { Health::Dead } else { Health::Alive };
+                entry.insert(Known { facts, health, removed: false, since: now, version });
+                Change::Great
+            }
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                if dead {
+                    // Of a node that we know ourselves we judge ourselves, but for a life that we have missed.
+                    let missed = facts.identity.incarnation > known.facts.identity.incarnation;
+                    if missed {
+                        *known = Known { facts, health: Health::Dead, removed: false, since: now, version };
+                    }
+                    return if missed { Change::Great } else { Change::Nothing };
+                }
+                let lives = |facts: &NodeFacts| (facts.identity.incarnation, facts.age);
+                if lives(&facts) <= lives(&known.facts) {
+                    return Change::Nothing;
+                }
+                let same = |known: &NodeFacts| {
+                    (&facts.identity, facts.phase, &facts.grpc, &facts.http)
+                        == (&known.identity, known.phase, &known.grpc, &known.http)
+                };
+                let small = same(&known.facts) && known.health == Health::Alive;
+                *known = Known { facts, health: Health::Alive, removed: false, since: now, version };
+                if small { Change::Small } else { Change::Great }
+            }
+        }
+    }
+
+    /// What a node says of a broadcast, whoever passed it on. Nobody but this node itself speaks for it.
+    pub(super) fn hear_statement(&mut self, statement: Statement, now: Instant) -> Change {
+        let owner = &statement.owner.id;
+        if owner == self.me.id() || !self.nodes.contains_key(owner) {
+            return Change::Nothing;
+        }
+        self.note(statement, now)
+    }
+
+    fn note(&mut self, statement: Statement, now: Instant) -> Change {
+        let owners = self.statements.entry(statement.broadcast.clone()).or_default();
+        if owners.get(&statement.owner.id).is_some_and(|told| !statement.is_later_than(&told.statement)) {
+            return Change::Nothing;
+        }
+        self.version += 1;
+        let told = Told { since: now, version: self.version, statement };
+        owners.insert(told.statement.owner.id.clone(), told);
+        Change::Great
+    }
+
+    /// How many watch on a node. `all`: what it does not name now, nobody watches there.
+    pub(super) fn hear_audiences(&mut self, node: &NodeId, audiences: Vec<(BroadcastId, Viewers)>, all: bool) {
+        if all {
+            self.forget_audiences(node);
+        }
+        for (id, viewers) in audiences {
+            let by_node = self.audiences.entry(id.clone()).or_default();
+            if viewers == Viewers::default() {
+                by_node.remove(node);
+            } else {
+                by_node.insert(node.clone(), viewers);
+            }
+            if by_node.is_empty() {
+                self.audiences.remove(&id);
+            }
+        }
+    }
+
+    fn forget_audiences(&mut self, node: &NodeId) {
+        self.audiences.retain(|_, by_node| {
+            by_node.remove(node);
+            !by_node.is_empty()
+        });
+    }
+
+    /// Our link with this life of a node broke.
+    pub(super) fn lost(&mut self, identity: &Identity, now: Instant) -> Change {
+        let Some(known) = self.nodes.get_mut(&identity.id) else { return Change::Nothing };
+        if known.facts.identity.incarnation != identity.incarnation || known.health != Health::Alive {
+            return Change::Nothing;
+        }
+        let left = known.facts.phase == Phase::Stopping;
+        known.health = if left { Health::Left } else { Health::Suspect };
+        self.version += 1;
+        known.version = self.version;
+        if left {
+            known.since = now;
+            self.forget_audiences(&identity.id);
+        }
+        Change::Great
+    }
+
+    /// An operator takes a node out of the list, here or elsewhere. False when it is there, or not known.
+    pub(super) fn remove(&mut self, id: &NodeId) -> bool {
+        let Some(known) = self.nodes.get_mut(id) else { return false };
+        if known.health.is_there() || known.removed {
+            return false;
+        }
+        known.removed = true;
+        self.version += 1;
+        known.version = self.version;
+        true
+    }
+
+    /// Time passes. To be called a few times a second.
+    pub(super) fn tick(&mut self, now: Instant) -> Change {
+        let paused = self.ticked.replace(now).is_some_and(|last| now.saturating_duration_since(last) > TICK_MAX);
+        let mut change = Change::Nothing;
+        let mut gone = Vec::new();
+        for (id, known) in &mut self.nodes {
+            let silent = now.saturating_duration_since(known.since);
+            match known.health {
+                Health::Alive | Health::Suspect if paused => known.since = now,
+                Health::Alive | Health::Suspect if silent >= DEAD_AFTER => {
+                    let left = known.facts.phase == Phase::Stopping;
+                    known.health = if left { Health::Left } else { Health::Dead };
+                    known.since = now;
+                    self.version += 1;
+                    known.version = self.version;
+                    change = Change::Great;
+                    gone.push(id.clone());
+                }
+                _ => {}
+            }
+        }
+        gone.iter().for_each(|id| self.forget_audiences(id));
+        self.nodes
+            .retain(|_, known| known.health.is_there() || now.saturating_duration_since(known.since) < LISTED_FOR);
+        let (nodes, me) = (&self.nodes, &self.me);
+        self.statements.retain(|_, owners| {
+            owners.retain(|owner, told| {
+                let known = owner == me.id() || nodes.contains_key(owner);
+                let stands = !told.statement.status.has_ended();
+                known && (stands || now.saturating_duration_since(told.since) < ENDED_FOR)
+            });
+            !owners.is_empty()
+        });
+        change
+    }
+
+    /// Every other node that was not removed.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&NodeFacts, Health)> {
+        self.nodes.values().filter(|known| !known.removed).map(|known| (&known.facts, known.health))
+    }
+
+    pub(super) fn node(&self, id: &NodeId) -> Option<(&NodeFacts, Health)> {
+        self.nodes.get(id).filter(|known| !known.removed).map(|known| (&known.facts, known.health))
+    }
+
+    /// Where a broadcast is: with the owner of the newest claim, be it over or not.
+    pub(super) fn locate(&self, id: &BroadcastId) -> Option<Located> {
+        let owners = self.statements.get(id)?.values();
+        let seen = owners.map(|told| {
+            let Statement { owner, epoch, .. } = &told.statement;
+            Located { owner: owner.id.clone(), epoch: *epoch, status: self.conclude(&told.statement) }
+        });
+        // No two claims have the same epoch, but for registries that are not one.
+        seen.max_by_key(|located| (located.epoch, std::cmp::Reverse(located.status), located.owner.clone()))
+    }
+
+    /// All broadcasts that are known, with where they are.
+    pub(super) fn broadcasts(&self) -> impl Iterator<Item = (&BroadcastId, Located)> {
+        self.statements.keys().filter_map(|id| Some((id, self.locate(id)?)))
+    }
+
+    fn conclude(&self, statement: &Statement) -> Status {
+        let Statement { owner, status, .. } = statement;
+        if status.has_ended() || *owner == self.me.identity {
+            return *status;
+        }
+        match self.nodes.get(&owner.id) {
+            Some(known) if known.facts.identity == *owner && known.health.is_there() => *status,
+            Some(known) if known.facts.identity == *owner && known.health == Health::Left => Status::Finished,
+            _ => Status::Terminated,
+        }
+    }
+
+    /// How many watch on all nodes together.
+    pub(super) fn viewers(&self, id: &BroadcastId) -> Viewers {
+        let by_node = self.audiences.get(id).into_iter().flatten();
+        by_node.fold(Viewers::default(), |sum, (_, viewers)| Viewers {
+            webrtc: sum.webrtc + viewers.webrtc,
+            hls: sum.hls + viewers.hls,
+        })
+    }
+
+    /// What changed since version `told`, and the version that the reader then knows; everything since 0. A reader that
+    /// comes seldom gets the newest of everything, not what was in between.
+    pub(super) fn update(&self, told: u64) -> (Update, u64) {
+        let mut update = Update::default();
+        if self.me_version > told {
+            update.nodes.push((self.me.clone(), Health::Alive));
+        }
+        for known in self.nodes.values().filter(|known| known.version > told) {
+            if known.removed {
+                update.removed.push(known.facts.id().clone());
+            } else {
+                update.nodes.push((known.facts.clone(), known.health));
+            }
+        }
+        let statements = self.statements.values().flat_map(BTreeMap::values);
+        update.statements.extend(statements.filter(|told_of| told_of.version > told).map(|t| t.statement.clone()));
+        (update, self.version)
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

@@ -1,0 +1,121 @@
+//! Facts as they cross the wire. In: messages. Out: facts, or `None` for what a newer version may have meant: one thing
+//! that is not understood must not hide the others.
+
+use std::time::Duration;
+
+use headwater_proto as proto;
+
+use super::{
+    facts::{Health, NodeFacts, Statement, Status},
+    identity::{Identity, NodeId},
+};
+use crate::{
+    audience::Viewers,
+    live::BroadcastId,
+    load::Load,
+    node::{Phase, Role},
+};
+
+pub(super) fn from_facts(facts: &NodeFacts, health: Health) -> proto::Node {
+    let phase = match (health, facts.phase) {
+        (Health::Dead, _) => proto::Phase::Dead,
+        (_, Phase::Starting) => proto::Phase::Starting,
+        (_, Phase::Ready) => proto::Phase::Ready,
+        (_, Phase::Full) => proto::Phase::Full,
+        (_, Phase::Draining) => proto::Phase::Draining,
+        (_, Phase::Stopping) => proto::Phase::Stopping,
+    };
+    let role = match facts.role {
+        Role::Origin => proto::Role::Origin,
+        Role::Edge => proto::Role::Edge,
+        Role::Whole => proto::Role::Unspecified,
+    };
+    let Load { cpu_percent, egress_bits_per_s, sessions, used_percent } = facts.load;
+    proto::Node {
+        id: facts.id().to_string(),
+        incarnation: facts.identity.incarnation,
+        role: role.into(),
+        phase: phase.into(),
+        version: facts.version.clone(),
+        grpc: facts.grpc.clone(),
+        http: facts.http.clone(),
+        load: Some(proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent }),
+        age_ms: facts.age.as_millis().try_into().unwrap_or(u64::MAX),
+    }
+}
+
+/// The facts, and whether who tells them thinks that the node is dead.
+pub(super) fn to_facts(node: proto::Node) -> Option<(NodeFacts, bool)> {
+    let role = match node.role() {
+        proto::Role::Origin => Role::Origin,
+        proto::Role::Edge => Role::Edge,
+        proto::Role::Unspecified => return None,
+    };
+    let (phase, dead) = match node.phase() {
+        proto::Phase::Starting => (Phase::Starting, false),
+        proto::Phase::Ready => (Phase::Ready, false),
+        proto::Phase::Full => (Phase::Full, false),
+        proto::Phase::Draining => (Phase::Draining, false),
+        proto::Phase::Stopping => (Phase::Stopping, false),
+        proto::Phase::Dead => (Phase::Stopping, true),
+        proto::Phase::Unspecified => return None,
+    };
+    let proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent } = node.load.unwrap_or_default();
+    let facts = NodeFacts {
+        identity: Identity { id: NodeId::from(&*node.id), incarnation: node.incarnation },
+        role,
+        phase,
+        version: node.version,
+        grpc: node.grpc,
+        http: node.http,
+        load: Load { cpu_percent, egress_bits_per_s, sessions, used_percent },
+        age: Duration::from_millis(node.age_ms),
+    };
+    (!facts.id().as_str().is_empty()).then_some((facts, dead))
+}
+
+pub(super) fn from_statement(statement: &Statement) -> proto::Broadcast {
+    let status = match statement.status {
+        Status::Live => proto::Status::Live,
+        Status::Interrupted => proto::Status::Interrupted,
+        Status::Finished => proto::Status::Finished,
+        Status::Terminated => proto::Status::Terminated,
+    };
+    proto::Broadcast {
+        name: Some(from_id(&statement.broadcast)),
+        owner: statement.owner.id.to_string(),
+        epoch: statement.epoch,
+        status: status.into(),
+        incarnation: statement.owner.incarnation,
+    }
+}
+
+pub(super) fn to_statement(broadcast: proto::Broadcast) -> Option<Statement> {
+    let status = match broadcast.status() {
+        proto::Status::Live => Status::Live,
+        proto::Status::Interrupted => Status::Interrupted,
+        proto::Status::Finished => Status::Finished,
+        proto::Status::Terminated => Status::Terminated,
+        proto::Status::Unspecified => return None,
+    };
+    let owner = Identity { id: NodeId::from(&*broadcast.owner), incarnation: broadcast.incarnation };
+    Some(Statement { broadcast: to_id(broadcast.name?)?, owner, epoch: broadcast.epoch, status })
+}
+
+pub(super) fn from_audience(id: &BroadcastId, viewers: Viewers) -> proto::Audience {
+    let count = |viewers: usize| viewers.try_into().unwrap_or(u32::MAX);
+    proto::Audience { name: Some(from_id(id)), webrtc: count(viewers.webrtc), hls: count(viewers.hls) }
+}
+
+pub(super) fn to_audience(audience: proto::Audience) -> Option<(BroadcastId, Viewers)> {
+    let viewers = Viewers { webrtc: audience.webrtc as usize, hls: audience.hls as usize };
+    Some((to_id(audience.name?)?, viewers))
+}
+
+fn from_id(id: &BroadcastId) -> proto::Name {
+    proto::Name { app: id.app().to_owned(), stream: id.stream().to_owned() }
+}
+
+fn to_id(name: proto::Name) -> Option<BroadcastId> {
+    BroadcastId::new(&name.app, &name.stream).ok()
+}

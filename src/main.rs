@@ -4,21 +4,24 @@
 //! the origin that fills it with what is known (registry, store), then waiting for the end.
 
 mod drain;
+mod elsewhere;
 mod flags;
 mod health;
+mod nodes;
 mod pages;
+mod placement;
 mod process;
+mod routes;
 mod turn;
 mod welcome;
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::{Router, middleware, routing::any};
+use axum::Router;
 use clap::Parser;
 use headwater_common::{
     antmedia::{self, Signalling},
-    audience::{Count, Viewers},
     audience,
     cluster::{
         Cluster, HttpPlace, Listening, Routes, Surroundings,
@@ -26,7 +29,7 @@ use headwater_common::{
         tls::{self, Credentials},
     },
     config::{self, Config},
-    http,
+    http::{self, Admin},
     ice_servers::IceServers,
     live::Hub,
     load,
@@ -40,7 +43,9 @@ use headwater_edge::Edge;
 use headwater_origin::{self as origin, Origin};
 
 use drain::Drain;
+use elsewhere::Elsewhere;
 use flags::Task;
+use placement::Placement;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -109,6 +114,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             node: node.clone(),
             tls: tls.clone(),
             viewers: cluster.as_ref().map_or(audience, Cluster::count_viewers),
+            cluster: cluster.clone(),
         })
     };
     let origin = role.takes_publishers().then(start_origin).transpose()?;
@@ -119,6 +125,10 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     };
     tokio::spawn(load::watch(node.clone(), config.limits, telemetry.egress(), sessions));
 
+    let admin = Admin::new(&config.http.admin_networks);
+    let elsewhere = cluster.clone().map(|cluster| Elsewhere::new(cluster, admin.clone()));
+    let origin_describes = origin.as_ref().map(Origin::describe);
+    let others_describe = elsewhere.as_ref().map(Elsewhere::describe);
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
         engine: engine.clone(),
@@ -127,37 +137,32 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         ice_servers: ice_servers.clone(),
         claim: origin.as_ref().map(Origin::claim),
         plays: edge.is_some(),
-        describe: origin.as_ref().map_or_else(nothing_known, Origin::describe),
+        describe: origin_describes.or(others_describe).unwrap_or_else(nothing_known),
         door: telemetry.door("antmedia"),
     });
 
-    let nobody = || -> Count { Arc::new(|| 0) };
     let drain = Drain::new(drain::Party {
         node: node.clone(),
         engine,
         signalling: signalling.clone(),
-        hls_viewers: edge.as_ref().map_or_else(nobody, Edge::hls_viewers),
-        publishers: origin.as_ref().map_or_else(nobody, Origin::publishers),
+        hls_viewers: edge.as_ref().map_or_else(audience::none, Edge::hls_viewers),
+        publishers: origin.as_ref().map_or_else(audience::none, Origin::publishers),
         settings: config.drain,
     });
 
-    let streams = edge.as_ref().map_or_else(no_streams, Edge::router);
-    let media = match &origin {
-        Some(origin) => origin.serve_recordings(streams).merge(origin.router()),
-        None => streams,
-    };
+    let placement = Placement::new(config.clone(), node.clone(), role, cluster.clone());
     let router = Router::new()
         .merge(signalling.router())
-        .merge(drain.router(http::Admin::new(&config.http.admin_networks)))
-        .merge(media)
+        .merge(routes::of_roles(origin.as_ref(), edge.as_ref(), elsewhere.as_ref(), &placement))
+        .merge(placement.router())
+        .merge(nodes::router(cluster.clone(), admin.clone()))
+        .merge(drain.router(admin))
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
-        .merge(health::router(node.clone(), telemetry.clone()))
-        .layer(middleware::from_fn(http::cross_origin))
-        .layer(middleware::from_fn_with_state(telemetry.egress(), http::count_egress))
-        .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving));
-    let server = tokio::spawn(http::serve(&config.http, tls.clone(), router, &node)?);
-    let serving = listening.map(|listening| listening.serve(Routes::default())).transpose()?;
+        .merge(health::router(node.clone(), telemetry.clone()));
+    let clients = routes::for_clients(router.clone(), &node, &telemetry);
+    let server = tokio::spawn(http::serve(&config.http, tls.clone(), clients, &node)?);
+    let serving = listening.map(|listening| listening.serve(Routes::default(), router)).transpose()?;
     tokio::spawn(ready_when_joined(node.clone(), cluster.filter(|_| role == Role::Edge)));
     welcome::print(&config, role);
 
@@ -190,11 +195,6 @@ fn rtc_settings(config: &Config) -> rtc::Settings {
     };
     let distribution = config.apps.iter().map(|(name, app)| (name.clone(), app.data_from_viewers)).collect();
     rtc::Settings { listen, public_ips, shards, sessions_max, distribution }
-}
-
-/// Where there are recordings and no live streams beside them.
-fn no_streams() -> Router {
-    Router::new().route("/{app}/streams/{file}", any(|| async { axum::http::StatusCode::NOT_FOUND }))
 }
 
 fn nothing_known() -> antmedia::Describe {

@@ -20,3 +20,8 @@ pub type CountViewers = Arc<dyn Fn(&BroadcastId) -> Viewers + Send + Sync>;
 pub fn nobody() -> CountViewers {
     Arc::new(|_| Viewers::default())
 }
+
+/// Where there is nobody to be counted.
+pub fn none() -> Count {
+    Arc::new(|| 0)
+}

@@ -15,6 +15,7 @@ pub mod load;
 pub mod media;
 pub mod net;
 pub mod node;
+pub mod placement;
 pub mod registry;
 pub mod rtc;
 pub mod store;

@@ -24,6 +24,7 @@ use headwater_common::{
 };
 
 use hls::Hls;
+pub use webrtc::Peers;
 
 pub struct Edge {
     hub: Arc<Hub>,
@@ -46,8 +47,8 @@ impl Edge {
     }
 
     /// WHEP and HLS.
-    pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone(), self.node.clone())
+    pub fn router(&self, peers: Option<Peers>) -> Router {
+        webrtc::router(self.engine.clone(), self.hub.clone(), self.ice_servers.clone(), self.node.clone(), peers)
             .merge(hls::router(self.hls.clone()))
     }
 

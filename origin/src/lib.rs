@@ -25,6 +25,7 @@ use axum::{
 use headwater_common::{
     antmedia,
     audience::{Count, CountViewers},
+    cluster::Cluster,
     config::Config,
     http::Tls,
     ice_servers::IceServers,
@@ -35,6 +36,7 @@ use headwater_common::{
     rtc::Engine,
     store::Store,
     telemetry::Telemetry,
+    wish::Home,
 };
 use tokio::task::JoinHandle;
 
@@ -55,6 +57,8 @@ pub struct Shared {
     pub node: Node,
     pub tls: Option<Tls>,
     pub viewers: CountViewers,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
 }
 
 pub struct Origin {
@@ -95,15 +99,15 @@ impl Origin {
     }
 
     /// WHIP and REST.
-    pub fn router(&self) -> Router {
+    pub fn router(&self, home: Option<Home>) -> Router {
         let Shared { engine, ice_servers, telemetry, .. } = self.shared.clone();
-        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
+        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers, home);
         whip.merge(api::router(self.api()))
     }
 
     fn api(&self) -> api::Api {
-        let Shared { config, hub, engine, registry, viewers, .. } = self.shared.clone();
-        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }
+        let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
+        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers, cluster }
     }
 
     /// For publishers that come by Ant Media's signalling.

@@ -67,7 +67,7 @@ impl Peer {
         let listening = Cluster::bind(&settings, http, surroundings, &telemetry).unwrap();
         front.lead_to(listening.listener.local_addr().unwrap());
         let cluster = listening.cluster();
-        let serving = runtime.block_on(async { listening.serve(Routes::default()) }).unwrap();
+        let serving = runtime.block_on(async { listening.serve(Routes::default(), Router::new()) }).unwrap();
         Self { runtime: Some(runtime), serving: Some(serving), cluster, front, hub, node, audience, telemetry }
     }
 
@@ -98,7 +98,7 @@ impl Peer {
 
     fn health(&self, other: &str) -> Option<Health> {
         let nodes = self.cluster.nodes();
-        nodes.into_iter().find(|(facts, _)| facts.id().as_str() == other).map(|(_, health)| health)
+        nodes.into_iter().find(|known| known.facts.id().as_str() == other).map(|known| known.health)
     }
 
     #[track_caller]
@@ -217,7 +217,8 @@ fn everybody_learns_of_everybody_from_one_address() {
     until("one link of each origin", || {
         [&first, &second].iter().all(|origin| origin.cluster.shared.links.borrow().len() == 1)
     });
-    let (facts, _) = edges[0].cluster.nodes().into_iter().find(|(facts, _)| facts.id().as_str() == "origin-2").unwrap();
+    let nodes = edges[0].cluster.nodes();
+    let facts = &nodes.iter().find(|known| known.facts.id().as_str() == "origin-2").unwrap().facts;
     assert_eq!(facts.grpc, second.front.address().to_string());
     assert_eq!((facts.role, facts.version.as_str()), (Role::Origin, env!("CARGO_PKG_VERSION")));
 }

@@ -15,12 +15,26 @@ use axum::{
 };
 use ipnet::IpNet;
 
+/// An extension of requests that another node handed on. Nothing that a client sends becomes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByNode {
+    /// What [`Admin`] said where the request arrived.
+    pub may_change: bool,
+    /// How many nodes have handed it on.
+    pub hops: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Admin(Arc<[IpNet]>);
 
 impl Admin {
     pub fn new(networks: &[IpNet]) -> Self {
         Self(networks.into())
+    }
+
+    /// Whether a request from this peer with these headers may change things.
+    pub fn permits(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        self.refusal(peer, headers).is_none()
     }
 
     /// Why a request from this peer with these headers is refused.
@@ -68,7 +82,11 @@ pub async fn admin_only(
     request: Request,
     next: Next,
 ) -> Response {
-    match admin.refusal(peer.ip(), request.headers()) {
+    let refusal = match request.extensions().get::<ByNode>() {
+        None => admin.refusal(peer.ip(), request.headers()),
+        Some(by) => (!by.may_change).then(|| "refused by the node that it came to".to_owned()),
+    };
+    match refusal {
         None => next.run(request).await,
         Some(reason) => {
             tracing::warn!(%peer, method = %request.method(), path = request.uri().path(), reason, "refused");

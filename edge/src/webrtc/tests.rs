@@ -74,7 +74,7 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
     let node = Node::starting();
-    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers()), node.clone());
+    let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers()), node.clone(), None);
     Stage { app: app.layer(axum::middleware::from_fn(cross_origin)), node, writer: Some(writer) }
 }
 

@@ -17,6 +17,9 @@ const REPORT_MS = 1000;
 const FIRST_MS = 100;
 // Shorter stalls are what jitter buffers and segment borders do.
 const STALL_MS = 2000;
+// A browser takes seven seconds to notice that a server has vanished. When nothing arrives, the server is asked.
+const SILENT_MS = 900;
+const ASK_EVERY_MS = 5000;
 // Data arrive and no picture comes of them: this browser cannot decode what that way delivers.
 const UNDECODED_MS_MAX = 5000;
 const WAIT_MS_MIN = 1000;
@@ -236,6 +239,7 @@ export class Player extends EventTarget {
     let delivery = this.#delivery;
     const begun = performance.now();
     let moved_at = begun;
+    let asked_at = begun;
     let seen = false;
     let last = { frames: 0, bytes: 0, time: video.currentTime };
     while (goesOn()) {
@@ -254,6 +258,11 @@ export class Player extends EventTarget {
       last = now;
       if (!seen && delivery.name === "webrtc" && media && at - begun > UNDECODED_MS_MAX) {
         return new DeliveryError("unsupported", "WebRTC brings data, but this browser makes no picture of them.");
+      }
+      if (at - moved_at > SILENT_MS && at - asked_at > ASK_EVERY_MS) {
+        asked_at = at;
+        const lives = (await delivery.lives?.()) ?? true;
+        if (!lives && this.#delivery === delivery) return new DeliveryError("network", "The server has lost this viewer.");
       }
       const stalled = at - moved_at > STALL_MS;
       if (!stalled && seen) this.#say("playing", "");

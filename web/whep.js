@@ -56,6 +56,11 @@ export class Whep {
     }
   }
 
+  /** Whether the server may still have this viewer. */
+  async lives() {
+    return this.#session.lives();
+  }
+
   /** In the place of another session, between two pictures: the <video> keeps its stream, and sees other tracks in it. */
   takeOver(other) {
     const stream = other.#media;

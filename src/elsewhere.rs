@@ -6,8 +6,8 @@
 //! | what concerns a WHIP or WHEP session | the node that its URL names |
 //! | any other REST at an edge, and recordings | the owner of the broadcast it names, or else any origin |
 //!
-//! In: requests. Out: responses of other nodes. Reading is tried with a second node if the first one does not answer.
-//! Deliberately absent: media, which an edge fetches by itself.
+//! In: requests. Out: responses of other nodes. What only reads is tried again if a node does not answer: an edge asks another
+//! origin, an origin says what it knows itself. Deliberately absent: media, which an edge fetches by itself.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -31,6 +31,8 @@ use headwater_common::{
 
 /// From an edge to an origin, and from there to the owner.
 const HOPS_MAX: u32 = 2;
+/// How many nodes are asked what can be asked twice.
+const READS_MAX: usize = 2;
 /// A broadcast as JSON.
 const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
 
@@ -70,8 +72,8 @@ impl Elsewhere {
             let elsewhere = elsewhere.clone();
             Box::pin(async move {
                 let request = Request::get(format!("/{}/rest/v2/broadcasts/{}", id.app(), id.stream()));
-                let response =
-                    elsewhere.hand_on(elsewhere.who_knows(Some(&id)), request.body(Body::empty()).ok()?).await;
+                let request = request.body(Body::empty()).ok()?;
+                let response = elsewhere.hand_on(elsewhere.who_knows(Some(&id)), request).await.ok()?;
                 let found = response.status().is_success();
                 let text = to_bytes(response.into_body(), DESCRIPTION_BYTES_MAX).await.ok().filter(|_| found)?;
                 String::from_utf8(text.to_vec()).ok()
@@ -106,31 +108,46 @@ impl Elsewhere {
         Some(located.owner)
     }
 
-    async fn hand_on(&self, nodes: Vec<NodeId>, request: Request) -> Response {
+    /// To the first of these nodes; what only reads to the next one, if that does not answer.
+    async fn hand_on(&self, nodes: Vec<NodeId>, request: Request) -> Result<Response, Unanswered> {
         let client = request.extensions().get().map_or(HERE, |ConnectInfo(client): &ConnectInfo<SocketAddr>| *client);
         let by = match request.extensions().get::<ByNode>() {
             Some(by) => ByNode { hops: by.hops + 1, ..*by },
             None => ByNode { may_change: self.admin.permits(client.ip(), request.headers()), hops: 1 },
         };
         if by.hops > HOPS_MAX {
-            return refuse("this request has been handed on often enough");
+            return Err(Unanswered("this request has been handed on often enough".to_owned()));
         }
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let tries = if only_reads(&request) { READS_MAX } else { 1 };
         let (head, body) = request.into_parts();
         let mut body = Some(body);
-        let mut last = None;
-        for node in nodes.iter().take(if reads { 2 } else { 1 }) {
+        let mut last = "no origin can be reached".to_owned();
+        for node in nodes.iter().take(tries) {
             let request = Request::from_parts(head.clone(), body.take().unwrap_or_default());
             match self.cluster.forward(node, request, client, by).await {
-                Ok(response) => return response,
-                Err(error) => {
-                    tracing::warn!(path = head.uri.path(), %error, "a request was not answered elsewhere");
-                    last = Some(error);
-                }
+                Ok(response) => return Ok(response),
+                Err(error) => last = error.to_string(),
             }
         }
-        refuse(&last.map_or_else(|| "no origin can be reached".to_owned(), |error| error.to_string()))
+        // The client hears of it; that a link was lost stands in the log.
+        tracing::debug!(path = head.uri.path(), last, "a request was not answered elsewhere");
+        Err(Unanswered(last))
     }
+}
+
+/// Why nobody answered.
+struct Unanswered(String);
+
+impl IntoResponse for Unanswered {
+    fn into_response(self) -> Response {
+        let retry = (header::RETRY_AFTER, HeaderValue::from_static("1"));
+        (StatusCode::BAD_GATEWAY, [NO_STORE, retry], format!("{}\n", self.0)).into_response()
+    }
+}
+
+/// And so may be asked twice.
+fn only_reads(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 /// Where a request begins that no client made.
@@ -139,13 +156,20 @@ const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr
 async fn to_owner(State(elsewhere): State<Elsewhere>, request: Request, next: Next) -> Response {
     let hops = request.extensions().get::<ByNode>().map_or(0, |by| by.hops);
     let owner = broadcast_in(request.uri().path()).and_then(|id| elsewhere.owner(&id));
-    match owner.filter(|owner| hops < HOPS_MAX && *owner != elsewhere.cluster.me().identity.id) {
-        Some(owner) => elsewhere.hand_on(vec![owner], request).await,
-        None => next.run(request).await,
+    let Some(owner) = owner.filter(|owner| hops < HOPS_MAX && *owner != elsewhere.cluster.me().identity.id) else {
+        return next.run(request).await;
+    };
+    if !only_reads(&request) {
+        return elsewhere.hand_on(vec![owner], request).await.into_response();
+    }
+    let (head, body) = request.into_parts();
+    match elsewhere.hand_on(vec![owner], Request::from_parts(head.clone(), body)).await {
+        Ok(response) => response,
+        Err(_) => next.run(Request::from_parts(head, Body::empty())).await,
     }
 }
 
-async fn to_origin(State(elsewhere): State<Elsewhere>, request: Request) -> Response {
+async fn to_origin(State(elsewhere): State<Elsewhere>, request: Request) -> Result<Response, Unanswered> {
     let nodes = elsewhere.who_knows(broadcast_in(request.uri().path()).as_ref());
     elsewhere.hand_on(nodes, request).await
 }
@@ -158,7 +182,7 @@ async fn recording_to_origin(State(elsewhere): State<Elsewhere>, request: Reques
     if !is_recording || *request.method() == Method::OPTIONS {
         return next.run(request).await;
     }
-    elsewhere.hand_on(elsewhere.who_knows(None), request).await
+    elsewhere.hand_on(elsewhere.who_knows(None), request).await.into_response()
 }
 
 /// `/{app}/rest/v2/broadcasts/{id}…`
@@ -169,11 +193,6 @@ fn broadcast_in(path: &str) -> Option<BroadcastId> {
     // What is no name of a broadcast belongs to all of them: `list`, `count`. One of such a name is not known by it.
     let stream = parts.next()?;
     is_broadcast.then(|| BroadcastId::new(app, stream).ok()).flatten()
-}
-
-fn refuse(why: &str) -> Response {
-    let retry = (header::RETRY_AFTER, HeaderValue::from_static("1"));
-    (StatusCode::BAD_GATEWAY, [NO_STORE, retry], format!("{why}\n")).into_response()
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use headwater_common::{
     live::Hub,
     load,
     node::{Node, Role},
-    registry::{Opened, Registry},
+    registry::{Embedded, Life},
     rtc,
     store::Store,
     telemetry::Telemetry,
@@ -98,8 +98,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     };
     let cluster = listening.as_ref().map(Listening::cluster);
 
-    let start_origin = || {
-        let Opened { registry, orphans } = Registry::open(&config.data.join("registry.redb"))?;
+    let start_origin = async || {
+        let (registry, orphans) = Embedded::open(&config.data.join("registry.redb"))?;
         for row in orphans {
             tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
         }
@@ -108,7 +108,8 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             hub: hub.clone(),
             engine: engine.clone(),
             ice_servers: ice_servers.clone(),
-            registry,
+            registry: Arc::new(registry),
+            life: Life::default(),
             store: Store::open(&config.data)?,
             telemetry: telemetry.clone(),
             node: node.clone(),
@@ -116,8 +117,9 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             viewers: cluster.as_ref().map_or(audience, Cluster::count_viewers),
             cluster: cluster.clone(),
         })
+        .await
     };
-    let origin = role.takes_publishers().then(start_origin).transpose()?;
+    let origin = if role.takes_publishers() { Some(start_origin().await?) } else { None };
 
     let sessions = {
         let engine = engine.clone();
@@ -155,7 +157,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         .merge(signalling.router())
         .merge(routes::of_roles(origin.as_ref(), edge.as_ref(), elsewhere.as_ref(), &placement))
         .merge(placement.router())
-        .merge(nodes::router(cluster.clone(), admin.clone()))
+        .merge(nodes::router(cluster.clone(), role, admin.clone()))
         .merge(drain.router(admin))
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))

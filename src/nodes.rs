@@ -58,8 +58,8 @@ struct Outcome {
     message: String,
 }
 
-/// `cluster` is absent where a node is alone.
-pub(crate) fn router(cluster: Option<Cluster>, admin: Admin) -> Router {
+/// `cluster` is absent where a node is alone. What changes the list is an origin's to do: the others listen to origins.
+pub(crate) fn router(cluster: Option<Cluster>, role: Role, admin: Admin) -> Router {
     let changes = Router::new()
         .route("/rest/v2/cluster/node/{id}", delete(remove))
         .layer(middleware::from_fn_with_state(admin, admin_to_change));
@@ -67,7 +67,7 @@ pub(crate) fn router(cluster: Option<Cluster>, admin: Admin) -> Router {
         .route("/rest/v2/cluster/nodes/{offset}/{size}", get(list))
         .route("/rest/v2/cluster/node-count", get(count))
         .route("/rest/v2/cluster-mode-status", get(mode))
-        .merge(changes)
+        .merge(if role.takes_publishers() { changes } else { Router::new() })
         .with_state(cluster)
 }
 

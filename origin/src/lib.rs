@@ -32,7 +32,7 @@ use headwater_common::{
     live::{Hub, Status},
     net,
     node::Node,
-    registry::Registry,
+    registry::{Life, Registry},
     rtc::Engine,
     store::Store,
     telemetry::Telemetry,
@@ -51,7 +51,8 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     pub engine: Engine,
     pub ice_servers: Arc<IceServers>,
-    pub registry: Registry,
+    pub registry: Arc<dyn Registry>,
+    pub life: Life,
     pub store: Store,
     pub telemetry: Telemetry,
     pub node: Node,
@@ -72,9 +73,9 @@ pub struct Origin {
 
 impl Origin {
     /// Opens the doors and starts what works behind them.
-    pub fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, store, telemetry, node, tls, .. } = &shared;
-        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), node.clone());
+    pub async fn start(shared: Shared) -> anyhow::Result<Self> {
+        let Shared { config, hub, registry, life, store, telemetry, node, tls, .. } = &shared;
+        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), life.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {
@@ -85,9 +86,10 @@ impl Origin {
         let settings = record::Settings {
             apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
             record: false,
+            node: life.node.clone(),
             free_disk_mb_min: config.record.free_disk_mb_min,
         };
-        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry)?;
+        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry).await?;
         let recording = tokio::spawn({
             let (recorder, node) = (recorder.clone(), node.clone());
             async move { recorder.run(node.stopping()).await }
@@ -124,7 +126,10 @@ impl Origin {
     /// Broadcasts as REST shows them.
     pub fn describe(&self) -> antmedia::Describe {
         let api = self.api();
-        Arc::new(move |id| Box::pin(std::future::ready(api.describe(&id))))
+        Arc::new(move |id| {
+            let api = api.clone();
+            Box::pin(async move { api.describe(&id).await })
+        })
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
@@ -142,7 +147,7 @@ impl Origin {
                 Err(error) => tracing::error!(%error, "a door ended by a bug"),
             }
         }
-        announce::settle(&self.shared.hub, &self.shared.registry).await;
+        announce::settle(&self.shared.hub, &*self.shared.registry).await;
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
         }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::cluster;
 use crate::harness::{
     Balancer, Broadcaster, Clock, Player, Report, Server, flv, heavy, light, rtmp::Wire, s, server::send, until,
 };
@@ -168,6 +169,62 @@ fn a_client_is_told_where_to_go_and_the_sdk_goes_there() {
         post(&server, "/rest/v2/drain");
         let refused = server.get(&path("play"));
         assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"2".parse().unwrap()));
+    });
+}
+
+const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=sendonly\r\n\
+    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
+    a=rtpmap:111 opus/48000/2\r\n";
+
+#[test]
+fn a_session_is_ended_through_any_node_and_clients_are_placed_on_every_one() {
+    light(s(60), || {
+        let trust = cluster::secret();
+        let first = Server::part("origin", &cluster::settings(&trust, &[]));
+        let second = Server::part("origin", &cluster::settings(&trust, &[&first]));
+        let edge = Server::part("edge", &cluster::settings(&trust, &[&first]));
+        let all = [&first, &second, &edge];
+        let known = |node: &&Server| node.json("/rest/v2/cluster/node-count")["number"] == 3;
+        until("all to know all", s(10), || all.iter().all(known).then_some(()));
+
+        let offer = first.request("POST", "/live/whip/x").header("content-type", "application/sdp").body(OFFER);
+        let created = send(offer);
+        assert_eq!(created.status(), 201);
+        let location = created.headers()["location"].to_str().expect("text").to_owned();
+        let delete = |node: &Server, path: &str| send(node.request("DELETE", path)).status().as_u16();
+        let (path, secret) = location.rsplit_once('.').expect("a node's name and a secret");
+        assert_eq!(delete(&second, &format!("{path}.1{secret}")), 404);
+        assert_eq!(delete(&second, &format!("/live/whip/x/nobody-000000.{secret}")), 404);
+        assert_eq!(delete(&second, &location), 200);
+        assert_eq!(delete(&first, &location), 404);
+
+        let placed = |node: &Server, role: &str| node.json(&format!("/live/rest/v2/placement?streamId=y&role={role}"));
+        for node in all {
+            let play = placed(node, "play");
+            assert_eq!(play["http_url"], edge.url("/livez"), "{play}");
+            assert!(play["node"].is_string() && play["reason"].is_string(), "{play}");
+            let turns: std::collections::BTreeSet<_> =
+                (0..2).map(|_| placed(node, "publish")["websocket_url"].to_string()).collect();
+            assert_eq!(turns.len(), 2, "two idle origins take turns: {turns:?}");
+        }
+        let _wire = publisher(&second, "y", 0.0);
+        for node in all {
+            until("it to be known where it is", s(5), || {
+                let publish = placed(node, "publish");
+                (publish["websocket_url"] == second.websocket_url("live")
+                    && publish["reason"] == "the broadcast is there")
+                    .then_some(())
+            });
+        }
+        // Where it is drained, it goes to the other one.
+        post(&second, "/rest/v2/drain");
+        for node in all {
+            until("the other origin to be named", s(5), || {
+                (placed(node, "publish")["websocket_url"] == first.websocket_url("live")).then_some(())
+            });
+        }
     });
 }
 

@@ -29,7 +29,7 @@ use axum::{
     routing::get,
 };
 pub use machine::Machine;
-pub use reply::{Notification, Rendition, Reply};
+pub use reply::{Measured, Notification, Rendition, Reply};
 
 use seats::Seats;
 

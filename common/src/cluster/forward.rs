@@ -67,12 +67,10 @@ impl Cluster {
             admin: by.may_change,
             hops: by.hops,
         });
-        // A body that breaks off must not look complete: its client is gone, and this call goes with it.
-        let body = pieces(body).then(async |piece| match piece {
-            Ok(piece) => Asked::Body(piece),
-            Err(_) => std::future::pending().await,
-        });
-        let parts = stream::once(std::future::ready(head)).chain(body);
+        // A body that breaks off has no end.
+        let body = pieces(body).map_ok(Asked::Body).chain(once(Ok(Asked::End(proto::End {}))));
+        let body = body.take_while(|part| std::future::ready(part.is_ok())).filter_map(async |part| part.ok());
+        let parts = once(head).chain(body);
         let asked = parts.map(|part| proto::ForwardRequest { part: Some(part) });
         let answer = async {
             let mut answer = ClusterClient::new(channel).forward(asked).await?.into_inner();
@@ -86,10 +84,11 @@ impl Cluster {
         let Some(Answered::Head(head)) = head else {
             return Err(unreachable(Status::internal("it began with something else than an answer")));
         };
-        let mut response = Response::new(Body::from_stream(body_of(rest, |response| match response.part {
-            Some(Answered::Body(piece)) => Some(piece),
-            _ => None,
-        })));
+        let body = rest.map_ok(|response| match response.part {
+            Some(Answered::Body(piece)) => piece,
+            _ => Bytes::new(),
+        });
+        let mut response = Response::new(Body::from_stream(body));
         let status = head.status.try_into().ok().and_then(|status: u16| StatusCode::from_u16(status).ok());
         *response.status_mut() = status.unwrap_or(StatusCode::BAD_GATEWAY);
         *response.headers_mut() = to_headers(head.headers);
@@ -104,10 +103,7 @@ pub(super) async fn answer(router: Router, mut asked: Streaming<proto::ForwardRe
     let Some(Asked::Head(head)) = asked.message().await?.and_then(|first| first.part) else {
         return Err(Status::invalid_argument("a request begins with its head"));
     };
-    let body = Body::from_stream(body_of(asked, |request| match request.part {
-        Some(Asked::Body(piece)) => Some(piece),
-        _ => None,
-    }));
+    let body = Body::from_stream(asked_body(asked));
     let invalid = |error: axum::http::Error| Status::invalid_argument(error.to_string());
     let mut request = Request::builder().method(&*head.method).uri(&*head.target).body(body).map_err(invalid)?;
     *request.headers_mut() = to_headers(head.headers);
@@ -121,7 +117,7 @@ pub(super) async fn answer(router: Router, mut asked: Streaming<proto::ForwardRe
         headers: from_headers(&head.headers),
     });
     let body = pieces(body).map_ok(Answered::Body).map_err(|error| Status::aborted(error.to_string()));
-    let parts = stream::once(std::future::ready(Ok(head))).chain(body);
+    let parts = once(Ok(head)).chain(body);
     Ok(Box::pin(parts.map_ok(|part| proto::ForwardResponse { part: Some(part) })))
 }
 
@@ -137,11 +133,22 @@ fn cut(mut data: Bytes) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
-fn body_of<M: Send + 'static>(
-    messages: Streaming<M>,
-    piece: impl Fn(M) -> Option<Bytes> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
-    messages.map(move |message| message.map(|message| piece(message).unwrap_or_default()))
+/// What follows the head, and an error where the end is missing.
+fn asked_body(asked: Streaming<proto::ForwardRequest>) -> impl Stream<Item = Result<Bytes, Status>> + Send {
+    stream::unfold(Some(asked), async |asked| {
+        let mut asked = asked?;
+        let (piece, more) = match asked.message().await {
+            Ok(Some(proto::ForwardRequest { part: Some(Asked::End(_)) })) => return None,
+            Ok(Some(proto::ForwardRequest { part: Some(Asked::Body(piece)) })) => (Ok(piece), Some(asked)),
+            Ok(_) => (Err(Status::aborted("the body broke off")), None),
+            Err(status) => (Err(status), None),
+        };
+        Some((piece, more))
+    })
+}
+
+fn once<T>(item: T) -> impl Stream<Item = T> {
+    stream::once(std::future::ready(item))
 }
 
 fn from_headers(headers: &HeaderMap) -> Vec<proto::Header> {

@@ -97,6 +97,9 @@ pub async fn admin_only(
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, body::Body, middleware, routing::post};
+    use tower::ServiceExt;
+
     use super::*;
 
     fn refusal(peer: &str, headers: &[(&'static str, &'static str)]) -> Option<String> {
@@ -118,6 +121,25 @@ mod tests {
         assert_eq!(refusal("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")]), None);
         assert!(refusal("127.0.0.1", &[("x-forwarded-for", "127.0.0.1, 198.51.100.9")]).is_some());
         assert!(refusal("127.0.0.1", &[("x-forwarded-for", "unknown")]).is_some());
+    }
+
+    /// What was decided where a request arrived counts, whoever hands it on, and no header says so.
+    #[tokio::test]
+    async fn a_node_that_hands_on_has_decided() {
+        let admin = Admin::new(&["127.0.0.0/8".parse().unwrap()]);
+        let app =
+            Router::new().route("/", post(|| async {})).layer(middleware::from_fn_with_state(admin, admin_to_change));
+        let ask = async |peer: &str, by: Option<ByNode>| {
+            let mut request = Request::post("/").header("by-node", "true").body(Body::empty()).unwrap();
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
+            by.map(|by| request.extensions_mut().insert(by));
+            app.clone().oneshot(request).await.unwrap().status()
+        };
+        let by = |may_change| Some(ByNode { may_change, hops: 1 });
+        assert_eq!(ask("127.0.0.1", None).await, StatusCode::OK);
+        assert_eq!(ask("192.0.2.7", None).await, StatusCode::FORBIDDEN);
+        assert_eq!(ask("127.0.0.1", by(false)).await, StatusCode::FORBIDDEN);
+        assert_eq!(ask("192.0.2.7", by(true)).await, StatusCode::OK);
     }
 
     #[test]

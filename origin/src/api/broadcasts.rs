@@ -103,7 +103,7 @@ pub(super) async fn get(
     Path((app, stream)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     let id = api.id(&app, &stream)?;
-    let row = api.registry.get(&id)?;
+    let row = api.registry.get(&id).await?;
     let found = describe(&api, &id, row).ok_or_else(|| ApiError::Unknown(id.to_string()))?;
     Ok(([NO_STORE], Json(found)))
 }
@@ -113,7 +113,7 @@ pub(super) async fn list(
     Path((app, offset, size)): Path<(String, usize, usize)>,
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
-    let rows = api.registry.list(&app, offset, size.min(PAGE_MAX))?;
+    let rows = api.registry.list(&app, offset, size.min(PAGE_MAX)).await?;
     let described = rows.into_iter().filter_map(|row| {
         let id = BroadcastId::new(&row.app, &row.stream).ok()?;
         describe(&api, &id, Some(row))
@@ -128,7 +128,7 @@ pub(super) struct Count {
 
 pub(super) async fn count(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
     api.app(&app)?;
-    Ok(Json(Count { number: api.registry.count(&app)? }))
+    Ok(Json(Count { number: api.registry.count(&app).await? }))
 }
 
 pub(super) async fn count_live(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
@@ -176,8 +176,8 @@ pub(super) async fn set_recording(
 }
 
 /// A registry that fails costs the past only.
-pub(super) fn describe_as_text(api: &Api, id: &BroadcastId) -> Option<String> {
-    let row = api.registry.get(id).unwrap_or_else(|error| {
+pub(super) async fn describe_as_text(api: &Api, id: &BroadcastId) -> Option<String> {
+    let row = api.registry.get(id).await.unwrap_or_else(|error| {
         tracing::error!(broadcast = %id, %error, "the registry was not read");
         None
     });

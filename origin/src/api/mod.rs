@@ -35,7 +35,7 @@ pub(crate) struct Api {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) engine: Engine,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<dyn Registry>,
     pub(crate) recorder: Recorder,
     pub(crate) viewers: CountViewers,
     pub(crate) cluster: Option<Cluster>,
@@ -146,8 +146,8 @@ impl IntoResponse for ApiError {
 
 impl Api {
     /// JSON, for other ways to ask than HTTP.
-    pub(crate) fn describe(&self, id: &BroadcastId) -> Option<String> {
-        broadcasts::describe_as_text(self, id)
+    pub(crate) async fn describe(&self, id: &BroadcastId) -> Option<String> {
+        broadcasts::describe_as_text(self, id).await
     }
 
     /// Where a broadcast is that another node holds or held.

@@ -14,7 +14,7 @@ use headwater_common::{
     ice_servers::IceServers,
     live::{BroadcastId, Hub, Publisher, Status},
     node::Node,
-    registry::Registry,
+    registry::{Embedded, Life},
     rtc::Engine,
     telemetry::Telemetry,
 };
@@ -66,8 +66,8 @@ fn stage(name: &str, settings: &[(&str, &str)]) -> Stage {
     let config = Arc::new(layers.build().unwrap());
     let (hub, telemetry, node) = (Hub::new(), Telemetry::new(), Node::starting());
     node.ready();
-    let registry = Registry::open(&folder.join("registry.redb")).unwrap().registry;
-    let desk = Desk::new(config.clone(), hub.clone(), registry, node.clone());
+    let registry = Arc::new(Embedded::open(&folder.join("registry.redb")).unwrap().0);
+    let desk = Desk::new(config.clone(), hub.clone(), registry, Life::default(), node.clone());
     let listen = "127.0.0.1:0".parse().unwrap();
     let settings = headwater_common::rtc::Settings { listen, shards: 1, ..Default::default() };
     let engine = Engine::start(settings, &telemetry).unwrap();
@@ -150,6 +150,7 @@ async fn what_can_not_be_taken_is_refused_with_its_reason_and_claims_nothing() {
     for (body, status, why) in [
         (swapped("H264", "H261").replace("VP8", "H263"), 406, "H263, H261"),
         (swapped("opus", "PCMU"), 406, "PCMU"),
+        (swapped("packetization-mode=1", "packetization-mode=2"), 406, "packetization-mode 0 or 1"),
         (swapped("sendonly", "recvonly"), 400, "sends neither"),
         (swapped("a=fingerprint", "a=x"), 400, "fingerprint"),
         (swapped("a=ice-pwd", "a=x"), 400, "ice-pwd"),

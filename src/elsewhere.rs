@@ -86,7 +86,7 @@ impl Elsewhere {
         let (me, elsewhere) = (self.cluster.me().id().clone(), self.clone());
         let hand_over = move |node, request| -> HandingOver {
             let elsewhere = elsewhere.clone();
-            Box::pin(async move { elsewhere.hand_on(vec![node], request).await })
+            Box::pin(async move { elsewhere.hand_on(vec![node], request).await.into_response() })
         };
         Home { me, hand_over: Arc::new(hand_over) }
     }

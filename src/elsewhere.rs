@@ -4,6 +4,7 @@
 //! |---|---|
 //! | REST of a broadcast that another origin holds | that origin |
 //! | a recording that another origin has on its disk, and its deletion | that origin |
+//! | what concerns a WHIP or WHEP session | the node that its URL names |
 //! | any other REST at an edge, and recordings | the owner of the broadcast it names, or else any origin |
 //!
 //! In: requests. Out: responses of other nodes. What only reads is tried again if a node does not answer: an edge asks another
@@ -27,6 +28,7 @@ use headwater_common::{
     live::BroadcastId,
     node::Role,
     registry::{RecordingRow, Registry, RegistryError, VodId},
+    wish::{HandingOver, Home},
 };
 
 /// From an edge to an origin, and from there to the owner.
@@ -95,6 +97,16 @@ impl Elsewhere {
                 String::from_utf8(text.to_vec()).ok()
             })
         })
+    }
+
+    /// For sessions, whose URLs name their node.
+    pub(crate) fn home(&self) -> Home {
+        let (me, elsewhere) = (self.cluster.me().id().clone(), self.clone());
+        let hand_over = move |node, request| -> HandingOver {
+            let elsewhere = elsewhere.clone();
+            Box::pin(async move { elsewhere.hand_on(vec![node], request).await.into_response() })
+        };
+        Home { me, hand_over: Arc::new(hand_over) }
     }
 
     /// Whom to ask, the best one first.

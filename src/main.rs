@@ -3,11 +3,13 @@
 //! Read this as the table of contents: settings, then the hall (hub), then the edge that empties it, the other nodes, and
 //! the origin that fills it with what is known (registry, store), then waiting for the end.
 
+mod drain;
 mod elsewhere;
 mod flags;
 mod health;
 mod nodes;
 mod pages;
+mod placement;
 mod process;
 mod reconcile;
 mod registry;
@@ -43,8 +45,10 @@ use headwater_common::{
 use headwater_edge::{Edge, source::Source};
 use headwater_origin::{self as origin, Origin};
 
+use drain::Drain;
 use elsewhere::Elsewhere;
 use flags::Task;
+use placement::Placement;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -151,7 +155,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     let others_describe = elsewhere.as_ref().map(Elsewhere::describe);
     let signalling = Signalling::new(antmedia::Shared {
         apps: config.apps.keys().cloned().collect(),
-        engine,
+        engine: engine.clone(),
         finder,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
@@ -161,10 +165,22 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         door: telemetry.door("antmedia"),
     });
 
+    let drain = Drain::new(drain::Party {
+        node: node.clone(),
+        engine,
+        signalling: signalling.clone(),
+        hls_viewers: edge.as_ref().map_or_else(audience::none, Edge::hls_viewers),
+        publishers: origin.as_ref().map_or_else(audience::none, Origin::publishers),
+        settings: config.drain,
+    });
+
+    let placement = Placement::new(config.clone(), node.clone(), role, cluster.clone());
     let router = Router::new()
         .merge(signalling.router())
-        .merge(routes::of_roles(origin.as_ref(), edge.as_ref(), elsewhere.as_ref()))
-        .merge(nodes::router(cluster.clone(), role, admin))
+        .merge(routes::of_roles(origin.as_ref(), edge.as_ref(), elsewhere.as_ref(), &placement))
+        .merge(placement.router())
+        .merge(nodes::router(cluster.clone(), role, admin.clone()))
+        .merge(drain.router(admin))
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
         .merge(health::router(node.clone(), telemetry.clone()));
@@ -174,7 +190,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     tokio::spawn(ready_when_joined(node.clone(), cluster.filter(|_| role == Role::Edge)));
     welcome::print(&config, role);
 
-    process::stop_signal(tls, credentials).await?;
+    process::stop_signal(tls, credentials, &drain).await?;
     node.stop();
     signalling.finish().await;
     if let Some(origin) = origin {

@@ -2,6 +2,8 @@
 
 use headwater_common::{cluster::tls::Credentials, http};
 
+use crate::drain::Drain;
+
 /// The process-wide crypto provider: everything here uses one and the same.
 pub(crate) fn install_crypto() -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
@@ -11,13 +13,23 @@ pub(crate) fn install_crypto() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns on SIGTERM or Ctrl-C; SIGHUP reads the certificates again meanwhile.
-pub(crate) async fn stop_signal(tls: Option<http::Tls>, credentials: Option<Credentials>) -> anyhow::Result<()> {
+/// Returns on Ctrl-C, and on SIGTERM when the node is drained or the signal comes again; SIGHUP reads the certificates again
+/// meanwhile.
+pub(crate) async fn stop_signal(
+    tls: Option<http::Tls>,
+    credentials: Option<Credentials>,
+    drain: &Drain,
+) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let mut leaves = false;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => match leaves {
+                true => break,
+                false => leaves = true,
+            },
+            () = drain.leave(), if leaves => break,
             interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
             _ = hangup.recv() => renew(tls.as_ref(), credentials.as_ref()).await,
         }

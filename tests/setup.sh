@@ -14,6 +14,7 @@ declare -A package=(
   [openssl]=openssl
   [turnserver]=coturn
   [curl]=curl
+  [haproxy]=haproxy
   [python3]=python3
   [radosgw]=radosgw
   [ceph-mon]=ceph-mon

@@ -17,10 +17,20 @@ const REPORT_MS = 1000;
 const FIRST_MS = 100;
 // Shorter stalls are what jitter buffers and segment borders do.
 const STALL_MS = 2000;
+// A browser takes seven seconds to notice that a server has vanished. When nothing arrives, the server is asked.
+const SILENT_MS = 900;
+const ASK_EVERY_MS = 5000;
 // Data arrive and no picture comes of them: this browser cannot decode what that way delivers.
 const UNDECODED_MS_MAX = 5000;
 const WAIT_MS_MIN = 1000;
 const WAIT_MS_MAX = 8000;
+// What is lost later than this after the last time is looked for again at once.
+const LASTED_MS_MIN = 5000;
+// A server that wants its viewers elsewhere gives them some twenty seconds.
+const MOVE_MS_MIN = 250;
+const MOVE_MS_MAX = 2000;
+const PICTURE_MS_MAX = 5000;
+const PICTURE_MS = 30;
 const FACTS_MS = 10000;
 const FACTS_STALLED_MS = 2000;
 
@@ -36,6 +46,8 @@ export class Player extends EventTarget {
   #target_s;
   #turn = 0;
   #delivery = null;
+  #moving = null;
+  #lost_at = -Infinity;
   #poor = new Set();
   #hurry = () => {};
   #factsAllowed = true;
@@ -95,16 +107,28 @@ export class Player extends EventTarget {
         errors.push(error);
         if (started) {
           played = true;
-          wait_ms = WAIT_MS_MIN;
+          wait_ms = this.#mayHurry(error) ? 0 : WAIT_MS_MIN;
         }
         if (error.kind === "timeout" || error.kind === "unsupported") this.#poor.add(name);
         else if (started || !error.elsewhere) break;
+      }
+      if (wait_ms === 0) {
+        this.#say("interrupted", "The connection to the server was lost. Connecting anew…");
+        wait_ms = WAIT_MS_MIN;
+        continue;
       }
       this.#explain(errors, played);
       // Viewers of one stream must not come back in step.
       await this.#wait(wait_ms * (0.8 + 0.4 * Math.random()));
       wait_ms = Math.min(wait_ms * 1.5, WAIT_MS_MAX);
     }
+  }
+
+  /** A connection that had lasted, and is lost, is made anew without a wait: perhaps to another server. */
+  #mayHurry(error) {
+    const lasted = performance.now() - this.#lost_at > LASTED_MS_MIN;
+    this.#lost_at = performance.now();
+    return lasted && error.kind === "network";
   }
 
   /** The order, with the ways that did not work here moved to its end. */
@@ -116,20 +140,20 @@ export class Player extends EventTarget {
   async #attempt(name, mine) {
     const Way = WAYS[name];
     if (!Way.supported()) return { error: new DeliveryError("unsupported", `This browser has no ${name}.`), started: false };
-    const url = this.#address(name);
-    const credentials = `${this.#app}/turn-credentials`;
-    const delivery = new Way({ url, credentials, video: this.#video, targetLatency: this.#target_s });
+    const delivery = this.#deliver(name);
     this.#delivery = delivery;
     // While it waits for a stream to come back, the viewer reads why, not "connecting" at every attempt.
     if (this.state === "idle") this.#say("connecting", "Connecting…");
     let started = false;
+    let over = false;
+    const goesOn = () => mine() && !over;
     try {
-      const lost = new Promise((resolve) => (delivery.onlost = resolve));
+      const lost = new Promise((resolve) => this.#tend(delivery, goesOn, resolve));
       await delivery.start();
       started = true;
       if (mine()) {
         this.#play();
-        const error = await Promise.race([lost, this.#watch(delivery, mine)]);
+        const error = await Promise.race([lost, this.#watch(goesOn)]);
         return { error, started };
       }
       return { error: new DeliveryError("stopped", "Stopped."), started };
@@ -138,8 +162,57 @@ export class Player extends EventTarget {
       if (!known) console.warn("headwater:", name, error);
       return { error: known ? error : new DeliveryError("unsupported", error.message), started };
     } finally {
+      over = true;
       delivery.stop();
-      if (this.#delivery === delivery) this.#delivery = null;
+      // By now it may be another one than at the beginning. What is not ours any more, stop() has stopped.
+      if (mine()) {
+        this.#delivery?.stop();
+        this.#delivery = null;
+      }
+    }
+  }
+
+  #deliver(name, more = {}) {
+    const url = this.#address(name);
+    const credentials = `${this.#app}/turn-credentials`;
+    return new WAYS[name]({ url, credentials, video: this.#video, targetLatency: this.#target_s, ...more });
+  }
+
+  /** `lose` is called with the error when it is gone and nothing has come in its place. */
+  #tend(delivery, goesOn, lose) {
+    const seat = { delivery, isLost: false, isTaken: () => goesOn() && this.#delivery === delivery };
+    seat.follow = (next) => this.#tend(next, goesOn, lose);
+    delivery.onlost = async (error) => {
+      seat.isLost = true;
+      await this.#moving;
+      if (seat.isTaken()) lose(error);
+    };
+    delivery.onmove = () => {
+      this.#moving ??= this.#move(seat).finally(() => (this.#moving = null));
+    };
+  }
+
+  /** The server wants this viewer elsewhere. The next session is made first, and seen once it has a picture; then the old one
+   * is left. An attempt that is under way when the old one is lost is the last. */
+  async #move(seat) {
+    for (let wait_ms = MOVE_MS_MIN; seat.isTaken() && !seat.isLost; wait_ms = Math.min(wait_ms * 2, MOVE_MS_MAX)) {
+      const next = this.#deliver("webrtc", { shown: false });
+      try {
+        await next.start();
+        await pictured(next);
+        if (seat.isTaken()) {
+          seat.follow(next);
+          next.takeOver(seat.delivery);
+          this.#delivery = next;
+          seat.delivery.stop();
+          return;
+        }
+      } catch (error) {
+        // A load balancer may not know yet that the old server takes nobody.
+        if (!(error instanceof DeliveryError)) console.warn("headwater:", error);
+      }
+      next.stop();
+      await new Promise((resolve) => setTimeout(resolve, wait_ms * (0.8 + 0.4 * Math.random())));
     }
   }
 
@@ -161,15 +234,22 @@ export class Player extends EventTarget {
   }
 
   /** Once a second: figures out, and is it still moving? Resolves with the reason why this way has to be given up. */
-  async #watch(delivery, mine) {
+  async #watch(goesOn) {
     const video = this.#video;
+    let delivery = this.#delivery;
     const begun = performance.now();
     let moved_at = begun;
+    let asked_at = begun;
     let seen = false;
     let last = { frames: 0, bytes: 0, time: video.currentTime };
-    while (mine() && this.#delivery === delivery) {
+    while (goesOn()) {
+      if (this.#delivery !== delivery) {
+        delivery = this.#delivery;
+        last = { frames: 0, bytes: 0, time: last.time };
+      }
       const report = await delivery.report();
-      if (!report) break;
+      if (!report && this.#delivery === delivery) break;
+      if (!report) continue;
       const now = { frames: report.frames ?? 0, bytes: report.bytes ?? 0, time: video.currentTime };
       const at = performance.now();
       const media = delivery.name === "webrtc" ? now.bytes > last.bytes : now.time > last.time;
@@ -178,6 +258,11 @@ export class Player extends EventTarget {
       last = now;
       if (!seen && delivery.name === "webrtc" && media && at - begun > UNDECODED_MS_MAX) {
         return new DeliveryError("unsupported", "WebRTC brings data, but this browser makes no picture of them.");
+      }
+      if (at - moved_at > SILENT_MS && at - asked_at > ASK_EVERY_MS) {
+        asked_at = at;
+        const lives = (await delivery.lives?.()) ?? true;
+        if (!lives && this.#delivery === delivery) return new DeliveryError("network", "The server has lost this viewer.");
       }
       const stalled = at - moved_at > STALL_MS;
       if (!stalled && seen) this.#say("playing", "");
@@ -233,5 +318,18 @@ export class Player extends EventTarget {
         resolve();
       };
     });
+  }
+}
+
+/** Resolves when there is a picture, or sound where there is nothing else. */
+async function pictured(delivery) {
+  const begun = performance.now();
+  for (;;) {
+    const report = await delivery.report();
+    if (!report) throw new DeliveryError("stopped", "Stopped.");
+    const waited_ms = performance.now() - begun;
+    if (report.frames > 0 || (report.audio && !report.video && waited_ms > FACTS_STALLED_MS)) return;
+    if (waited_ms > PICTURE_MS_MAX) throw new DeliveryError("timeout", "No picture came in time.");
+    await new Promise((resolve) => setTimeout(resolve, PICTURE_MS));
   }
 }

@@ -91,6 +91,19 @@ export class Session {
     this.#repair(0);
   }
 
+  /** Whether the server may still have this session. Candidates that it was told of already change nothing there. */
+  async lives() {
+    if (!this.#resource || this.#ended) return false;
+    const headers = { "Content-Type": FRAGMENT, "If-Match": this.#etag ?? "*" };
+    const body = fragment(this.#pc.localDescription.sdp, ["a=end-of-candidates"]);
+    try {
+      await this.#ask(this.#resource, "PATCH", { headers, body, signal: AbortSignal.timeout(PATCH_MS_MAX) });
+      return true;
+    } catch (error) {
+      return error.status !== 404;
+    }
+  }
+
   /** Resolves when the server knows, or cannot be told. */
   async end() {
     if (this.#ended) return;

@@ -1,28 +1,35 @@
-// Plays one broadcast by WebRTC. In: a WHEP address and a <video>. Out: pictures, and `onlost` once when the connection is
-// gone for good. Deliberately absent: the protocol (session.js), retries and fallbacks (player.js decides those), any page.
+// Plays one broadcast by WebRTC. In: a WHEP address and a <video>. Out: pictures, `onmove` when the server wants this viewer
+// elsewhere, and `onlost` once when the connection is gone for good. Deliberately absent: the protocol (session.js), retries,
+// fallbacks and moves (player.js decides those), any page.
 
 import { DeliveryError } from "./delivery.js";
 import { Session, SessionError, route } from "./session.js";
 
 // A viewer who waits longer than this is better served by HLS.
 const CONNECT_MS_MAX = 5000;
+// What the server says here is for this viewer alone.
+const CONTROL = "headwater/control";
 
 export class Whep {
   name = "webrtc";
   onlost = () => {};
+  onmove = () => {};
   #url;
   #credentials;
   #video;
+  #shown;
+  #media = new MediaStream();
   #pc = null;
   #session = null;
   #last = null;
   #stopped = false;
 
-  /** `credentials` is where TURN credentials are had. */
-  constructor({ url, credentials, video }) {
+  /** `credentials` is where TURN credentials are had. Not `shown`: nothing is seen before takeOver(). */
+  constructor({ url, credentials, video, shown = true }) {
     this.#url = url;
     this.#credentials = credentials;
     this.#video = video;
+    this.#shown = shown;
   }
 
   static supported() {
@@ -35,11 +42,11 @@ export class Whep {
     this.#pc = pc;
     this.#session = new Session({ url: this.#url, credentials: this.#credentials, pc });
     this.#session.onlost = (error) => this.onlost(deliveryError(error));
-    const media = new MediaStream();
     pc.addEventListener("track", ({ track }) => {
-      media.addTrack(track);
-      if (this.#video.srcObject !== media) this.#video.srcObject = media;
+      this.#media.addTrack(track);
+      if (this.#shown && this.#video.srcObject !== this.#media) this.#video.srcObject = this.#media;
     });
+    pc.createDataChannel(CONTROL).addEventListener("message", ({ data }) => this.#heed(data));
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
     try {
@@ -49,11 +56,31 @@ export class Whep {
     }
   }
 
+  /** Whether the server may still have this viewer. */
+  async lives() {
+    return this.#session.lives();
+  }
+
+  /** In the place of another session, between two pictures: the <video> keeps its stream, and sees other tracks in it. */
+  takeOver(other) {
+    const stream = other.#media;
+    const old = stream.getTracks();
+    for (const track of this.#media.getTracks()) stream.addTrack(track);
+    for (const track of old) stream.removeTrack(track);
+    this.#media = stream;
+    this.#shown = true;
+    other.#shown = false;
+  }
+
   stop() {
     if (this.#stopped) return;
     this.#stopped = true;
-    this.#video.srcObject = null;
+    if (this.#shown) this.#video.srcObject = null;
     this.#session?.end();
+  }
+
+  #heed(text) {
+    if (!this.#stopped && JSON.parse(text).definition === "server_will_stop") this.onmove();
   }
 
   /** What is playing, as far as the browser knows. Rates are since the previous call. */

@@ -10,6 +10,9 @@ pub struct Viewers {
     pub hls: usize,
 }
 
+/// How many there are on this node.
+pub type Count = Arc<dyn Fn() -> usize + Send + Sync>;
+
 /// Cheap enough to be asked for every broadcast of a list.
 pub type CountViewers = Arc<dyn Fn(&BroadcastId) -> Viewers + Send + Sync>;
 
@@ -27,4 +30,9 @@ impl Counter {
     pub fn set(&self, count: CountViewers) {
         let _ = self.0.set(count);
     }
+}
+
+/// Where there is nobody to be counted.
+pub fn none() -> Count {
+    Arc::new(|| 0)
 }

@@ -87,7 +87,19 @@ struct Standing {
     /// Never [`Phase::Full`].
     course: Phase,
     is_full: bool,
-    publishers_leave: bool,
+    publishers: Farewell,
+    /// Counts drains.
+    round: u64,
+}
+
+/// What publishers are told. Nobody is told anything while the node takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Farewell {
+    Stay,
+    /// Go elsewhere, if you can.
+    Asked,
+    /// Go.
+    Ended,
 }
 
 /// Shared by everything that runs; cheap to clone.
@@ -103,7 +115,7 @@ struct Inner {
 
 impl Node {
     pub fn starting() -> Self {
-        let standing = Standing { course: Phase::Starting, is_full: false, publishers_leave: false };
+        let standing = Standing { course: Phase::Starting, is_full: false, publishers: Farewell::Stay, round: 0 };
         Self(Arc::new(Inner { standing: watch::Sender::new(standing), load: Mutex::default() }))
     }
 
@@ -119,22 +131,35 @@ impl Node {
     /// that.
     pub fn drain(&self) {
         self.change(|standing| {
-            if standing.course != Phase::Stopping {
-                standing.course = Phase::Draining;
+            if !matches!(standing.course, Phase::Draining | Phase::Stopping) {
+                (standing.course, standing.round) = (Phase::Draining, standing.round + 1);
             }
         });
     }
 
     /// Publishers are asked to go elsewhere, each in its protocol's words.
-    pub fn send_publishers_away(&self) {
-        self.change(|standing| standing.publishers_leave = standing.course == Phase::Draining);
+    pub fn ask_publishers_to_leave(&self) {
+        self.tell_publishers(Farewell::Asked);
+    }
+
+    /// Publishers that are still there are not waited for any longer.
+    pub fn end_publishers(&self) {
+        self.tell_publishers(Farewell::Ended);
+    }
+
+    fn tell_publishers(&self, farewell: Farewell) {
+        self.change(|standing| {
+            if standing.course == Phase::Draining {
+                standing.publishers = standing.publishers.max(farewell);
+            }
+        });
     }
 
     /// Takes a drain back.
     pub fn undrain(&self) {
         self.change(|standing| {
             if standing.course == Phase::Draining {
-                (standing.course, standing.publishers_leave) = (Phase::Ready, false);
+                (standing.course, standing.publishers) = (Phase::Ready, Farewell::Stay);
             }
         });
     }
@@ -175,19 +200,20 @@ impl Node {
         self.until(|standing| standing.course == Phase::Stopping).await;
     }
 
-    /// Resolves while the node drains, and when it stops.
-    pub async fn leaving(&self) {
-        self.until(|standing| matches!(standing.course, Phase::Draining | Phase::Stopping)).await;
+    /// Resolves while the node is on no way out: a drain was taken back.
+    pub async fn staying(&self) {
+        self.until(|standing| !matches!(standing.course, Phase::Draining | Phase::Stopping)).await;
     }
 
-    /// Resolves when the node no longer drains: it takes work again, or it stops.
-    pub async fn drained_no_more(&self) {
-        self.until(|standing| standing.course != Phase::Draining).await;
+    /// Resolves while publishers are asked to go elsewhere, in a later drain than this one; tells which.
+    pub async fn publishers_asked(&self, after: u64) -> u64 {
+        self.until(|standing| standing.publishers >= Farewell::Asked && standing.round > after).await;
+        self.0.standing.borrow().round
     }
 
-    /// Resolves while publishers are asked to go elsewhere, and when the node stops.
-    pub async fn publishers_leaving(&self) {
-        self.until(|standing| standing.publishers_leave || standing.course == Phase::Stopping).await;
+    /// Resolves when publishers have to go now.
+    pub async fn publishers_ended(&self) {
+        self.until(|standing| standing.publishers == Farewell::Ended || standing.course == Phase::Stopping).await;
     }
 
     async fn until(&self, holds: impl FnMut(&Standing) -> bool) {
@@ -233,21 +259,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn publishers_are_asked_to_go_while_the_node_drains_only() {
+    async fn publishers_are_told_to_go_while_the_node_drains_only() {
         let node = Node::starting();
+        let told = || node.0.standing.borrow().publishers;
         node.ready();
-        node.send_publishers_away();
-        assert!(!node.0.standing.borrow().publishers_leave);
+        node.ask_publishers_to_leave();
+        assert_eq!(told(), Farewell::Stay);
         node.drain();
-        node.leaving().await;
-        assert!(!node.0.standing.borrow().publishers_leave, "viewers go first");
-        node.send_publishers_away();
-        node.publishers_leaving().await;
+        assert_eq!(told(), Farewell::Stay, "viewers go first");
+        node.ask_publishers_to_leave();
+        assert_eq!(node.publishers_asked(0).await, 1);
+        node.end_publishers();
+        node.ask_publishers_to_leave();
+        node.publishers_ended().await;
         node.undrain();
-        node.drained_no_more().await;
-        assert!(!node.0.standing.borrow().publishers_leave);
+        node.staying().await;
+        assert_eq!(told(), Farewell::Stay);
+        node.drain();
+        node.drain();
+        node.ask_publishers_to_leave();
+        assert_eq!(node.publishers_asked(1).await, 2);
         node.stop();
-        node.publishers_leaving().await;
+        node.publishers_ended().await;
     }
 
     #[test]

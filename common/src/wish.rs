@@ -7,24 +7,30 @@
 //! | `PATCH` of a session (fragment) | 204 for candidates, 200 with a fragment for an ICE restart |
 //! | `DELETE` of a session | 200 |
 //!
+//! A session's URL ends in `<node>.<secret>` where there are several nodes: what reaches another one, because a load
+//! balancer knows nothing of sessions, is handed to the right one.
+//!
 //! In: requests. Out: responses. Deliberately absent: what a POST does, which is the doors' own, and any state: a session
 //! lives and ends in the engine.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
     http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, RETRY_AFTER},
     },
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, patch},
 };
 
 use crate::{
+    cluster::identity::NodeId,
+    http::ByNode,
     node::Busy,
     rtc::{Answer, Engine, Fragment, JoinError, RestartError, Role, SDP_BYTES_MAX, SdpError, SessionId},
 };
@@ -36,27 +42,61 @@ const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// Sessions being set up make room within seconds: unheard-of ones are forgotten after ten.
 const RETRY_AFTER_S: &str = "2";
 
+/// A node among others.
+#[derive(Clone)]
+pub struct Home {
+    pub me: NodeId,
+    pub hand_over: HandOver,
+}
+
+/// Has another node answer; 502 when it doesn't.
+pub type HandOver = Arc<dyn Fn(NodeId, Request) -> HandingOver + Send + Sync>;
+pub type HandingOver = Pin<Box<dyn Future<Output = Response> + Send>>;
+
 struct Sessions {
     engine: Engine,
     role: Role,
 }
 
-/// An endpoint, whose path names `app` and `id`, and the sessions below it.
+/// An endpoint, whose path names `app` and `id`, and the sessions below it. `home` is absent where a node is alone.
 pub fn router<S: Clone + Send + Sync + 'static>(
     path: &str,
     post: MethodRouter<S>,
     state: S,
-    engine: Engine,
-    role: Role,
+    (engine, role): (Engine, Role),
+    home: Option<Home>,
 ) -> Router {
     let sessions = Router::new()
         .route(&format!("{path}/{{session}}"), patch(change).delete(end).options(options).fallback(any(not_on_session)))
+        .layer(middleware::from_fn_with_state(home, to_its_node))
         .with_state(Arc::new(Sessions { engine, role }));
     Router::new()
         .route(path, post.options(options).fallback(any(not_on_endpoint)))
         .with_state(state)
         .merge(sessions)
         .layer(DefaultBodyLimit::max(SDP_BYTES_MAX))
+}
+
+async fn to_its_node(State(home): State<Option<Home>>, request: Request, next: Next) -> Response {
+    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let node = name.rsplit_once('.').map(|(node, _)| NodeId::from(node));
+    match (home, node) {
+        (Some(home), Some(node)) if node != home.me && *request.method() != Method::OPTIONS => {
+            // Whoever handed it on knows no better.
+            if request.extensions().get::<ByNode>().is_some() {
+                return no_session();
+            }
+            let response = (home.hand_over)(node, request).await;
+            // A session that nobody can reach is none: its peer begins anew.
+            if response.status() == StatusCode::BAD_GATEWAY { no_session() } else { response }
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// What a session is called in the engine, of what its URL ends in.
+fn session_in(name: &str) -> SessionId {
+    SessionId::from(name.rsplit_once('.').map_or(name, |(_, secret)| secret))
 }
 
 /// Tells what an endpoint takes (RFC 9725 section 4.2).
@@ -79,7 +119,7 @@ async fn change(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let session = SessionId::from(&*session);
+    let session = session_in(&session);
     let Some((etag, remote_ufrag)) = sessions.find(&app, &id, &session) else { return no_session() };
     if !has_type(&headers, FRAGMENT) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("A change comes as {FRAGMENT}."));
@@ -119,7 +159,7 @@ async fn end(
     State(sessions): State<Arc<Sessions>>,
     Path((app, id, session)): Path<(String, String, String)>,
 ) -> Response {
-    let session = SessionId::from(&*session);
+    let session = session_in(&session);
     match sessions.find(&app, &id, &session) {
         Some(_) if sessions.engine.close(&session) => StatusCode::OK.into_response(),
         _ => no_session(),
@@ -144,9 +184,10 @@ pub fn offer(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result
     text_of(body)
 }
 
-/// The answer to an offer that was taken, at `path/{session}`.
-pub fn created(path: &str, answer: Answer, links: Vec<HeaderValue>) -> Response {
-    let location = format!("{path}/{}", answer.session);
+/// The answer to an offer that was taken, at `path`.
+pub fn created(path: &str, home: Option<&Home>, answer: Answer, links: Vec<HeaderValue>) -> Response {
+    let node = home.map(|home| format!("{}.", home.me)).unwrap_or_default();
+    let location = format!("{path}/{node}{}", answer.session);
     let mut response = (
         StatusCode::CREATED,
         [(CONTENT_TYPE, SDP.to_owned()), (LOCATION, location), (ETAG, quoted(&answer.etag))],

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use headwater_common::{
-    audience::{CountViewers, Viewers},
+    audience::{Count, CountViewers, Viewers},
     finder::Finder,
     ice_servers::IceServers,
     node::Node,
@@ -24,6 +24,7 @@ use headwater_common::{
 };
 
 use hls::Hls;
+pub use webrtc::Peers;
 
 pub struct Edge {
     finder: Finder,
@@ -46,14 +47,15 @@ impl Edge {
     }
 
     /// WHEP and HLS.
-    pub fn router(&self) -> Router {
-        webrtc::router(self.engine.clone(), self.finder.clone(), self.ice_servers.clone(), self.node.clone())
+    pub fn router(&self, peers: Option<Peers>) -> Router {
+        webrtc::router(self.engine.clone(), self.finder.clone(), self.ice_servers.clone(), self.node.clone(), peers)
             .merge(hls::router(self.hls.clone()))
     }
 
     /// About how many follow a playlist, of any broadcast.
-    pub fn hls_viewers(&self) -> usize {
-        self.hls.all_viewers()
+    pub fn hls_viewers(&self) -> Count {
+        let hls = self.hls.clone();
+        Arc::new(move || hls.all_viewers())
     }
 
     pub fn count_viewers(&self) -> CountViewers {

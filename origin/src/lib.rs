@@ -28,18 +28,19 @@ use axum::{
 };
 use headwater_common::{
     antmedia,
-    audience::CountViewers,
+    audience::{Count, CountViewers},
     cluster::Cluster,
     config::Config,
     http::Tls,
     ice_servers::IceServers,
-    live::Hub,
+    live::{Hub, Status},
     net,
     node::Node,
     registry::{Life, Registry},
     rtc::Engine,
     store::{Store, s3::Bucket},
     telemetry::Telemetry,
+    wish::Home,
 };
 use tokio::task::JoinHandle;
 
@@ -122,9 +123,9 @@ impl Origin {
     }
 
     /// WHIP and REST.
-    pub fn router(&self) -> Router {
+    pub fn router(&self, home: Option<Home>) -> Router {
         let Shared { engine, ice_servers, telemetry, .. } = self.shared.clone();
-        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers);
+        let whip = ingest::webrtc::router(engine, self.desk.clone(), telemetry.door("whip"), ice_servers, home);
         let router = whip.merge(api::router(self.api()));
         #[cfg(feature = "transcode")]
         let router = router.merge(previews::router(self.shared.hub.clone()));
@@ -145,6 +146,12 @@ impl Origin {
     /// For publishers that come by Ant Media's signalling.
     pub fn claim(&self) -> antmedia::Claim {
         ingest::webrtc::claim(self.desk.clone())
+    }
+
+    /// How many publish here now, whatever their protocol.
+    pub fn publishers(&self) -> Count {
+        let hub = self.shared.hub.clone();
+        Arc::new(move || hub.list().iter().filter(|broadcast| broadcast.status() == Status::Live).count())
     }
 
     /// Broadcasts as REST shows them.

@@ -11,8 +11,10 @@ async function connect(page, address, stream, settings, first) {
       const { WebRTCAdaptor } = await import(sdk);
       const seen = { events: [], errors: [], data: [] };
       window.antmediaReport = () => seen;
+      // An address that is no socket's tells which node to go to.
+      const where = address.startsWith("http") ? { httpEndpointUrl: address } : { websocket_url: address };
       window.adaptor = new WebRTCAdaptor({
-        websocket_url: address,
+        ...where,
         // Its default asks a STUN server on the Internet.
         peerconnection_config: { iceServers: [] },
         ...settings,

@@ -18,14 +18,14 @@ use crate::harness::{
 };
 
 /// What `headwater cluster-secret` prints, as settings.
-fn secret() -> String {
+pub(crate) fn secret() -> String {
     let output = headwater().arg("cluster-secret").output().expect("the binary runs");
     assert!(output.status.success());
     format!("secret = \"{}\"\n", String::from_utf8(output.stdout).expect("text").trim())
 }
 
 /// A cluster's nodes share `trust`, and begin with these origins.
-fn settings(trust: &str, origins: &[&Server]) -> String {
+pub(crate) fn settings(trust: &str, origins: &[&Server]) -> String {
     let origins: Vec<_> = origins.iter().map(|origin| format!("\"{}\"", origin.grpc())).collect();
     format!("[apps.live]\nrecord = true\n[cluster]\norigins = [{}]\n{trust}", origins.join(", "))
 }

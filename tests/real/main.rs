@@ -7,6 +7,7 @@ mod antmedia_sdk;
 mod channels;
 mod cli;
 mod cluster;
+mod drain;
 mod harness;
 mod hls;
 mod house;

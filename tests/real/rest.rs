@@ -99,7 +99,7 @@ fn the_registry_survives_a_restart() {
 #[test]
 fn health_and_metrics() {
     light(s(60), || {
-        let mut server = Server::start();
+        let mut server = Server::with("[drain]\npublishers_s = 0\n");
         assert_eq!(server.get("/livez").status(), 200);
         assert_eq!(server.get("/readyz").status(), 200);
         assert_eq!(server.get("/no/such/page").status(), 404);

@@ -63,13 +63,13 @@ pub struct Machine {
     app: String,
     streams: BTreeMap<BroadcastId, Stream>,
     tickets: u64,
-    stopping: bool,
+    leaves: bool,
 }
 
 impl Machine {
     /// For a socket of this application.
     pub fn new(app: impl Into<String>) -> Self {
-        Self { app: app.into(), streams: BTreeMap::new(), tickets: 0, stopping: false }
+        Self { app: app.into(), streams: BTreeMap::new(), tickets: 0, leaves: false }
     }
 
     /// What a client's message comes to.
@@ -169,10 +169,20 @@ impl Machine {
         played.map(|stream| Action::Measure(stream.ticket)).collect()
     }
 
-    /// The node is about to stop: the client is to connect elsewhere. Media goes on until it does.
-    pub fn drain(&mut self) -> Vec<Action> {
-        self.stopping = true;
+    /// The client is to connect elsewhere. Media goes on until it does.
+    pub fn send_away(&mut self) -> Vec<Action> {
+        self.leaves = true;
         notify(Notification::ServerWillStop)
+    }
+
+    /// A client that did not heed that may stay.
+    pub fn keep(&mut self) {
+        self.leaves = false;
+    }
+
+    pub fn publishes(&self) -> bool {
+        let publishes = |stream: &Stream| matches!(stream.step, Step::Started | Step::Offered | Step::Publishing);
+        self.streams.values().any(publishes)
     }
 
     /// Answers [`Action::Look`]; `None`: there is no such broadcast.
@@ -221,7 +231,7 @@ impl Machine {
 
     /// Gives the stream a place on this socket.
     fn admit(&mut self, id: &BroadcastId, step: Step, token: String) -> Result<Ticket, Reply> {
-        if self.stopping {
+        if self.leaves {
             return Err(Reply::Notification(Notification::ServerWillStop));
         }
         match self.streams.get(id).map(|stream| stream.step) {

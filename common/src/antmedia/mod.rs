@@ -2,7 +2,7 @@
 //! `/{app}/websocket`. One socket publishes and plays any number of streams.
 //!
 //! In: what clients say on their sockets. Out: sessions of the WebRTC engine, and replies. [`Machine`] is the protocol and
-//! nothing else, `socket` the loop around it; messages are in `message` (theirs) and `reply` (ours). Deliberately
+//! nothing else, `socket` the loop around it, `seats` who is connected; messages are in `message` (theirs) and `reply` (ours). Deliberately
 //! absent: media, and any state that outlives a socket. Rooms, peer-to-peer and push messages are not offered: their
 //! commands are answered with an error.
 
@@ -10,12 +10,14 @@ mod action;
 mod machine;
 mod message;
 mod reply;
+mod seats;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeSet, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+pub use action::{Action, Ending, Found, Look, Outcome, Refusal, Ticket};
 use axum::{
     Router,
     extract::{
@@ -26,11 +28,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::sync::watch;
-
-pub use action::{Action, Ending, Found, Look, Outcome, Refusal, Ticket};
 pub use machine::Machine;
-pub use reply::{Measured, Rendition, Reply};
+pub use reply::{Measured, Notification, Rendition, Reply};
+
+use seats::Seats;
 
 use crate::{
     finder::Finder,
@@ -71,13 +72,12 @@ pub struct Shared {
 #[derive(Clone)]
 pub struct Signalling {
     shared: Arc<Shared>,
-    /// How many sockets are open.
-    open: Arc<watch::Sender<usize>>,
+    seats: Arc<Seats>,
 }
 
 impl Signalling {
     pub fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), open: Arc::default() }
+        Self { shared: Arc::new(shared), seats: Arc::default() }
     }
 
     pub fn router(&self) -> Router {
@@ -89,14 +89,23 @@ impl Signalling {
 
     /// To be called when the node stops: waits, for a moment, until clients that were told so have left.
     pub async fn finish(&self) {
-        let mut open = self.open.subscribe();
-        let _ = tokio::time::timeout(LEAVE_WITHIN, open.wait_for(|open| *open == 0)).await;
+        let _ = tokio::time::timeout(LEAVE_WITHIN, self.seats.empty()).await;
+    }
+
+    /// How many sockets could still be [sent away](Self::send_viewers_away).
+    pub fn viewers_to_send_away(&self) -> usize {
+        self.seats.to_send_away().len()
+    }
+
+    /// Tells so many clients that publish nothing to connect elsewhere; each once, while the node drains.
+    pub fn send_viewers_away(&self, count: usize) {
+        self.seats.to_send_away().iter().take(count).for_each(|seat| seat.send_away());
     }
 }
 
 /// `?target=origin` and `?target=edge` are for load balancers.
 async fn open(
-    State(Signalling { shared, open }): State<Signalling>,
+    State(Signalling { shared, seats }): State<Signalling>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
     Path(app): Path<String>,
     headers: HeaderMap,
@@ -112,22 +121,7 @@ async fn open(
     let agent = headers.get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
     let publisher = Publisher { protocol: "webrtc", remote: remote.to_string(), agent };
     upgrade.on_upgrade(move |web: WebSocket| async move {
-        let _open = Open::count(&open);
-        socket::Socket::new(web, app, publisher, &shared).run().await;
+        let seat = seats.take();
+        socket::Socket::new(web, app, publisher, &shared, &seat).run().await;
     })
-}
-
-struct Open<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Open<'a> {
-    fn count(open: &'a watch::Sender<usize>) -> Self {
-        open.send_modify(|open| *open += 1);
-        Self(open)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
-    }
 }

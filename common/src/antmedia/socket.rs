@@ -20,7 +20,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Action, Ending, Found, Look, Machine, Measured, Outcome, Refusal, Rendition, Shared, Ticket};
+use super::{
+    Action, Ending, Found, Look, Machine, Measured, Outcome, Refusal, Rendition, Shared, Ticket, seats::Taken,
+};
 use crate::{
     clock,
     intake::Intake,
@@ -73,22 +75,26 @@ pub(super) struct Socket<'a> {
     machine: Machine,
     publisher: Publisher,
     shared: &'a Shared,
+    seat: &'a Taken,
     held: HashMap<Ticket, Held>,
     /// They only watch: dropping one undoes nothing. One at a time for each ticket.
     watchers: JoinSet<(Ticket, News)>,
 }
 
 impl<'a> Socket<'a> {
-    pub(super) fn new(web: WebSocket, app: String, publisher: Publisher, shared: &'a Shared) -> Self {
+    pub(super) fn new(web: WebSocket, app: String, publisher: Publisher, shared: &'a Shared, seat: &'a Taken) -> Self {
         let (held, watchers) = (HashMap::new(), JoinSet::new());
-        Self { web, machine: Machine::new(app), publisher, shared, held, watchers }
+        Self { web, machine: Machine::new(app), publisher, shared, seat, held, watchers }
     }
 
     pub(super) async fn run(mut self) {
         let mut turn = interval(TURN);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut messages, mut turns, mut heard, mut stopping) = (0, 0_u32, Instant::now(), false);
+        let (mut messages, mut turns, mut heard, mut told) = (0, 0_u32, Instant::now(), false);
+        let node = &self.shared.node;
         loop {
+            let publishes = self.machine.publishes();
+            self.seat.set_publishes(publishes);
             let actions = tokio::select! {
                 _ = turn.tick() => {
                     (messages, turns) = (0, turns.wrapping_add(1));
@@ -97,9 +103,24 @@ impl<'a> Socket<'a> {
                     }
                     if turns.is_multiple_of(TURNS_PER_MEASUREMENT) { self.machine.measure() } else { Vec::new() }
                 }
-                () = self.shared.node.stopping(), if !stopping => {
-                    stopping = true;
-                    self.machine.drain()
+                () = self.seat.sent_away(), if !told => {
+                    told = true;
+                    self.machine.send_away()
+                }
+                _ = node.publishers_asked(0), if !told && publishes => {
+                    told = true;
+                    self.seat.set_told(true);
+                    self.machine.send_away()
+                }
+                () = node.stopping(), if !told => {
+                    told = true;
+                    self.machine.send_away()
+                }
+                () = node.staying(), if told => {
+                    told = false;
+                    self.seat.set_told(false);
+                    self.machine.keep();
+                    Vec::new()
                 }
                 Some(seen) = self.watchers.join_next() => match seen {
                     Ok((ticket, news)) => self.news(ticket, news),

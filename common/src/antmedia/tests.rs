@@ -396,13 +396,17 @@ fn one_ice_server_is_told_turn_before_stun() {
 #[test]
 fn a_node_that_stops_sends_clients_away() {
     let mut socket = Socket::playing("s");
-    let drained = socket.machine.drain();
+    let told = socket.machine.send_away();
     socket
-        .check("drain", &drained, &[SERVER_WILL_STOP])
+        .check("send away", &told, &[SERVER_WILL_STOP])
         .client(r#"{"command":"ping"}"#, &[PONG])
         .client(r#"{"command":"play","streamId":"t"}"#, &[SERVER_WILL_STOP])
         .client(r#"{"command":"publish","streamId":"t"}"#, &[SERVER_WILL_STOP])
         .client(r#"{"command":"stop","streamId":"s"}"#, &["close", PLAY_FINISHED]);
+    socket.machine.keep();
+    assert!(!socket.machine.publishes());
+    socket.client(r#"{"command":"publish","streamId":"t"}"#, &[r#"{"command":"start","streamId":"t"}"#]);
+    assert!(socket.machine.publishes());
 }
 
 #[test]

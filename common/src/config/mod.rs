@@ -39,6 +39,7 @@ pub struct Config {
     pub rtc: Rtc,
     pub turn: Turn,
     pub limits: Limits,
+    pub drain: Drain,
     pub record: Record,
     pub store: Store,
     pub cluster: Cluster,
@@ -104,6 +105,13 @@ pub struct Limits {
     pub cpu_percent: u32,
     pub egress_mbps: u32,
     pub sessions: usize,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    pub viewers_s: u32,
+    pub publishers_s: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

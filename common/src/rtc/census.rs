@@ -60,7 +60,7 @@ const GAUGES: [(&str, &str, Read); 8] = [
 
 impl Collector for Census {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let connected = self.0.roster.all().into_iter().filter(|session| session.connected);
+        let connected = self.0.roster.all().into_iter().map(|card| card.stats()).filter(|session| session.connected);
         let (viewers, publishers) = connected.partition(|session| session.role == Role::Viewer);
         let sums = [("viewer", viewers), ("publisher", publishers)];
         let sums = sums.map(|(role, sessions)| Sum { role, sessions });

@@ -3,6 +3,8 @@
 //! In: what the WebRTC stack reports of its channels, messages of others. Out: the same messages, text or binary as they
 //! came. A peer may open several channels and is heard on all; it is told things on the first. Deliberately absent: other
 //! sessions (see `exchange`), what messages mean, and channels agreed on out of band, which tell nobody their names.
+//!
+//! A player may open one more, named [`CONTROL`]: on that one this node talks to it, and nobody else.
 
 use std::{sync::Arc, time::Instant};
 
@@ -25,6 +27,8 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const UNREAD_BYTES_MAX: usize = 256 * 1024;
 /// Further ones are closed at once.
 const CHANNELS_MAX: usize = 4;
+/// No stream's id, which is what publishers' and players' own channels are named by elsewhere.
+const CONTROL: &str = "headwater/control";
 /// Gamepads and telemetry say something with every picture; a file in pieces comes as fast as a second video.
 const PUBLISHER: Rate = Rate { messages_per_s: 200, bytes_per_s: 256 * 1024 };
 const VIEWER: Rate = Rate { messages_per_s: 100, bytes_per_s: 128 * 1024 };
@@ -70,6 +74,7 @@ pub(super) struct Channels {
     /// Who hears this peer.
     audience: Option<To>,
     open: Vec<ChannelId>,
+    control: Option<ChannelId>,
     budget: Budget,
     given_up: bool,
     pub(super) counts: Counts,
@@ -85,6 +90,7 @@ impl Channels {
             audience: exchange.audience(broadcast, role),
             exchange,
             open: Vec::new(),
+            control: None,
             budget: Budget::new(rate),
             given_up: false,
             counts: Counts::default(),
@@ -96,22 +102,42 @@ impl Channels {
         !self.open.is_empty()
     }
 
-    pub(super) fn opened(&mut self, id: ChannelId, rtc: &mut Rtc) {
-        if self.given_up || self.open.len() >= CHANNELS_MAX {
+    pub(super) fn opened(&mut self, id: ChannelId, label: &str, card: &Card, rtc: &mut Rtc) {
+        if label == CONTROL && card.role == Role::Viewer && self.control.is_none() && !self.given_up {
+            self.control = Some(id);
+            card.set_hears(true);
+        } else if self.given_up || self.open.len() >= CHANNELS_MAX {
             rtc.direct_api().close_data_channel(id);
             self.exchange.door.errors.inc();
-            return;
+        } else {
+            self.open.push(id);
         }
-        self.open.push(id);
     }
 
-    pub(super) fn closed(&mut self, id: ChannelId) {
+    pub(super) fn closed(&mut self, id: ChannelId, card: &Card) {
         self.open.retain(|open| *open != id);
+        if self.control == Some(id) {
+            self.control = None;
+            card.set_hears(false);
+        }
+    }
+
+    /// This node says something to this player; `false` if it can't.
+    pub(super) fn instruct(&mut self, text: &str, rtc: &mut Rtc) -> bool {
+        let channel = self.control.and_then(|id| rtc.channel(id));
+        channel.is_some_and(|mut channel| matches!(channel.write(false, text.as_bytes()), Ok(true)))
     }
 
     /// The peer says something.
     pub(super) fn heard(&mut self, data: ChannelData, card: &Card, rtc: &mut Rtc, now: Instant) {
         let ChannelData { id, binary, data } = data;
+        if self.control == Some(id) {
+            // Nothing is expected there.
+            if self.budget.refuse(data.len(), now) == Verdict::GivenUp {
+                self.give_up(card, rtc);
+            }
+            return;
+        }
         if !self.open.contains(&id) {
             // On a channel that is being closed.
             return;
@@ -148,9 +174,10 @@ impl Channels {
             "data channels closed: far too many messages for too long");
         self.exchange.door.errors.inc();
         self.given_up = true;
-        for id in self.open.drain(..) {
+        for id in self.open.drain(..).chain(self.control.take()) {
             rtc.direct_api().close_data_channel(id);
         }
+        card.set_hears(false);
     }
 
     /// Tells the peer what of this is meant for it, as far as there is room; `false` if that is nothing.

@@ -107,6 +107,14 @@ pub struct Answer {
     pub etag: String,
 }
 
+/// Somebody who is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub session: SessionId,
+    /// It has a control channel: this node can tell it things.
+    pub hears: bool,
+}
+
 /// What a session's peers call it.
 #[derive(Clone, Debug)]
 pub struct IceSession {
@@ -366,13 +374,37 @@ impl Engine {
 
     /// `false` if there is no such session (any more).
     pub fn close(&self, id: &SessionId) -> bool {
+        self.end(id, End::Asked)
+    }
+
+    /// Ends a session whose peer is to come back on another node: of a publisher, the broadcast is not over.
+    pub fn send_away(&self, id: &SessionId) {
+        self.end(id, End::SentAway);
+    }
+
+    fn end(&self, id: &SessionId, end: End) -> bool {
         let shared = &self.0.shared;
         let Some(card) = shared.roster.card(id) else { return false };
         match shared.roster.shard_of(&card).and_then(|shard| shared.inboxes.get(shard)) {
-            Some(inbox) => inbox.command(Command::Close(id.clone())),
-            None => shared.forget(&card, End::Asked),
+            Some(inbox) => inbox.command(Command::Close(id.clone(), end)),
+            None => shared.forget(&card, end),
         }
         true
+    }
+
+    /// Everybody of this role.
+    pub fn members(&self, role: Role) -> Vec<Member> {
+        let cards = self.0.shared.roster.all().into_iter().filter(|card| card.role == role);
+        cards.map(|card| Member { session: card.id.clone(), hears: card.hears() }).collect()
+    }
+
+    /// Says something to one player. One that has no control channel does not hear it.
+    pub fn instruct(&self, id: &SessionId, text: &Arc<str>) {
+        let shared = &self.0.shared;
+        let shard = shared.roster.card(id).and_then(|card| shared.roster.shard_of(&card));
+        if let Some(inbox) = shard.and_then(|shard| shared.inboxes.get(shard)) {
+            inbox.command(Command::Instruct { id: id.clone(), text: text.clone() });
+        }
     }
 
     /// Gives a session new ICE credentials; media goes on meanwhile.

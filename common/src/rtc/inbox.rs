@@ -17,7 +17,7 @@ use std::{
 use str0m::net::Protocol;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Quality, Restarted, SdpError, SessionId, exchange::Message, sdp::Fragment, tcp::TcpOut};
+use super::{End, Quality, Restarted, SdpError, SessionId, exchange::Message, sdp::Fragment, tcp::TcpOut};
 use crate::media::Kind;
 
 /// Packets of TCP peers and of sessions that live on another shard. Full means that the shard is overloaded: what
@@ -41,11 +41,31 @@ pub(super) struct Packet {
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Close(SessionId),
-    Accept { id: SessionId, answer: String, reply: oneshot::Sender<Result<(), SdpError>> },
-    Enable { id: SessionId, kind: Kind, enabled: bool },
-    Restart { id: SessionId, fragment: Fragment, reply: oneshot::Sender<Result<Restarted, SdpError>> },
-    Pin { id: SessionId, quality: Quality },
+    Close(SessionId, End),
+    /// Tell this player something.
+    Instruct {
+        id: SessionId,
+        text: Arc<str>,
+    },
+    Accept {
+        id: SessionId,
+        answer: String,
+        reply: oneshot::Sender<Result<(), SdpError>>,
+    },
+    Enable {
+        id: SessionId,
+        kind: Kind,
+        enabled: bool,
+    },
+    Restart {
+        id: SessionId,
+        fragment: Fragment,
+        reply: oneshot::Sender<Result<Restarted, SdpError>>,
+    },
+    Pin {
+        id: SessionId,
+        quality: Quality,
+    },
     Stop,
 }
 

@@ -42,7 +42,9 @@ mod viewing;
 
 pub use channel::SayError;
 pub use corridor::{Corridor, Side, Utterance};
-pub use engine::{Answer, Engine, IceSession, Incoming, JoinError, RestartError, Settings, StartError, check_offer};
+pub use engine::{
+    Answer, Engine, IceSession, Incoming, JoinError, Member, RestartError, Settings, StartError, check_offer,
+};
 pub use exchange::{Distribution, To};
 pub use layers::Quality;
 pub use roster::{Role, SessionId, SessionStats, State};

@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -117,6 +120,8 @@ pub(super) struct Card {
     pub(super) role: Role,
     pub(super) began: Instant,
     state: watch::Sender<State>,
+    /// It can be told things by this node.
+    hears: AtomicBool,
     ice: Mutex<Ice>,
     stats: Mutex<SessionStats>,
 }
@@ -163,7 +168,8 @@ impl Card {
             began_us,
         };
         let state = watch::Sender::new(State::Connecting);
-        Arc::new(Self { id, broadcast, role, began, state, ice: Mutex::new(ice), stats: Mutex::new(stats) })
+        let (hears, ice, stats) = (AtomicBool::new(false), Mutex::new(ice), Mutex::new(stats));
+        Arc::new(Self { id, broadcast, role, began, state, hears, ice, stats })
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -173,6 +179,14 @@ impl Card {
     pub(super) fn set_state(&self, state: State) {
         self.update(|stats| stats.connected = state == State::Connected);
         self.state.send_replace(state);
+    }
+
+    pub(super) fn hears(&self) -> bool {
+        self.hears.load(Relaxed)
+    }
+
+    pub(super) fn set_hears(&self, hears: bool) {
+        self.hears.store(hears, Relaxed);
     }
 
     pub(super) fn ice(&self) -> Ice {
@@ -327,10 +341,8 @@ impl Roster {
         ids.filter_map(|id| inner.sessions.get(id).cloned()).collect()
     }
 
-    pub(super) fn all(&self) -> Vec<SessionStats> {
-        // Not while the roster is locked: joining and leaving wait for that.
-        let cards: Vec<Arc<Card>> = self.lock().sessions.values().cloned().collect();
-        cards.iter().map(|card| card.stats()).collect()
+    pub(super) fn all(&self) -> Vec<Arc<Card>> {
+        self.lock().sessions.values().cloned().collect()
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

@@ -62,6 +62,8 @@ impl Outcome {
 pub enum End {
     /// By its own signalling, or because the node stops.
     Asked,
+    /// This node drains, and waited for it to go.
+    SentAway,
     /// The peer closed the connection.
     Left,
     /// Nothing was heard of the peer any more (RFC 7675).
@@ -212,6 +214,14 @@ impl Session {
         self.drive(Input::Timeout(now), outbox)
     }
 
+    /// This node says something to the player.
+    pub(super) fn instruct(&mut self, text: &str, now: Instant, outbox: &mut Outbox) -> Result<Outcome, RtcError> {
+        if !self.channels.instruct(text, &mut self.rtc) {
+            return Ok(Outcome::default());
+        }
+        self.drive(Input::Timeout(now), outbox)
+    }
+
     /// A publisher whose broadcast is another's now. One that sends no media would not learn it from the hall.
     fn is_replaced(&self) -> bool {
         matches!(&self.part, Part::Publisher(publishing) if !publishing.holds())
@@ -290,10 +300,10 @@ impl Session {
                 }
                 self.peer_stats(&peer);
             }
-            Event::ChannelOpen(id, _) => self.channels.opened(id, &mut self.rtc),
+            Event::ChannelOpen(id, label) => self.channels.opened(id, &label, &self.card, &mut self.rtc),
             Event::ChannelData(_) if self.is_replaced() => outcome.end(End::Replaced),
             Event::ChannelData(data) => self.channels.heard(data, &self.card, &mut self.rtc, now),
-            Event::ChannelClose(id) => self.channels.closed(id),
+            Event::ChannelClose(id) => self.channels.closed(id, &self.card),
             event => match &mut self.part {
                 Part::Viewer(viewing) => viewing.event(&event, &self.card, now, outcome),
                 Part::Publisher(publishing) => publishing.event(event, &mut self.rtc, &self.card, outcome),

@@ -7,7 +7,7 @@
 mod tests;
 mod whep;
 
-pub use whep::router;
+pub use whep::{Peers, router};
 
 /// For fuzzing: takes an offer as far as it can be taken without a broadcast.
 #[doc(hidden)]

@@ -6,12 +6,14 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode},
+    response::IntoResponse,
 };
 use bytes::Bytes;
 use headwater_common::{
+    cluster::identity::NodeId,
     config::Layers,
     finder::Finder,
-    http::cross_origin,
+    http::{ByNode, cross_origin},
     ice_servers::IceServers,
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer},
     load::Load,
@@ -19,10 +21,11 @@ use headwater_common::{
     node::Node,
     rtc::Engine,
     telemetry::Telemetry,
+    wish::{HandingOver, Home},
 };
 use tower::ServiceExt;
 
-use super::{router, sdp_offer};
+use super::{Peers, router, sdp_offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
     m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=recvonly\r\n\
@@ -66,6 +69,11 @@ fn stage(has_video: bool) -> Stage {
 
 /// A broadcast that was claimed, and nothing more.
 fn claimed(at_us: i64, sessions_max: usize) -> Stage {
+    among(None, at_us, sessions_max)
+}
+
+/// The same on a node that has others beside it.
+fn among(peers: Option<Peers>, at_us: i64, sessions_max: usize) -> Stage {
     let listen = "127.0.0.1:0".parse().unwrap();
     let settings = headwater_common::rtc::Settings { listen, shards: 1, sessions_max, ..Default::default() };
     let engine = Engine::start(settings, &Telemetry::new()).unwrap();
@@ -75,7 +83,7 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, born_us: at_us, segment_target_s: None, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
     let node = Node::starting();
-    let app = router(engine, Finder::hub(hub), Arc::new(ice_servers()), node.clone());
+    let app = router(engine, Finder::hub(hub), Arc::new(ice_servers()), node.clone(), peers);
     Stage { app: app.layer(axum::middleware::from_fn(cross_origin)), node, writer: Some(writer) }
 }
 
@@ -272,6 +280,58 @@ async fn a_full_node_says_when_to_come_again() {
     let (status, headers, text) = stage.post(OFFER).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
     assert_eq!(headers["retry-after"], "2");
+}
+
+/// A node named `here`, and whether `there` answers; what is handed over comes back as its method and the node's name.
+fn peers(there_answers: bool) -> Peers {
+    let hand_over = move |node: NodeId, request: Request<Body>| -> HandingOver {
+        let answer = (StatusCode::IM_A_TEAPOT, format!("{} {node}", request.method()));
+        let answer = if there_answers { answer } else { (StatusCode::BAD_GATEWAY, String::new()) };
+        Box::pin(async move { answer.into_response() })
+    };
+    let home = Home { me: NodeId::from("here"), hand_over: Arc::new(hand_over) };
+    Peers { home, roomy: Arc::new(|| Some(NodeId::from("there"))) }
+}
+
+#[tokio::test]
+async fn a_session_is_served_by_the_node_that_its_url_names() {
+    let mut stage = among(Some(peers(true)), 0, 100);
+    stage.writer.as_mut().unwrap().announce(video()).unwrap();
+    let (_, headers, _) = stage.post(OFFER).await;
+    let location = headers["location"].to_str().unwrap();
+    let secret = location.strip_prefix("/live/whep/x/here.").expect("the node's name");
+    let fragment =
+        [("content-type", "application/trickle-ice-sdpfrag"), ("if-match", headers["etag"].to_str().unwrap())];
+    assert_eq!(stage.ask("PATCH", location, &fragment, FRAGMENT).await.0, StatusCode::NO_CONTENT);
+    let elsewhere = format!("/live/whep/x/there.{secret}");
+    for method in ["PATCH", "DELETE"] {
+        let (status, _, text) = stage.ask(method, &elsewhere, &fragment, FRAGMENT).await;
+        assert_eq!((status, text), (StatusCode::IM_A_TEAPOT, format!("{method} there")));
+    }
+    assert_eq!(stage.ask("OPTIONS", &elsewhere, &[], "").await.0, StatusCode::NO_CONTENT, "the same everywhere");
+    assert_eq!(stage.ask("DELETE", location, &[], "").await.0, StatusCode::OK);
+
+    let lost = among(Some(peers(false)), 0, 100);
+    assert_eq!(lost.ask("DELETE", &elsewhere, &[], "").await.0, StatusCode::NOT_FOUND, "its node has gone");
+    let by = ByNode { may_change: false, hops: 1 };
+    let request = Request::delete(&elsewhere).extension(by).body(Body::empty()).unwrap();
+    assert_eq!(stage.app.clone().oneshot(request).await.unwrap().status(), StatusCode::NOT_FOUND, "not in circles");
+}
+
+#[tokio::test]
+async fn who_comes_to_a_busy_node_is_answered_by_another_one() {
+    let stage = among(Some(peers(true)), 0, 100);
+    stage.node.drain();
+    let (status, _, text) = stage.post(OFFER).await;
+    assert_eq!((status, &*text), (StatusCode::IM_A_TEAPOT, "POST there"));
+    let by = ByNode { may_change: false, hops: 1 };
+    let request = Request::post("/live/whep/x").header("content-type", "application/sdp").extension(by);
+    let response = stage.app.clone().oneshot(request.body(Body::from(OFFER)).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "it was handed on once already");
+    let stage = among(Some(peers(false)), 0, 100);
+    stage.node.drain();
+    let (status, headers, text) = stage.post(OFFER).await;
+    assert_eq!((status, &headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"2".parse().unwrap()), "{text}");
 }
 
 #[tokio::test]

@@ -24,9 +24,14 @@ impl Broadcaster {
 
     /// Ant Media's SDK.
     pub(crate) fn antmedia(server: &Server, app: &str, id: &str, options: &[&str]) -> Self {
-        let (address, stream) = (server.websocket_url(app), format!("--stream={id}"));
+        Self::antmedia_at(&server.websocket_url(app), id, options)
+    }
+
+    /// Ant Media's SDK, at whatever address.
+    pub(crate) fn antmedia_at(address: &str, id: &str, options: &[&str]) -> Self {
+        let stream = format!("--stream={id}");
         let options: Vec<&str> = [stream.as_str()].iter().chain(options).copied().collect();
-        Self(Browser::start("publish.mjs", &["adaptor", &address], &options))
+        Self(Browser::start("publish.mjs", &["adaptor", address], &options))
     }
 
     /// The first report from now on that satisfies `enough`.

@@ -1,5 +1,6 @@
 //! What every test stands on: the real binary with a directory and ports of its own, real clients, waiting with a limit.
 
+mod balancer;
 mod broadcaster;
 mod browser;
 pub(crate) mod faulty;
@@ -24,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use balancer::Balancer;
 pub(crate) use broadcaster::Broadcaster;
 pub(crate) use browser::Report;
 pub(crate) use link::Link;

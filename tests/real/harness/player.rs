@@ -17,6 +17,16 @@ impl Player {
         Self::start("page", &server.url(&format!("/{app}/play.html?id={id}{query}")), &[])
     }
 
+    /// Our own page, at whatever address.
+    pub(crate) fn page_at(url: &str) -> Self {
+        Self::start("page", url, &[])
+    }
+
+    /// Ant Media's SDK, at whatever address.
+    pub(crate) fn antmedia_at(url: &str, id: &str) -> Self {
+        Self::start("adaptor", url, &[&format!("--stream={id}")])
+    }
+
     /// Our own page in a network that lets nothing through but TURN.
     pub(crate) fn page_relay(server: &Server, app: &str, id: &str) -> Self {
         Self::start("page", &server.url(&format!("/{app}/play.html?id={id}&playOrder=webrtc")), &["--relay"])

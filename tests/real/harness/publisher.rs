@@ -57,6 +57,15 @@ impl Clock {
         self.start(format!("ffmpeg to {url}"), command)
     }
 
+    /// The same pictures to several servers.
+    pub(crate) fn publish_to_all(self, urls: &[String]) -> Publisher {
+        let mut command = Command::new("ffmpeg");
+        let outputs: Vec<_> = urls.iter().map(|url| format!("[f=flv:onfail=ignore]{url}")).collect();
+        command.args(self.encoder(&["-c:a", "aac", "-flags:v", "+global_header", "-flags:a", "+global_header"]));
+        command.args(["-f", "tee", &outputs.join("|")]);
+        self.start(format!("ffmpeg to {}", urls.join(" and ")), command)
+    }
+
     /// By FFmpeg's own WHIP muxer.
     pub(crate) fn publish_whip(self, url: &str) -> Publisher {
         let mut command = Command::new(clients("venv/bin/python"));

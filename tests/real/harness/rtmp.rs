@@ -199,7 +199,7 @@ impl Wire {
     }
 
     /// Reads up to the command that says one of these words.
-    fn until_says(&mut self, words: &[&str]) -> io::Result<Message> {
+    pub(crate) fn until_says(&mut self, words: &[&str]) -> io::Result<Message> {
         loop {
             let message = self.read()?;
             if message.kind == COMMAND && words.iter().any(|word| message.says(word)) {
@@ -210,9 +210,19 @@ impl Wire {
 
     /// What an encoder says until it may send media; the server's refusal otherwise.
     pub(crate) fn publish(&mut self, app: &str, key: &str) -> Result<(), String> {
+        self.publish_enhanced(app, key, 0.0)
+    }
+
+    /// With what enhanced RTMP's `capsEx` says of the encoder.
+    pub(crate) fn publish_enhanced(&mut self, app: &str, key: &str, caps_ex: f64) -> Result<(), String> {
         let io = |error: io::Error| error.to_string();
         let url = format!("rtmp://127.0.0.1/{app}");
-        let about = [("app", Amf::Text(app)), ("type", Amf::Text("nonprivate")), ("tcUrl", Amf::Text(&url))];
+        let about = [
+            ("app", Amf::Text(app)),
+            ("type", Amf::Text("nonprivate")),
+            ("tcUrl", Amf::Text(&url)),
+            ("capsEx", Amf::Number(caps_ex)),
+        ];
         self.command(0, &[Amf::Text("connect"), Amf::Number(1.0), Amf::Object(&about)]).map_err(io)?;
         let answer = self.until_says(&["_result", "_error"]).map_err(io)?;
         if answer.says("_error") {

@@ -114,6 +114,10 @@ impl Server {
 
     pub(crate) fn terminate(&mut self, limit: Duration) -> ExitStatus {
         self.process.signal("TERM");
+        self.wait(limit)
+    }
+
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         self.process.wait(limit)
     }
 

@@ -31,7 +31,11 @@ impl Shard {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Close(id) => self.ended.extend(self.by_id.get(&id).map(|&key| (key, End::Asked))),
+            Command::Close(id, end) => self.ended.extend(self.by_id.get(&id).map(|&key| (key, end))),
+            Command::Instruct { id, text } => {
+                let Some(&key) = self.by_id.get(&id) else { return };
+                self.act(key, |session, outbox| session.instruct(&text, Instant::now(), outbox));
+            }
             Command::Accept { id, answer, reply } => {
                 let Some(&key) = self.by_id.get(&id) else { return };
                 let Some(slot) = self.sessions.get_mut(key) else { return };

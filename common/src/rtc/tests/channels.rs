@@ -362,6 +362,41 @@ fn a_peer_has_a_few_channels_and_is_heard_on_each() {
 }
 
 #[test]
+fn a_player_is_told_things_on_its_control_channel_and_nobody_else_is() {
+    let (mut stage, mut publisher, mut near, _) = company(Distribution::All);
+    let labels = ["headwater/control", "mine", "headwater/control"];
+    let mut player = Talker::join(&mut stage, Role::Viewer, &labels, str::to_owned);
+    let hears = |stage: &Stage, talker: &Talker| {
+        let members = stage.engine.members(Role::Viewer);
+        members.into_iter().find(|member| member.session == talker.session).unwrap().hears
+    };
+    until([&mut publisher, &mut near, &mut player], "its channels are open", |[.., player]| player.channels.len() == 3);
+    until([&mut near, &mut player], "the server knows", |[_, player]| hears(&stage, player));
+    assert!(!hears(&stage, &near));
+    let word: Arc<str> = "go".into();
+    stage.engine.instruct(&near.session, &word);
+    stage.engine.instruct(&player.session, &word);
+    until([&mut near, &mut player], "it hears", |[_, player]| !player.heard.is_empty());
+    assert_eq!((player.texts(), near.texts()), (vec!["go"], vec![]));
+
+    // What it says there is for nobody, and what others say does not arrive there.
+    player.say("on control");
+    player.write(1, false, b"on its own");
+    until([&mut publisher, &mut near, &mut player], "others hear it", |[publisher, near, _]| {
+        !publisher.heard.is_empty() && !near.heard.is_empty()
+    });
+    assert_eq!(near.texts(), ["on its own"]);
+    for _ in 0..1_000 {
+        if player.closed > 0 {
+            break;
+        }
+        (0..20).for_each(|_| player.say("spam"));
+        player.turn();
+    }
+    assert!(player.closed > 0 && !hears(&stage, &player), "who only makes noise there is given up");
+}
+
+#[test]
 fn a_publisher_that_was_replaced_neither_speaks_nor_listens() {
     let (mut stage, mut old, mut near, mut far) = company(Distribution::Publisher);
     let mut new = Talker::publisher(&mut stage);

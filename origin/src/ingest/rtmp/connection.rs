@@ -120,9 +120,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         begin_by: Instant,
     ) -> Result<Ended, Error> {
         let node = self.node.clone();
-        // These two outlast the turns of the loop: else each read would enter and leave the timer wheel and the list of
-        // those who wait for the stop.
-        let mut stopping = pin!(node.stopping());
+        // These outlast the turns of the loop: else each read would enter and leave the timer wheel and the lists of
+        // those who wait for the node.
+        let mut ended = pin!(node.publishers_ended());
+        let mut asked = pin!(node.publishers_asked(0));
         let mut alarm = pin!(sleep_until(begin_by));
         let mut pings = 0;
         let mut heard = Instant::now();
@@ -156,9 +157,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let received = tokio::select! {
                 received = receive(&mut self.stream, &mut input) => Some(received),
                 () = &mut alarm => None,
-                () = &mut stopping => {
+                () = &mut ended => {
                     session.reject(Refusal::Rejected, "The server is going down.");
                     return Ok(Ended::Stopping);
+                }
+                round = &mut asked => {
+                    asked.set(node.publishers_asked(round));
+                    self.ask_to_leave(session, publication.as_mut());
+                    continue;
                 }
             };
             match received {
@@ -174,6 +180,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     session.ping(0);
                 }
             }
+        }
+    }
+
+    /// In the words of enhanced RTMP. Who does not know them is waited for.
+    fn ask_to_leave(&self, session: &mut Session, publication: Option<&mut Publication>) {
+        let Some(publication) = publication else { return };
+        if session.request_reconnect("This server is being drained.") {
+            publication.expect_return();
+            tracing::info!(broadcast = publication.name(), remote = %self.remote, "publisher asked to connect anew");
         }
     }
 

@@ -17,20 +17,28 @@ use super::flv::{self, Body, Tag};
 pub(super) struct Publication {
     intake: Intake,
     door: telemetry::Door,
+    returns: bool,
 }
 
 impl Publication {
     pub(super) fn new(writer: Writer, door: telemetry::Door) -> Self {
-        Self { intake: Intake::new(writer, door.clone()), door }
+        Self { intake: Intake::new(writer, door.clone()), door, returns: false }
     }
 
     pub(super) fn name(&self) -> String {
         self.intake.broadcast().id().to_string()
     }
 
+    /// The publisher was asked to connect anew, perhaps to another node: when it leaves here, that is not the end.
+    pub(super) fn expect_return(&mut self) {
+        self.returns = true;
+    }
+
     /// The publisher said that it is done.
     pub(super) fn finish(self, now_us: i64) {
-        self.intake.finish(now_us);
+        if !self.returns {
+            self.intake.finish(now_us);
+        }
     }
 
     pub(super) fn write(&mut self, kind: Kind, timestamp_ms: i64, body: &Bytes, now_us: i64) -> Result<(), Fenced> {

@@ -110,7 +110,12 @@ impl Client {
 
     /// Connects and asks to publish; the code of the answer.
     async fn publish(&mut self, app: &str, name: &str) -> String {
-        self.command(&["connect".into(), 1.0.into(), Value::object([("app", app.into())])]).await;
+        self.publish_enhanced(app, name, 0.0).await
+    }
+
+    async fn publish_enhanced(&mut self, app: &str, name: &str, caps_ex: f64) -> String {
+        let about = Value::object([("app", app.into()), ("capsEx", caps_ex.into())]);
+        self.command(&["connect".into(), 1.0.into(), about]).await;
         self.command(&["createStream".into(), 2.0.into(), Value::Null]).await;
         self.command(&["publish".into(), 3.0.into(), Value::Null, name.into(), "live".into()]).await;
         self.status().await
@@ -244,6 +249,29 @@ async fn a_full_server_closes_further_connections_and_a_place_becomes_free_again
         }
     };
     timeout(Duration::from_secs(5), free).await.expect("a place");
+}
+
+#[tokio::test]
+async fn publishers_that_know_how_to_are_asked_to_connect_anew_each_time() {
+    let server = server("reconnect").await;
+    server.node.ready();
+    let (mut new, mut old) = (Client::connect(server.address).await, Client::connect(server.address).await);
+    assert_eq!(new.publish_enhanced("live", "new", 1.0).await, "NetStream.Publish.Start");
+    assert_eq!(old.publish_enhanced("live", "old", 12.0).await, "NetStream.Publish.Start");
+    for _ in 0..2 {
+        server.node.drain();
+        server.node.ask_publishers_to_leave();
+        assert_eq!(new.status().await, "NetConnection.Connect.ReconnectRequest");
+        server.node.undrain();
+    }
+    // It went elsewhere, and this node does not tell its viewers that it was the end.
+    new.command(&["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()]).await;
+    server.until(&BroadcastId::new("live", "new").unwrap(), Status::Interrupted).await;
+    server.node.drain();
+    server.node.ask_publishers_to_leave();
+    server.node.end_publishers();
+    assert_eq!(old.status().await, "NetConnection.Connect.Rejected", "it was not asked, it is ended");
+    server.until(&BroadcastId::new("live", "old").unwrap(), Status::Interrupted).await;
 }
 
 #[tokio::test]

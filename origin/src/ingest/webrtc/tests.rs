@@ -72,7 +72,7 @@ fn stage(name: &str, settings: &[(&str, &str)]) -> Stage {
     let settings = headwater_common::rtc::Settings { listen, shards: 1, ..Default::default() };
     let engine = Engine::start(settings, &telemetry).unwrap();
     let ice_servers = Arc::new(IceServers::new(&config));
-    let app = super::router(engine, desk.clone(), telemetry.door("whip"), ice_servers)
+    let app = super::router(engine, desk.clone(), telemetry.door("whip"), ice_servers, None)
         .layer(axum::middleware::from_fn(cross_origin))
         .layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4_000))));
     Stage { app, hub, desk, node, folder }

@@ -25,7 +25,7 @@ use headwater_common::{
     live::Publisher,
     rtc::{Engine, Role},
     telemetry::Door,
-    wish,
+    wish::{self, Home},
 };
 
 use crate::announce::{Desk, Refusal};
@@ -35,12 +35,19 @@ struct Whip {
     desk: Desk,
     door: Door,
     ice_servers: Arc<IceServers>,
+    home: Option<Home>,
 }
 
 /// `ice_servers` are what publishers are told of.
-pub(crate) fn router(engine: Engine, desk: Desk, door: Door, ice_servers: Arc<IceServers>) -> Router {
-    let whip = Whip { engine: engine.clone(), desk, door, ice_servers };
-    wish::router("/{app}/whip/{id}", post(publish), Arc::new(whip), engine, Role::Publisher)
+pub(crate) fn router(
+    engine: Engine,
+    desk: Desk,
+    door: Door,
+    ice_servers: Arc<IceServers>,
+    home: Option<Home>,
+) -> Router {
+    let whip = Whip { engine: engine.clone(), desk, door, ice_servers, home: home.clone() };
+    wish::router("/{app}/whip/{id}", post(publish), Arc::new(whip), (engine, Role::Publisher), home)
 }
 
 async fn publish(
@@ -84,7 +91,12 @@ async fn publish(
     match whip.engine.publish(incoming, Intake::new(writer, whip.door.clone())) {
         Ok(answer) => {
             tracing::info!(broadcast = format!("{app}/{id}"), %remote, session = %answer.session, "WHIP publisher");
-            wish::created(&format!("/{app}/whip/{id}"), answer, whip.ice_servers.links(clock::now_us()))
+            wish::created(
+                &format!("/{app}/whip/{id}"),
+                whip.home.as_ref(),
+                answer,
+                whip.ice_servers.links(clock::now_us()),
+            )
         }
         Err(error) => wish::refuse_offer(&error),
     }

@@ -10,8 +10,15 @@ const VIDEO: [&str; 5] = ["avc1", "hvc1", "av01", "vp09", "vp08"];
 const AUDIO: [&str; 2] = ["Opus", "mp4a"];
 /// FourCcInfoMask: we neither decode nor encode.
 const CAN_FORWARD: f64 = 4.0;
-/// CapsExMask: ModEx and its nanoseconds. Neither reconnect requests nor more than one track.
-const CAPS_EX: f64 = (0x04 | 0x08) as f64;
+/// CapsExMask: reconnect requests, ModEx and its nanoseconds. Not more than one track.
+const RECONNECT: u32 = 0x01;
+const CAPS_EX: u32 = RECONNECT | 0x04 | 0x08;
+
+/// Whether a client understands [`reconnect_request`](super::reply::Replies::reconnect_request).
+pub(super) fn reconnects(asked: &Value) -> bool {
+    let mask = asked.get("capsEx").and_then(Value::as_number).unwrap_or(0.0);
+    mask as u32 & RECONNECT != 0
+}
 
 /// The first object of the answer.
 pub(super) fn server() -> Value {
@@ -38,7 +45,7 @@ pub(super) fn connected(asked: &Value) -> Value {
         ("fourCcList", Value::Array(VIDEO.iter().chain(&AUDIO).map(|&codec| codec.into()).collect())),
         ("videoFourCcInfoMap", info(&VIDEO)),
         ("audioFourCcInfoMap", info(&AUDIO)),
-        ("capsEx", CAPS_EX.into()),
+        ("capsEx", f64::from(CAPS_EX).into()),
     ];
     properties.extend(
         answers.into_iter().filter(|(name, _)| asked.get(name).is_some()).map(|(name, value)| (name.into(), value)),

@@ -80,13 +80,18 @@ impl Session {
         // Transaction 1 by definition, and some devices send 0.
         let transaction = if transaction == 0.0 { 1.0 } else { transaction };
         self.replies.result(transaction, capabilities::server(), capabilities::connected(asked));
-        self.connection =
-            Some(Connection { app, query, tc_url: tc_url.to_owned(), encoder: encoder.chars().take(256).collect() });
+        self.connection = Some(Connection {
+            app,
+            query,
+            tc_url: tc_url.to_owned(),
+            encoder: encoder.chars().take(256).collect(),
+            reconnects: capabilities::reconnects(asked),
+        });
         Ok(())
     }
 
     fn publish(&mut self, stream_id: u32, name: &str) -> Result<Option<Event>, Error> {
-        let Some(Connection { app, query, tc_url, encoder }) = &self.connection else { return Ok(None) };
+        let Some(Connection { app, query, tc_url, encoder, .. }) = &self.connection else { return Ok(None) };
         let bad_name = |description| (Refusal::BadName.code(), description);
         let (app, stream, query) = address::publication(app, query, name);
         let refusal = if self.publication != Publication::None {

@@ -129,6 +129,7 @@ struct Connection {
     query: Query,
     tc_url: String,
     encoder: String,
+    reconnects: bool,
 }
 
 /// One at a time on a connection.
@@ -181,6 +182,15 @@ impl Session {
             self.replies.status(stream_id, "error", refusal.code(), description);
             self.publication = Publication::None;
         }
+    }
+
+    /// Asks the peer to connect anew; `false` if it does not know how to. It goes on here until it has.
+    pub fn request_reconnect(&mut self, description: &str) -> bool {
+        let knows = self.connection.as_ref().is_some_and(|connection| connection.reconnects);
+        if knows {
+            self.replies.reconnect_request(description);
+        }
+        knows
     }
 
     /// Asks for a sign of life: a peer that is there answers, which counts as received bytes.

@@ -74,6 +74,12 @@ impl Replies {
         self.call(stream_id, "onStatus", status(level, code, description));
     }
 
+    /// Enhanced RTMP v2, "Reconnect Request". Without a `tcUrl` the client goes where it went before, and so to whichever
+    /// node the load balancer chooses.
+    pub(super) fn reconnect_request(&mut self, description: &str) {
+        self.status(0, "status", "NetConnection.Connect.ReconnectRequest", description);
+    }
+
     pub(super) fn on_fc(&mut self, name: &str, code: &str, stream: &str) {
         self.call(0, name, status("status", code, stream));
     }

@@ -161,7 +161,7 @@ fn enhanced_rtmp_v2_is_answered_with_maps_and_capabilities() {
     let info = &outcome.command("_result")[3];
     assert_eq!(info.get("videoFourCcInfoMap").and_then(|map| map.get("hvc1")), Some(&4.0.into()));
     assert_eq!(info.get("audioFourCcInfoMap").and_then(|map| map.get("Opus")), Some(&4.0.into()));
-    assert_eq!(info.get("capsEx"), Some(&12.0.into()));
+    assert_eq!(info.get("capsEx"), Some(&13.0.into()));
     assert_eq!(info.get("fourCcList"), None);
 }
 

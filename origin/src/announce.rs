@@ -9,22 +9,24 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use headwater_common::{
     clock,
     config::Config,
-    live::{Broadcast, BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
+    live::{Broadcast, BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, SILENT_US, Status, Takeover, Writer},
     node::{Busy, Node},
-    registry::{Ending, Progress, Registry, RegistryError},
+    registry::{Ask, Bid, Ending, Hall, Life, Progress, Registry, RegistryError},
 };
 
 /// How often ends are looked for; an interrupted broadcast waits ten times this.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often numbers in use are reported, in sweeps. The registry sets aside more than can be used in between.
-const SWEEPS_PER_REPORT: u32 = 10;
+/// How often numbers in use are reported though nothing else has changed. The registry sets aside more than can be used
+/// in between.
+const REPORT_EVERY_US: i64 = 10_000_000;
 
 /// Where publishers of every protocol ask to be let in.
 #[derive(Clone)]
 pub struct Desk {
     config: Arc<Config>,
     hub: Arc<Hub>,
-    registry: Registry,
+    registry: Arc<dyn Registry>,
+    life: Life,
     node: Node,
 }
 
@@ -42,12 +44,23 @@ pub enum Refusal {
     #[error(transparent)]
     Busy(Busy),
     #[error("the registry does not answer: {0}")]
-    Registry(#[from] RegistryError),
+    Registry(RegistryError),
+}
+
+impl From<RegistryError> for Refusal {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::InUse { id, protocol, remote, .. } => {
+                Self::Claim(ClaimError::InUse { id, protocol, remote })
+            }
+            error => Self::Registry(error),
+        }
+    }
 }
 
 impl Desk {
-    pub fn new(config: Arc<Config>, hub: Arc<Hub>, registry: Registry, node: Node) -> Self {
-        Self { config, hub, registry, node }
+    pub fn new(config: Arc<Config>, hub: Arc<Hub>, registry: Arc<dyn Registry>, life: Life, node: Node) -> Self {
+        Self { config, hub, registry, life, node }
     }
 
     /// For protocols that name the application before the stream.
@@ -101,89 +114,119 @@ impl Desk {
         self.check(app, stream, token)?;
         let id = BroadcastId::new(app, stream)?;
         let takeover = self.config.apps[app].takeover;
-        let claimed = {
-            let (registry, id, publisher) = (self.registry.clone(), id.clone(), publisher.clone());
-            blocking(move || registry.claim(&id, &publisher, clock::now_us() / 1000)).await?
+        let now_us = clock::now_us();
+        let bid = Bid {
+            life: self.life.clone(),
+            publisher: publisher.clone(),
+            ask: Ask::Enter(takeover),
+            hall: self.hub.get(&id).map(|broadcast| Hall::of(&broadcast)),
+            now_us,
         };
-        let claim =
-            Claim { epoch: claimed.epoch, next_gop: claimed.next_gop, discontinuity: claimed.discontinuity, publisher };
-        Ok(self.hub.claim(&id, claim, takeover, clock::now_us())?)
+        let claimed = self.registry.claim(&id, &bid).await?;
+        let claim = Claim {
+            epoch: claimed.epoch,
+            next_gop: claimed.next_gop,
+            discontinuity: claimed.discontinuity,
+            born_us: claimed.born_us,
+            segment_target_s: claimed.segment_target_s,
+            publisher,
+        };
+        match self.hub.claim(&id, claim, takeover, clock::now_us()) {
+            Ok(writer) => Ok(writer),
+            // Another publisher came while the registry was asked. The newest claim is without one now.
+            Err(refused) => {
+                let last = Progress {
+                    id,
+                    epoch: claimed.epoch,
+                    next_gop: claimed.next_gop,
+                    discontinuity: claimed.discontinuity,
+                    segment_target_s: claimed.segment_target_s,
+                    silent: false,
+                };
+                tell_end(&last, Ending::Finished, &*self.registry).await;
+                Err(refused.into())
+            }
+        }
     }
 }
 
 /// Runs as long as the node does; [`settle`] tells the last ends.
-pub(crate) async fn run(hub: Arc<Hub>, registry: Registry) {
-    let mut told = Told::default();
+pub(crate) async fn run(hub: Arc<Hub>, registry: Arc<dyn Registry>) {
+    let mut reports = Reports::default();
     let mut interval = tokio::time::interval(SWEEP_EVERY);
-    let mut sweeps = 0_u32;
     loop {
         interval.tick().await;
-        sweeps = sweeps.wrapping_add(1);
-        let lost = hub.sweep(clock::now_us());
-        told.tell(&hub, &lost, &registry, sweeps.is_multiple_of(SWEEPS_PER_REPORT)).await;
+        let now_us = clock::now_us();
+        let lost = hub.sweep(now_us);
+        reports.tell(&hub, &lost, &*registry, now_us).await;
     }
 }
 
 /// When the process stops, what is live ends here and now.
-pub(crate) async fn settle(hub: &Hub, registry: &Registry) {
+pub(crate) async fn settle(hub: &Hub, registry: &dyn Registry) {
     for broadcast in hub.list() {
         if broadcast.status() != Status::Ended {
-            tell_end(&broadcast, Ending::Finished, registry).await;
+            tell_end(&progress(&broadcast, clock::now_us()), Ending::Finished, registry).await;
         }
     }
 }
 
-/// The newest epoch of each broadcast whose end the registry knows.
+/// What the registry knows, by broadcast of the hub.
 #[derive(Default)]
-struct Told(HashMap<BroadcastId, u64>);
+struct Reports(HashMap<BroadcastId, Told>);
 
-impl Told {
-    async fn tell(&mut self, hub: &Hub, lost: &[Arc<Broadcast>], registry: &Registry, report: bool) {
+struct Told {
+    progress: Progress,
+    at_us: i64,
+    ended: bool,
+}
+
+impl Reports {
+    async fn tell(&mut self, hub: &Hub, lost: &[Arc<Broadcast>], registry: &dyn Registry, now_us: i64) {
         let broadcasts = hub.list();
         self.0.retain(|id, _| broadcasts.iter().any(|broadcast| broadcast.id() == id));
-        for broadcast in broadcasts.iter().filter(|broadcast| broadcast.status() == Status::Ended) {
-            let epoch = broadcast.epoch();
-            if self.0.insert(broadcast.id().clone(), epoch) != Some(epoch) {
+        let mut batch = Vec::new();
+        for broadcast in &broadcasts {
+            let ended = broadcast.status() == Status::Ended;
+            let progress = progress(broadcast, now_us);
+            let told = self.0.get(broadcast.id());
+            if ended && !told.is_some_and(|told| told.ended && told.progress.epoch == progress.epoch) {
                 let was_lost = lost.iter().any(|lost| Arc::ptr_eq(lost, broadcast));
                 let ending = if was_lost { Ending::TerminatedUnexpectedly } else { Ending::Finished };
-                tell_end(broadcast, ending, registry).await;
+                tell_end(&progress, ending, registry).await;
+            } else if ended
+                || told.is_some_and(|told| {
+                    now_us - told.at_us < REPORT_EVERY_US && !progress.is_news_after(&told.progress)
+                })
+            {
+                continue;
+            } else {
+                batch.push(progress.clone());
             }
+            self.0.insert(broadcast.id().clone(), Told { progress, at_us: now_us, ended });
         }
-        if report {
-            let batch: Vec<_> =
-                broadcasts.iter().filter(|b| b.status() != Status::Ended).map(|b| progress(b)).collect();
-            let registry = registry.clone();
-            if let Err(error) = blocking(move || registry.progress(&batch, clock::now_us() / 1000)).await {
-                tracing::error!(%error, "registry was not told how far broadcasts have come");
-            }
+        if !batch.is_empty()
+            && let Err(error) = registry.progress(&batch, now_us).await
+        {
+            tracing::error!(%error, "registry was not told how far broadcasts have come");
         }
     }
 }
 
-async fn tell_end(broadcast: &Broadcast, ending: Ending, registry: &Registry) {
-    let (last, registry) = (progress(broadcast), registry.clone());
+async fn tell_end(last: &Progress, ending: Ending, registry: &dyn Registry) {
     tracing::info!(broadcast = %last.id, epoch = last.epoch, ?ending, "broadcast ended");
-    let id = last.id.clone();
-    if let Err(error) = blocking(move || registry.finish(&last, ending, clock::now_us() / 1000)).await {
-        tracing::error!(broadcast = %id, %error, "registry was not told of an end");
+    if let Err(error) = registry.finish(last, ending, clock::now_us()).await {
+        tracing::error!(broadcast = %last.id, %error, "registry was not told of an end");
     }
 }
 
-fn progress(broadcast: &Broadcast) -> Progress {
+fn progress(broadcast: &Broadcast, now_us: i64) -> Progress {
     Progress {
         id: broadcast.id().clone(),
-        epoch: broadcast.epoch(),
+        epoch: broadcast.claimed_epoch(),
         next_gop: broadcast.next_gop(),
         discontinuity: broadcast.discontinuity(),
-    }
-}
-
-/// Registry writes end with an fsync, which has no place on an async thread.
-async fn blocking<T: Send + 'static>(
-    write: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
-) -> Result<T, RegistryError> {
-    match tokio::task::spawn_blocking(write).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        segment_target_s: broadcast.segment_target_s(),
+        silent: broadcast.silent_for_us(now_us).is_none_or(|silent_us| silent_us >= SILENT_US),
     }
 }

@@ -23,8 +23,19 @@ use axum::{
     response::Response,
 };
 use headwater_common::{
-    antmedia, audience::CountViewers, config::Config, http::Tls, ice_servers::IceServers, live::Hub, net, node::Node,
-    registry::Registry, rtc::Engine, store::Store, telemetry::Telemetry,
+    antmedia,
+    audience::CountViewers,
+    cluster::Cluster,
+    config::Config,
+    http::Tls,
+    ice_servers::IceServers,
+    live::Hub,
+    net,
+    node::Node,
+    registry::{Life, Registry},
+    rtc::Engine,
+    store::Store,
+    telemetry::Telemetry,
 };
 use tokio::task::JoinHandle;
 
@@ -39,12 +50,15 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     pub engine: Engine,
     pub ice_servers: Arc<IceServers>,
-    pub registry: Registry,
+    pub registry: Arc<dyn Registry>,
+    pub life: Life,
     pub store: Store,
     pub telemetry: Telemetry,
     pub node: Node,
     pub tls: Option<Tls>,
     pub viewers: CountViewers,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
 }
 
 pub struct Origin {
@@ -58,9 +72,9 @@ pub struct Origin {
 
 impl Origin {
     /// Opens the doors and starts what works behind them.
-    pub fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, store, telemetry, node, tls, .. } = &shared;
-        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), node.clone());
+    pub async fn start(shared: Shared) -> anyhow::Result<Self> {
+        let Shared { config, hub, registry, life, store, telemetry, node, tls, .. } = &shared;
+        let desk = Desk::new(config.clone(), hub.clone(), registry.clone(), life.clone(), node.clone());
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {
@@ -71,9 +85,10 @@ impl Origin {
         let settings = record::Settings {
             apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
             record: false,
+            node: life.node.clone(),
             free_disk_mb_min: config.record.free_disk_mb_min,
         };
-        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry)?;
+        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, telemetry).await?;
         let recording = tokio::spawn({
             let (recorder, node) = (recorder.clone(), node.clone());
             async move { recorder.run(node.stopping()).await }
@@ -92,8 +107,8 @@ impl Origin {
     }
 
     fn api(&self) -> api::Api {
-        let Shared { config, hub, engine, registry, viewers, .. } = self.shared.clone();
-        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }
+        let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
+        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers, cluster }
     }
 
     /// For publishers that come by Ant Media's signalling.
@@ -104,7 +119,10 @@ impl Origin {
     /// Broadcasts as REST shows them.
     pub fn describe(&self) -> antmedia::Describe {
         let api = self.api();
-        Arc::new(move |id| Box::pin(std::future::ready(api.describe(&id))))
+        Arc::new(move |id| {
+            let api = api.clone();
+            Box::pin(async move { api.describe(&id).await })
+        })
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
@@ -122,7 +140,7 @@ impl Origin {
                 Err(error) => tracing::error!(%error, "a door ended by a bug"),
             }
         }
-        announce::settle(&self.shared.hub, &self.shared.registry).await;
+        announce::settle(&self.shared.hub, &*self.shared.registry).await;
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
         }

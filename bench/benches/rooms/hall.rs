@@ -25,7 +25,7 @@ impl Room {
         let hub = Hub::new();
         let id = BroadcastId::new("live", "bench").expect("a valid name");
         let publisher = Publisher { protocol: "bench", remote: String::new(), agent: String::new() };
-        let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
+        let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, born_us: 0, segment_target_s: None, publisher };
         let mut writer = hub.claim(&id, claim, Takeover::Replace, 0).expect("nobody else claims");
         writer.announce(video_info()).expect("nobody fences");
         let track = writer.broadcast().source(Kind::Video).expect("just announced");

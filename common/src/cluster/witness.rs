@@ -40,7 +40,7 @@ async fn follow(broadcast: Arc<Broadcast>, shared: Arc<Shared>) {
     let mut before = None;
     loop {
         news.mark_unchanged();
-        let (epoch, status) = (broadcast.epoch(), broadcast.status());
+        let (epoch, status) = (broadcast.claimed_epoch(), broadcast.status());
         let status = match (status, before) {
             (live::Status::Live, _) => Status::Live,
             (live::Status::Interrupted, _) => Status::Interrupted,

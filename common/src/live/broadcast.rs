@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    BroadcastId, Origin, Told, Track, TrackWriter,
+    BroadcastId, Claim, Origin, Told, Track, TrackWriter,
     minter::Minter,
     timeline::{Cursor, Placed, Timeline},
 };
@@ -42,6 +42,8 @@ pub struct Broadcast {
 pub(super) struct State {
     pub(super) status: Status,
     pub(super) epoch: u64,
+    /// At least as high as `epoch`.
+    pub(super) claimed_epoch: u64,
     pub(super) publisher: Publisher,
     pub(super) epoch_began_us: i64,
     pub(super) last_write_us: i64,
@@ -106,13 +108,14 @@ impl std::fmt::Display for Choice {
 }
 
 impl Broadcast {
-    pub(super) fn new(id: BroadcastId, born_us: i64, first_gop: u64, first_discontinuity: u64) -> Arc<Self> {
+    pub(super) fn new(id: BroadcastId, born_us: i64, minter: Minter) -> Arc<Self> {
         Arc::new(Self {
             id,
             born_us,
             state: Mutex::new(State {
                 status: Status::Ended,
                 epoch: 0,
+                claimed_epoch: 0,
                 publisher: Publisher { protocol: "", remote: String::new(), agent: String::new() },
                 epoch_began_us: born_us,
                 last_write_us: born_us,
@@ -121,7 +124,7 @@ impl Broadcast {
                 timeline: Timeline::new(0),
                 video: Cursor::default(),
                 audio: Cursor::default(),
-                minter: Minter::new(first_gop, first_discontinuity),
+                minter,
                 newest_us: 0,
                 dropped: 0,
                 hand: Hand::Own,
@@ -145,8 +148,15 @@ impl Broadcast {
         self.lock().status
     }
 
+    /// Of the claim that its publisher came with. It is what gops carry.
     pub fn epoch(&self) -> u64 {
         self.lock().epoch
+    }
+
+    /// Of the claim that holds it in the registry and among nodes: higher than [`Broadcast::epoch`] where the claim had
+    /// to be made anew while the publisher went on.
+    pub fn claimed_epoch(&self) -> u64 {
+        self.lock().claimed_epoch
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -258,11 +268,13 @@ impl Broadcast {
         self.version.subscribe()
     }
 
-    pub(super) fn begin_epoch(self: &Arc<Self>, epoch: u64, publisher: Publisher, now_us: i64) -> Writer {
+    pub(super) fn begin_epoch(self: &Arc<Self>, claim: Claim, now_us: i64) -> Writer {
         let mut state = self.lock();
+        let epoch = claim.epoch;
         state.status = Status::Live;
         state.epoch = epoch;
-        state.publisher = publisher;
+        state.claimed_epoch = epoch;
+        state.publisher = claim.publisher;
         state.epoch_began_us = now_us;
         state.last_write_us = now_us;
         // A millisecond of room, so that no clamping is needed where two publishers meet.
@@ -270,12 +282,40 @@ impl Broadcast {
         state.video = Cursor::default();
         state.audio = Cursor::default();
         state.layers.clear();
-        state.minter.begin_epoch(epoch);
+        state.minter.begin_epoch(epoch, claim.segment_target_s);
+        state.minter.go_on_from(claim.next_gop, claim.discontinuity);
         state.hand = Hand::Own;
         state.path.clear();
         drop(state);
         self.changed();
         Writer { broadcast: self.clone(), epoch, finished: false }
+    }
+
+    /// The claim was made anew. Its publisher goes on and so do its gops, with higher numbers if somebody else had the
+    /// broadcast meanwhile. False when another publisher has come since.
+    pub(super) fn renew(&self, held: u64, epoch: u64, next_gop: u64, discontinuity: u64) -> bool {
+        let mut state = self.lock();
+        if state.claimed_epoch != held || epoch <= held || state.status == Status::Ended {
+            return false;
+        }
+        state.claimed_epoch = epoch;
+        state.minter.go_on_from(next_gop, discontinuity);
+        drop(state);
+        self.changed();
+        true
+    }
+
+    /// Somebody elsewhere was given the broadcast: ends what is published here under this claim.
+    pub(super) fn fence(&self, held: u64, now_us: i64) -> bool {
+        let mut state = self.lock();
+        if state.claimed_epoch != held || state.status == Status::Ended {
+            return false;
+        }
+        state.status = Status::Ended;
+        state.last_write_us = now_us.max(state.last_write_us);
+        drop(state);
+        self.changed();
+        true
     }
 
     /// How long the publisher that holds it has written nothing; `None` when nobody holds it.

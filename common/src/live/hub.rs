@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Broadcast, BroadcastId, Publisher, Status, Writer};
+use super::{Broadcast, BroadcastId, Publisher, Status, Writer, minter::Minter};
 
 /// A publisher that has written nothing for this long has vanished, whatever its connection says.
 pub const SILENT_US: i64 = 2_000_000;
@@ -32,16 +32,20 @@ pub enum Takeover {
 pub struct Claim {
     /// Counts the claims of this broadcast; the hub takes none that is not newer than the one it knows.
     pub epoch: u64,
-    /// Where numbering goes on when the hub doesn't hold the broadcast any more.
+    /// Of its first gop; higher if the hub knows better.
     pub next_gop: u64,
     pub discontinuity: u64,
+    /// Wall-clock of timestamp zero: a broadcast that was born at another time is another one.
+    pub born_us: i64,
+    /// Where the broadcast has one already.
+    pub segment_target_s: Option<u32>,
     pub publisher: Publisher,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ClaimError {
     #[error("{id} is being published by {protocol} from {remote}")]
-    InUse { id: BroadcastId, protocol: &'static str, remote: String },
+    InUse { id: BroadcastId, protocol: String, remote: String },
     #[error("{id} was claimed meanwhile (epoch {known}, ours is {ours})")]
     Outrun { id: BroadcastId, known: u64, ours: u64 },
 }
@@ -78,18 +82,42 @@ impl Hub {
     /// Gives the broadcast to a publisher; whoever held it before is fenced off.
     pub fn claim(&self, id: &BroadcastId, claim: Claim, takeover: Takeover, now_us: i64) -> Result<Writer, ClaimError> {
         let mut broadcasts = self.lock();
-        let broadcast = broadcasts
-            .entry(id.clone())
-            .or_insert_with(|| Broadcast::new(id.clone(), now_us, claim.next_gop, claim.discontinuity));
-        give_way(broadcast, takeover, now_us)?;
-        let known = broadcast.epoch();
-        if claim.epoch <= known {
-            return Err(ClaimError::Outrun { id: id.clone(), known, ours: claim.epoch });
+        let known = broadcasts.get(id).cloned();
+        if let Some(known) = &known {
+            give_way(known, takeover, now_us)?;
+            let known = known.claimed_epoch();
+            if claim.epoch <= known {
+                return Err(ClaimError::Outrun { id: id.clone(), known, ours: claim.epoch });
+            }
         }
-        let writer = broadcast.begin_epoch(claim.epoch, claim.publisher, now_us);
+        let is_over = |known: &Broadcast| known.status() == Status::Ended && known.born_us() != claim.born_us;
+        let (over, goes_on) = known.map_or((None, None), |known| match is_over(&known) {
+            true => (Some(known), None),
+            false => (None, Some(known)),
+        });
+        let broadcast = goes_on.unwrap_or_else(|| {
+            let minter = Minter::new(claim.next_gop, claim.discontinuity, claim.segment_target_s);
+            let broadcast = Broadcast::new(id.clone(), claim.born_us, minter);
+            broadcasts.insert(id.clone(), broadcast.clone());
+            broadcast
+        });
+        let writer = broadcast.begin_epoch(claim, now_us);
         drop(broadcasts);
+        over.inspect(|over| over.close());
         self.changed();
         Ok(writer)
+    }
+
+    /// The claim that is held was made anew with a higher epoch, while its publisher went on. False when that claim
+    /// does not hold the broadcast any more.
+    pub fn renew(&self, id: &BroadcastId, held: u64, epoch: u64, next_gop: u64, discontinuity: u64) -> bool {
+        self.get(id).is_some_and(|broadcast| broadcast.renew(held, epoch, next_gop, discontinuity))
+    }
+
+    /// The claim that is held here is void, another node has a newer one: its publisher is turned away with its next
+    /// sample. False when that claim does not hold the broadcast any more.
+    pub fn fence(&self, id: &BroadcastId, held: u64, now_us: i64) -> bool {
+        self.get(id).is_some_and(|broadcast| broadcast.fence(held, now_us))
     }
 
     /// Ends what was interrupted for too long and forgets what ended long ago; returns what it ended.
@@ -132,7 +160,7 @@ fn give_way(broadcast: &Broadcast, takeover: Takeover, now_us: i64) -> Result<()
     match broadcast.silent_for_us(now_us) {
         Some(silent_us) if silent_us < SILENT_US && takeover == Takeover::Refuse => {
             let Publisher { protocol, remote, .. } = broadcast.publisher();
-            Err(ClaimError::InUse { id: broadcast.id().clone(), protocol, remote })
+            Err(ClaimError::InUse { id: broadcast.id().clone(), protocol: protocol.to_owned(), remote })
         }
         _ => Ok(()),
     }

@@ -63,7 +63,7 @@ impl Pace {
 }
 
 impl Minter {
-    pub(super) fn new(first_gop: u64, first_discontinuity: u64) -> Self {
+    pub(super) fn new(first_gop: u64, first_discontinuity: u64, target_s: Option<u32>) -> Self {
         Self {
             epoch: 0,
             next_gop: first_gop,
@@ -74,7 +74,7 @@ impl Minter {
             video_alive: false,
             first_audio_us: None,
             pace: Pace::default(),
-            target_s: None,
+            target_s,
             has_video: false,
             has_audio: false,
         }
@@ -94,13 +94,12 @@ impl Minter {
     }
 
     /// Another publisher takes over.
-    pub(super) fn begin_epoch(&mut self, epoch: u64) {
+    pub(super) fn begin_epoch(&mut self, epoch: u64, target_s: Option<u32>) {
         *self = Self {
             epoch,
             break_ahead: self.current.is_some(),
             current: self.current.take(),
-            target_s: self.target_s,
-            ..Self::new(self.next_gop, self.discontinuity)
+            ..Self::new(self.next_gop, self.discontinuity, self.target_s.or(target_s))
         };
     }
 
@@ -117,6 +116,14 @@ impl Minter {
             self.discontinuity = gop.discontinuity;
             self.current = Some(gop.clone());
         }
+    }
+
+    /// Somebody elsewhere has used numbers that were to come: the first gop after this has these or higher ones.
+    pub(super) fn go_on_from(&mut self, next_gop: u64, discontinuity: u64) {
+        self.break_ahead |= self.current.is_some() && (next_gop > self.next_gop || discontinuity > self.discontinuity);
+        let break_ahead = u64::from(self.break_ahead && self.current.is_some());
+        self.next_gop = self.next_gop.max(next_gop);
+        self.discontinuity = self.discontinuity.max(discontinuity.saturating_sub(break_ahead));
     }
 
     pub(super) fn announced(&self, kind: Kind) -> bool {
@@ -241,7 +248,7 @@ mod tests {
 
     /// When gops begin, for video frames at these times.
     fn starts(times_us: impl Iterator<Item = i64>, keyframe: impl Fn(usize) -> bool) -> Vec<i64> {
-        let mut minter = Minter::new(0, 0);
+        let mut minter = Minter::new(0, 0, None);
         minter.announce(Kind::Video);
         let mut starts: Vec<i64> =
             times_us.enumerate().map(|(n, us)| minter.mint(Kind::Video, us, keyframe(n)).unwrap().start_us).collect();

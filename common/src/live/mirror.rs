@@ -13,6 +13,7 @@ use std::sync::{Arc, MutexGuard};
 use super::{
     Broadcast, BroadcastId, Hub, Origin, Publisher, Status, Track,
     broadcast::{Hand, Layer, State},
+    minter::Minter,
 };
 use crate::media::{Frame, Gop, Info, Kind, RtpCache, Sample};
 
@@ -106,8 +107,10 @@ impl Hub {
                 other.close();
             }
         }
-        let broadcast =
-            broadcasts.entry(id.clone()).or_insert_with(|| Broadcast::new(id.clone(), born_us, 0, 0)).clone();
+        let broadcast = broadcasts
+            .entry(id.clone())
+            .or_insert_with(|| Broadcast::new(id.clone(), born_us, Minter::new(0, 0, None)))
+            .clone();
         let mut state = broadcast.lock();
         let number = match state.hand {
             Hand::Own => 0,
@@ -161,6 +164,7 @@ impl Mirror {
         }
         state.status = told.status;
         state.epoch = told.epoch;
+        state.claimed_epoch = told.epoch;
         state.epoch_began_us = told.epoch_began_us;
         state.publisher = told.publisher;
         state.path = told.path;

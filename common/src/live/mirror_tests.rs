@@ -202,7 +202,7 @@ fn another_birth_is_another_broadcast() {
 fn what_is_published_here_is_never_copied_over() {
     let hub = Hub::new();
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, publisher };
+    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, born_us: BORN_US, segment_target_s: None, publisher };
     let writer = hub.claim(&id(), claim.clone(), Takeover::Replace, BORN_US).unwrap();
     assert_eq!(hub.mirror(&id(), BORN_US, told(9), BORN_US).unwrap_err(), MirrorError::Own(id()));
     writer.finish(BORN_US);
@@ -315,7 +315,7 @@ fn forgetting_spares_what_is_published_here() {
     stage.hub.forget_mirror(&broadcast);
     assert!(stage.hub.get(&id()).is_none() && broadcast.is_over());
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, publisher };
+    let claim = Claim { epoch: 5, next_gop: 3, discontinuity: 0, born_us: BORN_US, segment_target_s: None, publisher };
     let writer = stage.hub.claim(&id(), claim, Takeover::Replace, BORN_US).unwrap();
     stage.hub.forget_mirror(writer.broadcast());
     assert!(stage.hub.get(&id()).is_some());

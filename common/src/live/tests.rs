@@ -27,7 +27,7 @@ fn id() -> BroadcastId {
 
 fn claim(epoch: u64) -> Claim {
     let publisher = Publisher { protocol: "test", remote: "here".into(), agent: String::new() };
-    Claim { epoch, next_gop: 7, discontinuity: 0, publisher }
+    Claim { epoch, next_gop: 7, discontinuity: 0, born_us: BORN_US, segment_target_s: None, publisher }
 }
 
 /// A publisher whose clock and wall-clock run together.
@@ -476,4 +476,74 @@ fn ids_are_checked() {
         assert!(error.contains(complaint), "{error}");
     }
     assert!(BroadcastId::new("live", &"x".repeat(200)).unwrap_err().to_string().contains("200 characters"));
+}
+
+#[test]
+fn a_claim_made_anew_touches_neither_publisher_nor_viewers() {
+    let (hub, mut source) = publishing();
+    source.video_gop(3);
+    let broadcast = hub.get(&id()).unwrap();
+    let mut viewer = broadcast.source(Kind::Video).unwrap().read(Start::Oldest);
+    assert!(!hub.renew(&id(), 5, 9, 0, 0), "that claim is not the one that holds it");
+    assert!(!hub.renew(&id(), 1, 1, 0, 0), "no newer than what is there");
+    assert!(hub.renew(&id(), 1, 4, broadcast.next_gop(), broadcast.discontinuity()));
+    source.video_gop(3);
+    source.video_gop(3);
+    assert_eq!((broadcast.claimed_epoch(), broadcast.epoch(), broadcast.status()), (4, 1, Status::Live));
+    let frames: Vec<_> = std::iter::from_fn(|| viewer.try_next()).collect();
+    assert_eq!(frames.len(), 9);
+    assert!(frames.iter().all(|frame| (frame.gop.epoch, frame.gop.discontinuity) == (1, 0)));
+    assert!(frames.windows(2).all(|pair| pair[1].gop.id <= pair[0].gop.id + 1));
+    let late = hub.claim(&id(), claim(4), Takeover::Replace, source.now_us).unwrap_err();
+    assert!(matches!(late, ClaimError::Outrun { known: 4, .. }), "the newer epoch is what counts: {late}");
+
+    // Somebody else has used numbers meanwhile.
+    assert!(hub.renew(&id(), 4, 6, 500, 30));
+    source.video_gop(3);
+    source.video_gop(3);
+    let next = viewer.try_next().unwrap();
+    assert_eq!((next.gop.id, next.gop.discontinuity, next.gop.epoch), (500, 30, 1));
+    source.writer.finish(source.now_us);
+    assert!(!hub.renew(&id(), 6, 8, 0, 0), "it is over");
+}
+
+#[test]
+fn a_publisher_whose_claim_was_lost_is_turned_away() {
+    let (hub, mut source) = publishing();
+    source.video_gop(3);
+    assert!(!hub.fence(&id(), 2, source.now_us), "not this claim");
+    assert!(hub.fence(&id(), 1, source.now_us));
+    assert_eq!(source.frame(Kind::Video, true, 10), Err(Fenced));
+    let broadcast = hub.get(&id()).unwrap();
+    assert_eq!(broadcast.status(), Status::Ended);
+    drop(source);
+    assert_eq!(broadcast.status(), Status::Ended, "its end is not another one");
+}
+
+#[test]
+fn who_comes_back_from_elsewhere_goes_on_with_numbers_that_nobody_used() {
+    let (hub, mut source) = publishing();
+    source.video_gop(3);
+    source.video_gop(3);
+    let now_us = source.now_us;
+    source.writer.finish(now_us);
+    let broadcast = hub.get(&id()).unwrap();
+    let elsewhere = Claim { next_gop: 300, discontinuity: 12, segment_target_s: Some(6), ..claim(3) };
+    let writer = hub.claim(&id(), elsewhere, Takeover::Replace, now_us + 1_000_000).unwrap();
+    let mut back = Source { writer, now_us: now_us + 1_000_000, dts_us: 0 };
+    back.writer.announce(video(b"a", false)).unwrap();
+    back.video_gop(1);
+    let newest = broadcast.source(Kind::Video).unwrap().read(Start::Newest).try_next().unwrap();
+    assert_eq!((newest.gop.id, newest.gop.discontinuity), (300, 12));
+
+    // Born at another time: another broadcast, and whoever waits for the old one sees its end.
+    let mut viewer = broadcast.source(Kind::Video).unwrap().read(Start::Live);
+    let now_us = back.now_us;
+    back.writer.finish(now_us);
+    let anew = Claim { born_us: now_us, segment_target_s: Some(4), ..claim(5) };
+    let writer = hub.claim(&id(), anew, Takeover::Replace, now_us).unwrap();
+    assert_eq!((writer.broadcast().born_us(), writer.broadcast().segment_target_s()), (now_us, Some(4)));
+    assert!(!Arc::ptr_eq(writer.broadcast(), &broadcast));
+    let over = viewer.poll_next(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(matches!(over, Poll::Ready(None)));
 }

@@ -3,13 +3,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::live::{BroadcastId, Publisher};
+use super::epoch;
+use crate::live::{Broadcast, BroadcastId, Publisher, Takeover};
 
 /// Numbers that are set aside with every claim and every report of progress. A process that is killed has used more
-/// numbers than it reported, and its successor must not use them again; a gop lasts a second or longer, so this
-/// covers reports that come as seldom as once a minute.
-const GOPS_AHEAD: u64 = 64;
+/// numbers than it reported, and its successor must not use them again; a gop lasts about a second or longer, so this
+/// covers reports that come as seldom as once a minute, and late.
+const GOPS_AHEAD: u64 = 128;
 const DISCONTINUITIES_AHEAD: u64 = 16;
+/// A publisher that comes back within this goes on with the same clock and the same segments: players that wait for
+/// it need not begin anew. As long as an ended broadcast stays in the hall.
+const RESUME_MS: i64 = crate::live::LINGER_US / 1000;
+
+/// One life of a node: the id stays over restarts, the incarnation does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Life {
+    pub node: String,
+    /// Below 2^63, because databases know signed numbers only.
+    pub incarnation: u64,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,6 +59,14 @@ pub struct BroadcastRow {
     pub status: BroadcastStatus,
     /// Of the newest claim; 0 before the first.
     pub epoch: u64,
+    /// Whose claim it is.
+    pub owner: Life,
+    /// Its publisher sends nothing: another one may have the broadcast, whatever the settings say.
+    pub silent: bool,
+    /// Wall-clock of timestamp zero.
+    pub born_us: i64,
+    /// Seconds that no segment outlasts, once that is known.
+    pub segment_target_s: Option<u32>,
     /// The first gop number that nobody can have used.
     pub next_gop: u64,
     /// At least as high as any discontinuity number that was used.
@@ -66,12 +86,55 @@ pub struct BroadcastRow {
     pub details: Details,
 }
 
-/// What a claim hands to the hub.
+/// What is said to get a broadcast.
+#[derive(Clone, Debug)]
+pub struct Bid {
+    pub life: Life,
+    pub publisher: Publisher,
+    pub ask: Ask,
+    /// What the hall of this node holds of the broadcast, if it does.
+    pub hall: Option<Hall>,
+    pub now_us: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A publisher wants to be let in.
+    Enter(Takeover),
+    /// It publishes already: it was let in without the registry, or its node was thought dead.
+    Stay,
+}
+
+/// A broadcast as the hall of one node has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hall {
+    /// Of the claim it holds or held.
+    pub epoch: u64,
+    pub next_gop: u64,
+    pub discontinuity: u64,
+    pub born_us: i64,
+    /// When its publisher came.
+    pub began_us: i64,
+    pub segment_target_s: Option<u32>,
+}
+
+/// What a claim hands to the hub. The numbers are those of its first gop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claimed {
     pub epoch: u64,
     pub next_gop: u64,
     pub discontinuity: u64,
+    pub born_us: i64,
+    pub segment_target_s: Option<u32>,
+}
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The settings let nobody be replaced who sends.
+    InUse { owner: Life, protocol: String, remote: String },
+    /// Another node was given the broadcast after the one that wants to stay.
+    Outrun { owner: Life, epoch: u64 },
 }
 
 /// How far a broadcast that goes on has come.
@@ -81,63 +144,164 @@ pub struct Progress {
     pub epoch: u64,
     pub next_gop: u64,
     pub discontinuity: u64,
+    pub segment_target_s: Option<u32>,
+    pub silent: bool,
+}
+
+impl Hall {
+    pub fn of(broadcast: &Broadcast) -> Self {
+        Self {
+            epoch: broadcast.claimed_epoch(),
+            next_gop: broadcast.next_gop(),
+            discontinuity: broadcast.discontinuity(),
+            born_us: broadcast.born_us(),
+            began_us: broadcast.epoch_began_us(),
+            segment_target_s: broadcast.segment_target_s(),
+        }
+    }
+}
+
+impl Progress {
+    /// Whether the registry must hear of it now, having heard `told` last: something that others go by has changed, or
+    /// half of the numbers that were set aside are used up.
+    pub fn is_news_after(&self, told: &Self) -> bool {
+        self.epoch != told.epoch
+            || self.silent != told.silent
+            || self.segment_target_s != told.segment_target_s
+            || self.next_gop >= told.next_gop + GOPS_AHEAD / 2
+            || self.discontinuity >= told.discontinuity + DISCONTINUITIES_AHEAD / 2
+    }
 }
 
 impl BroadcastRow {
     /// `epoch` is higher than zero where a row of this name was removed: its publisher may still be around.
-    pub(super) fn new(id: &BroadcastId, epoch: u64, now_ms: i64) -> Self {
+    pub(super) fn new(id: &BroadcastId, epoch: u64, now_us: i64) -> Self {
         Self {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),
             epoch,
-            created_ms: now_ms,
-            updated_ms: now_ms,
+            created_ms: now_us / 1000,
+            updated_ms: now_us / 1000,
             ..Self::default()
         }
     }
 
-    pub(super) fn claim(&mut self, publisher: &Publisher, now_ms: i64) -> Claimed {
-        let first = self.started_ms.is_none();
-        self.epoch += 1;
-        let claimed = Claimed {
-            epoch: self.epoch,
-            next_gop: self.next_gop,
-            discontinuity: self.discontinuity + u64::from(!first),
+    /// Gives the broadcast to who asks.
+    pub(super) fn claim(&mut self, bid: &Bid) -> Result<Claimed, Denied> {
+        self.yields_to(bid)?;
+        let claimed = self.terms(bid, epoch::after(self.newest_epoch(bid)));
+        self.hand_over(bid, &claimed);
+        Ok(claimed)
+    }
+
+    /// The same, by what is known of the row while the registry is away. It only lasts if [`BroadcastRow::claim`]
+    /// says so later. Gop numbers go on from the seconds of the Unix epoch: nobody counts that fast.
+    pub fn claim_provisionally(&mut self, bid: &Bid) -> Result<Claimed, Denied> {
+        self.yields_to(bid)?;
+        let mut claimed = self.terms(bid, epoch::provisional(self.newest_epoch(bid), &bid.life));
+        if !self.is_what_the_hall_holds(bid) {
+            let seconds = u64::try_from(bid.now_us / 1_000_000).unwrap_or_default();
+            claimed.next_gop = claimed.next_gop.max(seconds);
+        }
+        self.hand_over(bid, &claimed);
+        Ok(claimed)
+    }
+
+    fn yields_to(&self, bid: &Bid) -> Result<(), Denied> {
+        let held_elsewhere = self.status == BroadcastStatus::Broadcasting && self.owner.node != bid.life.node;
+        let owner = || self.owner.clone();
+        match bid.ask {
+            Ask::Enter(Takeover::Refuse) if held_elsewhere && !self.silent => {
+                Err(Denied::InUse { owner: owner(), protocol: self.publish_type.clone(), remote: self.remote.clone() })
+            }
+            Ask::Stay if held_elsewhere && self.epoch > bid.hall.map_or(0, |hall| hall.epoch) => {
+                Err(Denied::Outrun { owner: owner(), epoch: self.epoch })
+            }
+            Ask::Enter(_) | Ask::Stay => Ok(()),
+        }
+    }
+
+    fn newest_epoch(&self, bid: &Bid) -> u64 {
+        self.epoch.max(bid.hall.map_or(0, |hall| hall.epoch))
+    }
+
+    /// Nobody else has had the broadcast since: the hall knows its numbers exactly.
+    fn is_what_the_hall_holds(&self, bid: &Bid) -> bool {
+        bid.hall.is_some_and(|hall| hall.epoch >= self.epoch)
+    }
+
+    fn terms(&self, bid: &Bid, epoch: u64) -> Claimed {
+        let goes_on = match self.ended_ms {
+            Some(ended_ms) => bid.now_us / 1000 - ended_ms < RESUME_MS,
+            None => self.status == BroadcastStatus::Broadcasting,
         };
+        // Zero in rows of programs that did not know of it.
+        let goes_on = goes_on && self.born_us != 0;
+        let (born_us, segment_target_s) = match bid.hall {
+            Some(hall) if !goes_on || bid.ask == Ask::Stay => (hall.born_us, hall.segment_target_s),
+            hall if goes_on => (self.born_us, self.segment_target_s.or(hall.and_then(|hall| hall.segment_target_s))),
+            _ => (bid.now_us, None),
+        };
+        let break_between = u64::from(self.started_ms.is_some() || bid.hall.is_some());
+        let (next_gop, discontinuity) = match (bid.hall, bid.ask) {
+            // Its publisher goes on, and so do its numbers, unless somebody else has used them.
+            (Some(hall), Ask::Stay)
+                if self.is_what_the_hall_holds(bid)
+                    && (hall.epoch == self.epoch
+                        || (hall.next_gop >= self.next_gop && hall.discontinuity >= self.discontinuity)) =>
+            {
+                (hall.next_gop, hall.discontinuity)
+            }
+            (Some(hall), Ask::Enter(_)) if hall.epoch == self.epoch => {
+                (hall.next_gop, hall.discontinuity + break_between)
+            }
+            (hall, _) => {
+                let (gop, discontinuity) = hall.map_or((0, 0), |hall| (hall.next_gop, hall.discontinuity));
+                (self.next_gop.max(gop), self.discontinuity.max(discontinuity) + break_between)
+            }
+        };
+        Claimed { epoch, next_gop, discontinuity, born_us, segment_target_s }
+    }
+
+    fn hand_over(&mut self, bid: &Bid, claimed: &Claimed) {
+        let began_us = match bid.hall {
+            Some(hall) if bid.ask == Ask::Stay => hall.began_us,
+            _ => bid.now_us,
+        };
+        self.epoch = claimed.epoch;
+        self.owner = bid.life.clone();
+        self.silent = false;
+        self.born_us = claimed.born_us;
+        self.segment_target_s = claimed.segment_target_s;
         self.status = BroadcastStatus::Broadcasting;
-        self.publish_type = publisher.protocol.to_owned();
-        self.remote.clone_from(&publisher.remote);
-        self.agent.clone_from(&publisher.agent);
-        self.started_ms = Some(now_ms);
+        self.publish_type = bid.publisher.protocol.to_owned();
+        self.remote.clone_from(&bid.publisher.remote);
+        self.agent.clone_from(&bid.publisher.agent);
+        self.started_ms = Some(began_us / 1000);
         self.ended_ms = None;
-        self.set_aside(claimed.next_gop, claimed.discontinuity, now_ms);
-        claimed
+        self.set_aside(claimed.next_gop, claimed.discontinuity, bid.now_us / 1000);
     }
 
     /// False when another claim holds the row.
-    pub(super) fn progress(&mut self, epoch: u64, next_gop: u64, discontinuity: u64, now_ms: i64) -> bool {
-        if !self.held_by(epoch) {
+    pub(super) fn progress(&mut self, progress: &Progress, now_us: i64) -> bool {
+        if !self.held_under(progress.epoch) {
             return false;
         }
-        self.set_aside(next_gop, discontinuity, now_ms);
+        self.silent = progress.silent;
+        self.segment_target_s = self.segment_target_s.or(progress.segment_target_s);
+        self.set_aside(progress.next_gop, progress.discontinuity, now_us / 1000);
         true
     }
 
     /// False when another claim holds the row. Numbers are exact now, except that they never go back.
-    pub(super) fn finish(
-        &mut self,
-        epoch: u64,
-        ending: Ending,
-        next_gop: u64,
-        discontinuity: u64,
-        now_ms: i64,
-    ) -> bool {
-        if !self.held_by(epoch) {
+    pub(super) fn finish(&mut self, last: &Progress, ending: Ending, now_us: i64) -> bool {
+        if !self.held_under(last.epoch) {
             return false;
         }
-        self.next_gop = next_gop.max(self.next_gop.saturating_sub(GOPS_AHEAD));
-        self.discontinuity = discontinuity.max(self.discontinuity.saturating_sub(DISCONTINUITIES_AHEAD));
-        self.end(ending, now_ms);
+        self.segment_target_s = self.segment_target_s.or(last.segment_target_s);
+        self.next_gop = last.next_gop.max(self.next_gop.saturating_sub(GOPS_AHEAD));
+        self.discontinuity = last.discontinuity.max(self.discontinuity.saturating_sub(DISCONTINUITIES_AHEAD));
+        self.end(ending, now_us / 1000);
         true
     }
 
@@ -151,16 +315,22 @@ impl BroadcastRow {
         orphaned
     }
 
+    /// Whether this life of a node has it.
+    pub fn held_by(&self, life: &Life) -> bool {
+        self.status == BroadcastStatus::Broadcasting && self.owner == *life
+    }
+
     fn end(&mut self, ending: Ending, now_ms: i64) {
         self.status = match ending {
             Ending::Finished => BroadcastStatus::Finished,
             Ending::TerminatedUnexpectedly => BroadcastStatus::TerminatedUnexpectedly,
         };
+        self.silent = false;
         self.updated_ms = now_ms;
         self.ended_ms = Some(now_ms);
     }
 
-    fn held_by(&self, epoch: u64) -> bool {
+    fn held_under(&self, epoch: u64) -> bool {
         self.epoch == epoch && self.status == BroadcastStatus::Broadcasting
     }
 

@@ -1,22 +1,117 @@
-//! Who serves what, and what was recorded: the truth that outlives the process, in one file under the data directory.
+//! Who serves what, and what was recorded: the truth that outlives the process.
 //!
 //! In: claims, progress and ends of broadcasts; the states of recordings. Out: the rows that REST lists, and the
-//! epoch and numbers that a claim goes on from. Rows are JSON, so that fields can be added without a migration: a
-//! missing one has its default. The rules are plain functions in [`broadcast`](BroadcastRow) and
-//! [`recording`](RecordingRow); [`Registry`] keeps their results.
+//! epoch and numbers that a claim goes on from. [`Registry`] is kept by [`Embedded`], a file of this process alone, or
+//! by a database that nodes share. The rules are plain functions in [`broadcast`](BroadcastRow) and
+//! [`recording`](RecordingRow); a registry reads a row, asks the rule, and keeps the result if nobody has changed the
+//! row meanwhile.
 //!
-//! Deliberately absent: media, clocks (`now_ms` is an argument, milliseconds of the Unix epoch), and anything on the
-//! path of a frame or a request for one. Every method is synchronous: a read takes microseconds, a write ends with an
-//! fsync and takes what the disk takes, so callers on async threads wrap writes in `spawn_blocking` ([`Registry`] is
-//! cheap to clone for that).
+//! Deliberately absent: media, clocks (`now_us` is an argument, microseconds of the Unix epoch), and anything on the
+//! path of a frame or a request for one.
 
 mod broadcast;
 mod embedded;
+mod epoch;
 mod recording;
 
-pub use broadcast::{BroadcastRow, BroadcastStatus, Claimed, Details, Ending, Progress};
-pub use embedded::{Opened, Registry, RegistryError};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
+pub use embedded::Embedded;
 pub use recording::{RecordingFilter, RecordingRow, RecordingState, VodId};
+
+use crate::live::BroadcastId;
+
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// Gives the broadcast to who asks: the next epoch, and numbers that nobody has used. Of two that ask at once, one
+    /// gets it first and the other one's claim is the newer, or is refused.
+    async fn claim(&self, id: &BroadcastId, bid: &Bid) -> Result<Claimed, RegistryError>;
+
+    /// How far broadcasts of this node have come. Those held by another claim are left alone.
+    async fn progress(&self, batch: &[Progress], now_us: i64) -> Result<(), RegistryError>;
+
+    /// The broadcast is over. False, and nothing is changed, when another claim holds it.
+    async fn finish(&self, last: &Progress, ending: Ending, now_us: i64) -> Result<bool, RegistryError>;
+
+    /// Makes a broadcast known before anybody publishes it.
+    async fn create(&self, id: &BroadcastId, details: Details, now_us: i64) -> Result<BroadcastRow, RegistryError>;
+
+    /// False when there is no such broadcast.
+    async fn set_details(&self, id: &BroadcastId, details: Details) -> Result<bool, RegistryError>;
+
+    /// `None` leaves it to the application's setting. False when there is no such broadcast.
+    async fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError>;
+
+    async fn get(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError>;
+
+    /// An application's broadcasts by name.
+    async fn list(&self, app: &str, offset: usize, size: usize) -> Result<Vec<BroadcastRow>, RegistryError>;
+
+    async fn count(&self, app: &str) -> Result<usize, RegistryError>;
+
+    /// Forgets a broadcast, except that a later one of the same name gets a higher epoch: its last publisher may
+    /// still be in a hall. False when there is no such broadcast.
+    async fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError>;
+
+    /// Adds a recording or replaces its row. Refuses a file name that another recording has.
+    async fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError>;
+
+    async fn recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError>;
+
+    async fn recording_of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError>;
+
+    /// An application's recordings, newest first.
+    async fn list_recordings(
+        &self,
+        app: &str,
+        filter: RecordingFilter<'_>,
+        offset: usize,
+        size: usize,
+    ) -> Result<Vec<RecordingRow>, RegistryError>;
+
+    async fn count_recordings(&self, app: &str, filter: RecordingFilter<'_>) -> Result<usize, RegistryError>;
+
+    /// Recordings of all applications that a dead process of this node left unfinished.
+    async fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError>;
+
+    /// Forgets a recording and returns what was known of it. Its file is the caller's business.
+    async fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("registry {} can't be opened: {source}", .path.display())]
+    Open { path: PathBuf, source: Box<redb::Error> },
+    #[error("registry {} is held by another process", .path.display())]
+    Held { path: PathBuf },
+    #[error("registry {} is of version {found}, this program knows up to {}", .path.display(), embedded::VERSION)]
+    Version { path: PathBuf, found: u64 },
+    #[error("registry {}: {source}", .path.display())]
+    Storage { path: PathBuf, source: Box<redb::Error> },
+    #[error("registry {}: row {key:?} can't be read: {source}", .path.display())]
+    Row { path: PathBuf, key: String, source: serde_json::Error },
+    #[error("broadcast {id} exists already")]
+    BroadcastExists { id: BroadcastId },
+    #[error("{id} is being published by {protocol} from {remote} on node {node}")]
+    InUse { id: BroadcastId, protocol: String, remote: String, node: String },
+    #[error("{id} was claimed by node {node} meanwhile (epoch {epoch:#x})")]
+    Outrun { id: BroadcastId, node: String, epoch: u64 },
+    #[error("file {app}/{file} belongs to another recording")]
+    FileTaken { app: String, file: String },
+}
+
+impl RegistryError {
+    fn denied(id: &BroadcastId, denied: Denied) -> Self {
+        let id = id.clone();
+        match denied {
+            Denied::InUse { owner, protocol, remote } => Self::InUse { id, protocol, remote, node: owner.node },
+            Denied::Outrun { owner, epoch } => Self::Outrun { id, node: owner.node, epoch },
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

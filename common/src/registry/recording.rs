@@ -54,6 +54,8 @@ pub struct RecordingRow {
     /// Within the application's `streams` directory; no other recording of the application has it.
     pub file: String,
     pub state: RecordingState,
+    /// Where it is written.
+    pub node: String,
     /// Of the claim that was recorded.
     pub epoch: u64,
     /// Wall-clock of the first picture.

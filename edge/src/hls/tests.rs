@@ -93,7 +93,14 @@ impl Stage {
     fn claim(&mut self, source: Source) -> Writer {
         self.epoch += 1;
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-        let claim = Claim { epoch: self.epoch, next_gop: 40, discontinuity: 3, publisher };
+        let claim = Claim {
+            epoch: self.epoch,
+            next_gop: 40,
+            discontinuity: 3,
+            born_us: self.hub.get(&self.id).map_or(self.now_us, |known| known.born_us()),
+            segment_target_s: None,
+            publisher,
+        };
         let mut writer = self.hub.claim(&self.id, claim, Takeover::Replace, self.now_us).unwrap();
         if source.video {
             writer.announce(video_info()).unwrap();

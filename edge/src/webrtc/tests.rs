@@ -71,7 +71,7 @@ fn claimed(at_us: i64, sessions_max: usize) -> Stage {
     let hub = Hub::new();
     let id = BroadcastId::new("live", "x").unwrap();
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, publisher };
+    let claim = Claim { epoch: 1, next_gop: 0, discontinuity: 0, born_us: at_us, segment_target_s: None, publisher };
     let writer = hub.claim(&id, claim, Takeover::Replace, at_us).unwrap();
     let node = Node::starting();
     let app = router(engine, Arc::clone(&hub), Arc::new(ice_servers()), node.clone());

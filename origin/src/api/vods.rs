@@ -51,7 +51,7 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
-    let rows = api.registry.list_recordings(&app, filter.borrow(), offset, size.min(PAGE_MAX))?;
+    let rows = api.registry.list_recordings(&app, filter.borrow(), offset, size.min(PAGE_MAX)).await?;
     Ok(([NO_STORE], Json(rows.into_iter().map(VodJson::from).collect::<Vec<_>>())))
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn count(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Count>, ApiError> {
     api.app(&app)?;
-    Ok(Json(Count { number: api.registry.count_recordings(&app, filter.borrow())? }))
+    Ok(Json(Count { number: api.registry.count_recordings(&app, filter.borrow()).await? }))
 }
 
 pub(super) async fn get(
@@ -74,7 +74,7 @@ pub(super) async fn get(
     Path((app, vod)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
-    let row = api.registry.recording(&app, &VodId::parse(&vod))?;
+    let row = api.registry.recording(&app, &VodId::parse(&vod)).await?;
     let row = row.ok_or_else(|| ApiError::Unknown(format!("recording {vod:?}")))?;
     Ok(([NO_STORE], Json(VodJson::from(row))))
 }
@@ -84,9 +84,7 @@ pub(super) async fn remove(
     Path((app, vod)): Path<(String, String)>,
 ) -> Result<Json<Outcome>, ApiError> {
     api.app(&app)?;
-    let id = VodId::parse(&vod);
-    let removed = tokio::task::spawn_blocking(move || api.recorder.delete(&app, &id)).await;
-    match removed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))? {
+    match api.recorder.delete(&app, &VodId::parse(&vod)).await? {
         Some(row) => {
             tracing::info!(app = row.app, file = row.file, "recording deleted by REST");
             Ok(Json(Outcome::done(vod)))

@@ -16,13 +16,16 @@ use headwater_common::{
         progressive::{self, RewriteError, Summary},
         read::{Part, Parts},
     },
-    registry::{RecordingRow, RecordingState, Registry},
+    registry::{RecordingRow, RecordingState},
     store::{Place, PlaceError, Store, StoreError},
 };
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::fs::Advice;
 
-use super::tape::{FINALISING, Finished, RECORDING, UNREADABLE, save};
+use super::{
+    rows::Rows,
+    tape::{FINALISING, Finished, RECORDING, UNREADABLE},
+};
 
 /// Files that are rewritten at the same time. It is a copy from disk to disk; more of them only wait for each other.
 const AT_ONCE: usize = 2;
@@ -91,16 +94,10 @@ pub(super) fn step_back() {
 }
 
 /// Finalises one file and returns its row as it is in the registry now. Blocks for as long as the disk takes.
-pub(super) fn finalise(
-    desk: &Desk,
-    store: &Store,
-    registry: &Registry,
-    floor: Floor,
-    finished: Finished,
-) -> RecordingRow {
+pub(super) fn finalise(desk: &Desk, store: &Store, rows: &Rows, floor: Floor, finished: Finished) -> RecordingRow {
     let Finished { place, mut row, failed } = finished;
     row.state = RecordingState::Finalising;
-    save(registry, &row);
+    rows.save(&row);
     let seat = desk.sit();
     let outcome = finalise_file(store, floor, &place);
     drop(seat);
@@ -120,7 +117,7 @@ pub(super) fn finalise(
             RecordingState::Failed { reason: failed.unwrap_or_else(|| error.to_string()) }
         }
     };
-    save(registry, &row);
+    rows.save(&row);
     // Last of all: until here a crash finds everything it needs to begin again.
     if row.bytes > 0
         && let Err(error) =

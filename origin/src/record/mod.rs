@@ -9,6 +9,7 @@
 mod cutter;
 mod finalise;
 mod recover;
+mod rows;
 mod serve;
 mod session;
 mod source;
@@ -29,12 +30,13 @@ use headwater_common::{
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 
 use finalise::{Desk, Floor};
+use rows::Rows;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
 
 #[derive(Clone, Debug)]
@@ -42,13 +44,15 @@ pub struct Settings {
     /// Whether broadcasts of an application are recorded; `record` where it is not named.
     pub apps: BTreeMap<String, bool>,
     pub record: bool,
+    /// Which node this is: its rows in the registry are told from those of others by that.
+    pub node: String,
     /// Recordings end, and none begins, while the disk has less room than this.
     pub free_disk_mb_min: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { apps: BTreeMap::new(), record: false, free_disk_mb_min: 512 }
+        Self { apps: BTreeMap::new(), record: false, node: String::new(), free_disk_mb_min: 512 }
     }
 }
 
@@ -60,7 +64,7 @@ pub struct Recorder {
 
 struct Shared {
     hub: Arc<Hub>,
-    registry: Registry,
+    rows: Rows,
     store: Store,
     settings: Settings,
     door: Door,
@@ -104,14 +108,15 @@ pub enum DeleteError {
 impl Recorder {
     /// Finds what a dead process left behind and begins to finalise it in the background. Nothing is recorded before
     /// [`Recorder::run`].
-    pub fn open(
+    pub async fn open(
         hub: Arc<Hub>,
-        registry: Registry,
+        registry: Arc<dyn Registry>,
         store: Store,
         settings: Settings,
         telemetry: &Telemetry,
     ) -> Result<Self, RecoverError> {
-        let leftovers = recover::find(&store, &registry)?;
+        let rows = Rows { registry, runtime: Handle::current(), node: settings.node.clone() };
+        let leftovers = recover::find(&store, &rows).await?;
         let recording = Gauge::default();
         let finalising = Gauge::<i64>::default();
         telemetry.register(|metrics| {
@@ -120,7 +125,7 @@ impl Recorder {
         });
         let shared = Arc::new(Shared {
             hub,
-            registry,
+            rows,
             store,
             settings,
             door: telemetry.door("record"),
@@ -130,7 +135,7 @@ impl Recorder {
             wishes: watch::Sender::default(),
         });
         shared.in_background(move |shared| {
-            leftovers.finalise(&shared.desk, &shared.store, &shared.registry, shared.floor());
+            leftovers.finalise(&shared.desk, &shared.store, &shared.rows, shared.floor());
         });
         Ok(Self { shared })
     }
@@ -144,36 +149,36 @@ impl Recorder {
     /// Records this broadcast, or doesn't, from now on and whatever its application's setting says. A recording begins
     /// with the newest gop.
     pub async fn set(&self, id: &BroadcastId, on: bool) -> Result<(), SetError> {
-        let (shared, id) = (self.shared.clone(), id.clone());
-        let set = tokio::task::spawn_blocking(move || {
-            if on {
-                tape::check_room(&shared.store, shared.settings.free_disk_mb_min)
-                    .map_err(|error: TapeError| SetError::NoRoom { reason: error.to_string() })?;
-            }
-            if !shared.registry.set_record(&id, Some(on))? {
-                return Err(SetError::Unknown { id });
-            }
-            shared.wishes.send_modify(|wishes| wishes.version += 1);
-            Ok(())
-        });
-        set.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        let Shared { rows, store, settings, wishes, .. } = &*self.shared;
+        if on {
+            tape::check_room(store, settings.free_disk_mb_min)
+                .map_err(|error: TapeError| SetError::NoRoom { reason: error.to_string() })?;
+        }
+        if !rows.registry.set_record(id, Some(on)).await? {
+            return Err(SetError::Unknown { id: id.clone() });
+        }
+        wishes.send_modify(|wishes| wishes.version += 1);
+        Ok(())
     }
 
-    /// Deletes a recording, its file first. `None` when there is no such recording. Blocks for as long as the disk
-    /// takes.
-    pub fn delete(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, DeleteError> {
-        let Shared { registry, store, .. } = &*self.shared;
-        let Some(row) = registry.recording(app, vod_id)? else { return Ok(None) };
+    /// Deletes a recording, its file first. `None` when there is no such recording.
+    pub async fn delete(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, DeleteError> {
+        let Shared { rows, store, .. } = &*self.shared;
+        let Some(row) = rows.registry.recording(app, vod_id).await? else { return Ok(None) };
         if matches!(row.state, RecordingState::Recording | RecordingState::Finalising) {
             let (app, stream) = (app.to_owned(), row.stream);
             return Err(DeleteError::InProgress { vod_id: vod_id.clone(), app, stream });
         }
         let place = Place::new(&row.app, &row.file)?;
-        for suffix in [FINALISING, RECORDING, UNREADABLE] {
-            store.delete(&place.with_suffix(suffix)?)?;
-        }
-        store.delete(&place)?;
-        Ok(registry.remove_recording(app, vod_id)?)
+        let store = store.clone();
+        let deleted = tokio::task::spawn_blocking(move || {
+            for suffix in [FINALISING, RECORDING, UNREADABLE] {
+                store.delete(&place.with_suffix(suffix)?)?;
+            }
+            Ok::<_, DeleteError>(store.delete(&place)?)
+        });
+        deleted.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        Ok(rows.registry.remove_recording(app, vod_id).await?)
     }
 
     /// Resolves when no file waits to be finalised.
@@ -185,9 +190,9 @@ impl Recorder {
 
 impl Shared {
     /// What the settings and the operator want.
-    fn wants(&self, id: &BroadcastId) -> bool {
+    async fn wants(&self, id: &BroadcastId) -> bool {
         let by_setting = self.settings.apps.get(id.app()).copied().unwrap_or(self.settings.record);
-        match self.registry.get(id) {
+        match self.rows.registry.get(id).await {
             Ok(row) => row.and_then(|row| row.record_override).unwrap_or(by_setting),
             Err(error) => {
                 tracing::error!(broadcast = %id, %error, "whether to record can't be looked up, the application's setting holds");
@@ -203,7 +208,7 @@ impl Shared {
     fn finalise(self: &Arc<Self>, finished: Finished) {
         self.in_background(move |shared| {
             finalise::step_back();
-            finalise::finalise(&shared.desk, &shared.store, &shared.registry, shared.floor(), finished);
+            finalise::finalise(&shared.desk, &shared.store, &shared.rows, shared.floor(), finished);
         });
     }
 

@@ -4,21 +4,20 @@
 
 use headwater_common::{
     live::BroadcastId,
-    registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
+    registry::{RecordingRow, RecordingState, VodId},
     store::{Place, Store, StoreError},
 };
 
 use super::{
     finalise::{Desk, Floor, finalise, step_back},
-    tape::{Finished, RECORDING, save},
+    rows::Rows,
+    tape::{Finished, RECORDING},
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
 }
 
 /// Found, and not yet dealt with.
@@ -29,21 +28,26 @@ pub(super) struct Leftovers {
 }
 
 /// Must be asked before anything new is recorded: afterwards the dead can't be told from the living.
-pub(super) fn find(store: &Store, registry: &Registry) -> Result<Leftovers, RecoverError> {
-    Ok(Leftovers { files: store.list(&format!(".mp4{RECORDING}"))?, rows: registry.unfinished_recordings()? })
+pub(super) async fn find(store: &Store, rows: &Rows) -> Result<Leftovers, RecoverError> {
+    let files = store.list(&format!(".mp4{RECORDING}"))?;
+    let rows = rows.registry.unfinished_recordings(&rows.node).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "rows that a dead process left are not looked through, its files are");
+        Vec::new()
+    });
+    Ok(Leftovers { files, rows })
 }
 
 impl Leftovers {
     /// One file after the other, at low priority; returns the rows as they are now.
-    pub(super) fn finalise(self, desk: &Desk, store: &Store, registry: &Registry, floor: Floor) -> Vec<RecordingRow> {
+    pub(super) fn finalise(self, desk: &Desk, store: &Store, rows: &Rows, floor: Floor) -> Vec<RecordingRow> {
         step_back();
-        let Self { files, mut rows } = self;
+        let Self { files, rows: mut unfinished } = self;
         let mut recovered = Vec::new();
         for draft in files {
             let Some(file) = draft.file().strip_suffix(RECORDING) else { continue };
             let Ok(place) = Place::new(draft.app(), file) else { continue };
-            rows.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
-            let row = match registry.recording_of_file(draft.app(), file) {
+            unfinished.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
+            let row = match rows.of_file(draft.app(), file) {
                 Ok(row) => row,
                 Err(error) => {
                     tracing::error!(file = %draft, %error, "recording left by a dead process can't be looked up");
@@ -55,19 +59,19 @@ impl Leftovers {
                 RecordingState::Failed { reason } => Some(reason.clone()),
                 _ => None,
             });
-            let row = row.unwrap_or_else(|| row_of_file(store, registry, &draft, file));
+            let row = row.unwrap_or_else(|| row_of_file(store, rows, &draft, file));
             tracing::warn!(file = %draft, "recording was left unfinished by a dead process");
-            recovered.push(finalise(desk, store, registry, floor, Finished { place, row, failed }));
+            recovered.push(finalise(desk, store, rows, floor, Finished { place, row, failed }));
         }
-        for row in rows {
-            recovered.push(settle(store, registry, row));
+        for row in unfinished {
+            recovered.push(settle(store, rows, row));
         }
         recovered
     }
 }
 
 /// A row in the making without a file in the making: renamed and deleted already, or gone for good.
-fn settle(store: &Store, registry: &Registry, mut row: RecordingRow) -> RecordingRow {
+fn settle(store: &Store, rows: &Rows, mut row: RecordingRow) -> RecordingRow {
     let size = Place::new(&row.app, &row.file).map(|place| store.size(&place));
     row.state = match size {
         Ok(Ok(bytes)) => {
@@ -81,16 +85,16 @@ fn settle(store: &Store, registry: &Registry, mut row: RecordingRow) -> Recordin
         row.bytes = 0;
         tracing::error!(app = row.app, file = row.file, reason, "recording was lost");
     }
-    save(registry, &row);
+    rows.save(&row);
     row
 }
 
 /// For a file that the registry knows nothing of.
-fn row_of_file(store: &Store, registry: &Registry, draft: &Place, file: &str) -> RecordingRow {
+fn row_of_file(store: &Store, rows: &Rows, draft: &Place, file: &str) -> RecordingRow {
     let stem = file.strip_suffix(".mp4").unwrap_or(file);
     let known = |stream: &str| {
         let id = BroadcastId::new(draft.app(), stream).ok()?;
-        registry.get(&id).ok().flatten().map(|row| row.stream)
+        rows.broadcast(&id).ok().flatten().map(|row| row.stream)
     };
     // `cam_1` is the second recording of `cam`, or the first of `cam_1`.
     let counted =
@@ -105,6 +109,7 @@ fn row_of_file(store: &Store, registry: &Registry, draft: &Place, file: &str) ->
         app: draft.app().to_owned(),
         stream,
         file: file.to_owned(),
+        node: rows.node.clone(),
         started_ms,
         ..RecordingRow::default()
     }

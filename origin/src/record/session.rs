@@ -190,11 +190,11 @@ impl Work {
         while let Some(step) = self.cutter.poll_step() {
             match step {
                 Step::Begin { init, start_us, epoch } => {
-                    let Shared { store, registry, settings, .. } = &*self.shared;
+                    let Shared { store, rows, settings, .. } = &*self.shared;
                     check_room(store, settings.free_disk_mb_min)?;
                     let broadcast = self.source.broadcast();
                     let started_ms = (broadcast.born_us() + start_us) / 1_000;
-                    let tape = Tape::begin(store, registry, broadcast.id(), epoch, started_ms, super::entropy())?;
+                    let tape = Tape::begin(store, rows, broadcast.id(), epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
                     self.tape.insert(tape).append(&init, true)?;
                 }

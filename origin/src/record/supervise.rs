@@ -64,12 +64,19 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
     let mut hub = shared.hub.watch();
     let mut session: Option<Session> = None;
     let mut desire = Desire { version: wishes.borrow().version, ..Desire::default() };
+    // What was asked for last time, and of which claim and by which wish: a registry is not asked with every change.
+    let mut wants: Option<(u64, u64, bool)> = None;
     loop {
         let wish = *wishes.borrow_and_update();
         hub.mark_unchanged();
         changes.mark_unchanged();
         let here = shared.hub.get(broadcast.id()).is_some_and(|known| Arc::ptr_eq(&known, &broadcast));
-        let wanted = here && !wish.closing && shared.wants(broadcast.id());
+        let epoch = broadcast.epoch();
+        let wants = match wants {
+            Some((of, by, wants)) if (of, by) == (epoch, wish.version) => wants,
+            _ => wants.insert((epoch, wish.version, shared.wants(broadcast.id()).await)).2,
+        };
+        let wanted = here && !wish.closing && wants;
         match &session {
             Some(session) if !wanted => session.stop(),
             Some(_) => {}

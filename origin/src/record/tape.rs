@@ -8,9 +8,11 @@ use std::{fs::File, io, io::Write};
 use bytes::Bytes;
 use headwater_common::{
     live::BroadcastId,
-    registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
+    registry::{RecordingRow, RecordingState, RegistryError, VodId},
     store::{Place, PlaceError, Store, StoreError},
 };
+
+use super::rows::Rows;
 
 pub(super) const RECORDING: &str = ".recording";
 pub(super) const FINALISING: &str = ".finalising";
@@ -50,7 +52,7 @@ impl Tape {
     /// Begins a file under the next free name.
     pub(super) fn begin(
         store: &Store,
-        registry: &Registry,
+        rows: &Rows,
         id: &BroadcastId,
         epoch: u64,
         started_ms: i64,
@@ -73,11 +75,12 @@ impl Tape {
                 stream: id.stream().to_owned(),
                 file: name,
                 state: RecordingState::Recording,
+                node: rows.node.clone(),
                 epoch,
                 started_ms,
                 ..RecordingRow::default()
             };
-            match registry.put_recording(&row) {
+            match rows.put(&row) {
                 Ok(()) => {}
                 Err(RegistryError::FileTaken { .. }) => continue,
                 // The recording matters more than its row, and a row is made for every file that has none at the next start.
@@ -87,7 +90,7 @@ impl Tape {
                 Ok(file) => Ok(Self { file, place, row }),
                 Err(error) => {
                     let reason = error.to_string();
-                    save(registry, &RecordingRow { state: RecordingState::Failed { reason }, ..row });
+                    rows.save(&RecordingRow { state: RecordingState::Failed { reason }, ..row });
                     Err(error.into())
                 }
             };
@@ -130,11 +133,4 @@ pub(super) struct Finished {
     pub(super) place: Place,
     pub(super) row: RecordingRow,
     pub(super) failed: Option<String>,
-}
-
-/// For rows that say what has happened already: the file tells the same at the next start.
-pub(super) fn save(registry: &Registry, row: &RecordingRow) {
-    if let Err(error) = registry.put_recording(row) {
-        tracing::error!(app = row.app, file = row.file, %error, "the state of a recording could not be saved");
-    }
 }

@@ -44,8 +44,8 @@ fn plays(path: &Path, frames: &[u64]) {
 async fn whole(name: &str, video: Option<(&str, &str)>, audio: Option<&str>) {
     let scratch = Scratch::new(name);
     let sources = encode(&scratch, video, audio, 5);
-    let stage = Stage::new(&scratch.path("data"), true);
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(&scratch.path("data"), true).await;
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     let frames = show.all();
     show.finish();
     let row = stage.ready("x.mp4").await;
@@ -89,8 +89,8 @@ async fn sound_alone() {
 async fn a_broadcast_shorter_than_a_fragment_is_kept_too() {
     let scratch = Scratch::new("rec-short");
     let sources = encode(&scratch, Some(("320x240", H264)), Some(AAC), 1);
-    let stage = Stage::new(&scratch.path("data"), true);
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(&scratch.path("data"), true).await;
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     let frames = show.until(200_000);
     show.finish();
     stage.ready("x.mp4").await;
@@ -105,14 +105,14 @@ async fn a_broadcast_shorter_than_a_fragment_is_kept_too() {
 async fn an_operator_starts_and_stops_at_any_moment() {
     let scratch = Scratch::new("rec-rest");
     let sources = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 10);
-    let stage = Stage::new(&scratch.path("data"), false);
+    let stage = Stage::new(&scratch.path("data"), false).await;
     assert!(matches!(stage.recorder.set(&id("x"), true).await, Err(SetError::Unknown { .. })));
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     show.until(5 * SECOND);
-    assert!(stage.rows().is_empty(), "nobody asked for it");
+    assert!(stage.rows().await.is_empty(), "nobody asked for it");
     stage.recorder.set(&id("x"), true).await.unwrap();
     // From the keyframe at 4 s.
-    until("the first file", || stage.row("x.mp4")).await;
+    until("the first file", async || stage.row("x.mp4").await).await;
     show.until(7 * SECOND);
     stage.taken(90 + 140).await;
     stage.recorder.set(&id("x"), false).await.unwrap();
@@ -123,7 +123,7 @@ async fn an_operator_starts_and_stops_at_any_moment() {
     assert_eq!((complaints.as_str(), counts[0].1), ("", 90));
 
     stage.recorder.set(&id("x"), true).await.unwrap();
-    until("the second file", || stage.row("x_1.mp4")).await;
+    until("the second file", async || stage.row("x_1.mp4").await).await;
     show.all();
     let broadcast = stage.hub.get(&id("x")).unwrap();
     show.finish();
@@ -131,7 +131,7 @@ async fn an_operator_starts_and_stops_at_any_moment() {
     assert_eq!(broadcast.status(), Status::Ended);
     let (complaints, counts) = judge(&stage.path("x_1.mp4"));
     assert_eq!((complaints.as_str(), counts[0].1), ("", 120), "from the keyframe at 6 s");
-    assert_eq!(stage.rows().len(), 2);
+    assert_eq!(stage.rows().await.len(), 2);
     let start = ffmpeg::probe(&stage.path("x_1.mp4"), &["-show_entries", "stream=start_time"]);
     let starts: Vec<f64> = start.lines().filter_map(|line| line.trim_end_matches(',').parse().ok()).collect();
     assert!(starts.len() == 2 && (starts[0] - starts[1]).abs() < 0.03, "picture and sound begin together: {start}");
@@ -142,23 +142,23 @@ async fn an_operator_starts_and_stops_at_any_moment() {
 async fn another_publisher_begins_the_next_file() {
     let scratch = Scratch::new("rec-epoch");
     let sources = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 4);
-    let stage = Stage::new(&scratch.path("data"), true);
-    let mut first = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(&scratch.path("data"), true).await;
+    let mut first = stage.publish("x", BORN_US, &sources).await;
     let frames = first.until(3 * SECOND);
     drop(first);
-    let mut second = stage.publish("x", BORN_US + 5 * SECOND, &sources);
+    let mut second = stage.publish("x", BORN_US + 5 * SECOND, &sources).await;
     let more = second.all();
     second.finish();
     stage.ready("x.mp4").await;
     let row = stage.ready("x_1.mp4").await;
     plays(&stage.path("x.mp4"), &[frames.0, frames.1]);
     plays(&stage.path("x_1.mp4"), &[more.0, more.1]);
-    assert_eq!(row.epoch, 2);
+    assert_eq!(row.epoch, 2 << 32);
     assert!(began(row.started_ms, BORN_US + 5 * SECOND), "{row:?}");
     // Ended, forgotten by the hall, and back: the third file.
     stage.hub.sweep(BORN_US + 9 * SECOND + RESUME_US + LINGER_US);
     assert!(stage.hub.get(&id("x")).is_none());
-    let mut third = stage.publish("x", BORN_US + 200 * SECOND, &sources);
+    let mut third = stage.publish("x", BORN_US + 200 * SECOND, &sources).await;
     third.all();
     third.finish();
     stage.ready("x_2.mp4").await;
@@ -171,12 +171,12 @@ async fn another_format_and_a_late_track_begin_the_next_file() {
     let scratch = Scratch::new("rec-format");
     let small = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 4);
     let large = encode(&scratch, Some(("640x360", H264_LONG)), Some(AAC), 4);
-    let stage = Stage::new(&scratch.path("data"), true);
+    let stage = Stage::new(&scratch.path("data"), true).await;
     let announce = |show: &mut Show, source: &Source| {
         show.writer.announce(Info::from_config(source.codec, source.record.clone()).unwrap()).unwrap();
     };
     // Pictures alone, then pictures of another size, then sound joins.
-    let mut show = stage.publish("x", BORN_US, &small[..1]);
+    let mut show = stage.publish("x", BORN_US, &small[..1]).await;
     let first = show.all();
     announce(&mut show, &large[0]);
     let shifted = |source: &Source, by_us: i64| -> Source {
@@ -221,8 +221,8 @@ async fn another_format_and_a_late_track_begin_the_next_file() {
 async fn what_a_late_recorder_misses_is_counted_and_the_rest_plays() {
     let scratch = Scratch::new("rec-late");
     let sources = encode(&scratch, Some(("160x120", H264_LONG)), Some(AAC), 40);
-    let stage = Stage::new(&scratch.path("data"), true);
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(&scratch.path("data"), true).await;
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     let first = show.until(SECOND);
     stage.taken(first.0 + first.1).await;
     // All at once: the hall holds the newest 12 seconds or so, whatever the recorder has read until then.
@@ -248,8 +248,8 @@ async fn victim() {
     let scratch = Scratch::new("rec-victim");
     let sources = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 20);
     drop(scratch);
-    let stage = Stage::new(Path::new(&path), true);
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(Path::new(&path), true).await;
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
     let mut frames = 0;
     for at_ms in (0..20_000).step_by(20) {
@@ -287,7 +287,7 @@ async fn kill_9_costs_at_most_a_gop() {
     for (file, frames) in [("x.mp4", 150), ("x_1.mp4", 118)] {
         let published = kill_after(&data, frames);
         assert!(data.join(format!("live/streams/{file}.recording")).exists());
-        let stage = Stage::new(&data, true);
+        let stage = Stage::new(&data, true).await;
         let row = stage.ready(file).await;
         let (complaints, counts) = judge(&stage.path(file));
         assert_eq!(complaints, "");
@@ -308,13 +308,13 @@ async fn a_file_torn_anywhere_is_saved_or_kept_as_it_is() {
     let sources = encode(&scratch, Some(("160x120", H264)), Some(AAC), 4);
     let data = scratch.path("data");
     let bytes = {
-        let stage = Stage::new(&data, true);
-        let mut show = stage.publish("x", BORN_US, &sources);
+        let stage = Stage::new(&data, true).await;
+        let mut show = stage.publish("x", BORN_US, &sources).await;
         let (video, audio) = show.all();
         stage.taken(video + audio).await;
         let path = stage.path("x.mp4.recording");
         // Without an end, everything but the last fragment is written soon.
-        let bytes = until("fragments", || fs::read(&path).ok().filter(|bytes| bytes.len() > 30_000)).await;
+        let bytes = until("fragments", async || fs::read(&path).ok().filter(|bytes| bytes.len() > 30_000)).await;
         show.finish();
         stage.close().await;
         bytes
@@ -329,11 +329,11 @@ async fn a_file_torn_anywhere_is_saved_or_kept_as_it_is() {
     fs::write(streams.join("zeros.mp4.recording"), zeros).unwrap();
     fs::write(streams.join("nonsense.mp4.recording"), vec![b'x'; 50_000]).unwrap();
 
-    let stage = Stage::new(&data, true);
+    let stage = Stage::new(&data, true).await;
     stage.recorder.finalised().await;
     let (mut saved, mut kept) = (0, 0);
     for name in offsets.iter().map(|at| format!("torn-{at}")).chain(["zeros".into(), "nonsense".into()]) {
-        let row = stage.row(&format!("{name}.mp4")).unwrap();
+        let row = stage.row(&format!("{name}.mp4")).await.unwrap();
         match &row.state {
             RecordingState::Ready => {
                 saved += 1;
@@ -390,8 +390,8 @@ async fn a_full_disk_ends_the_recording_and_not_the_stream() {
         };
         let mut settings = settings(true);
         settings.free_disk_mb_min = floor_mb;
-        let stage = Stage::open(&disk.0, &scratch.path(&format!("{name}.redb")), settings);
-        let mut show = stage.publish("x", BORN_US, &sources);
+        let stage = Stage::open(&disk.0, &scratch.path(&format!("{name}.redb")), settings).await;
+        let mut show = stage.publish("x", BORN_US, &sources).await;
         show.until(7 * SECOND);
         let (row, reason) = stage.failed("x.mp4").await;
         assert!(reason.contains(complaint), "{reason}");
@@ -401,7 +401,7 @@ async fn a_full_disk_ends_the_recording_and_not_the_stream() {
         assert_eq!(stage.hub.get(&id("x")).unwrap().status(), Status::Live);
         show.all();
         assert!(stage.telemetry.render().contains("headwater_errors_total{door=\"record\"} 1"), "told once");
-        let rows = stage.rows().len();
+        let rows = stage.rows().await.len();
         assert_eq!(rows, 1, "not tried again and again");
         if floor_mb > 0 {
             let refused = stage.recorder.set(&id("x"), true).await.unwrap_err();
@@ -426,7 +426,7 @@ async fn get(stage: &Stage, method: &str, file: &str, headers: &[(&str, &str)]) 
 async fn files_are_served_in_ranges_and_deleted_and_a_restart_forgets_nothing() {
     let scratch = Scratch::new("rec-serve");
     let data = scratch.path("data");
-    let stage = Stage::new(&data, false);
+    let stage = Stage::new(&data, false).await;
     let content: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
     drop(stage.store.create(&place("x.mp4")).unwrap());
     fs::write(stage.path("x.mp4"), &content).unwrap();
@@ -482,18 +482,18 @@ async fn files_are_served_in_ranges_and_deleted_and_a_restart_forgets_nothing() 
 
     fs::remove_dir_all(data.join("live")).unwrap();
     let sources = encode(&scratch, Some(("160x120", H264)), None, 2);
-    let stage = Stage::new(&data, true);
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(&data, true).await;
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     show.until(SECOND * 3 / 2);
-    let row = until("a recording", || stage.row("x.mp4")).await;
-    assert!(matches!(stage.recorder.delete("live", &row.vod_id), Err(DeleteError::InProgress { .. })));
+    let row = until("a recording", async || stage.row("x.mp4").await).await;
+    assert!(matches!(stage.recorder.delete("live", &row.vod_id).await, Err(DeleteError::InProgress { .. })));
     show.finish();
     stage.close().await;
-    let stage = Stage::new(&data, true);
+    let stage = Stage::new(&data, true).await;
     let row = stage.ready("x.mp4").await;
-    assert_eq!(stage.recorder.delete("live", &row.vod_id).unwrap(), Some(row.clone()));
-    assert!(!stage.path("x.mp4").exists() && stage.rows().is_empty());
-    assert_eq!(stage.recorder.delete("live", &row.vod_id).unwrap(), None);
+    assert_eq!(stage.recorder.delete("live", &row.vod_id).await.unwrap(), Some(row.clone()));
+    assert!(!stage.path("x.mp4").exists() && stage.rows().await.is_empty());
+    assert_eq!(stage.recorder.delete("live", &row.vod_id).await.unwrap(), None);
     stage.close().await;
 }
 
@@ -503,8 +503,8 @@ async fn figures() {
     let scratch = Scratch::new("rec-figures");
     let sources = encode(&scratch, Some(("1280x720", H264_FAT)), Some(AAC), 60);
     let media_bytes: usize = sources.iter().flat_map(|source| &source.samples).map(|s| s.payload.len()).sum();
-    let stage = Stage::new(&scratch.path("data"), true);
-    let mut show = stage.publish("x", BORN_US, &sources);
+    let stage = Stage::new(&scratch.path("data"), true).await;
+    let mut show = stage.publish("x", BORN_US, &sources).await;
     let cpu_ms = || {
         let stat = fs::read_to_string("/proc/self/stat").unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

@@ -9,7 +9,7 @@ use std::{
 use headwater_common::{
     live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer, Written},
     media::{Info, Kind, Sample},
-    registry::{RecordingFilter, RecordingRow, RecordingState, Registry},
+    registry::{Ask, Bid, Embedded, Hall, Life, RecordingFilter, RecordingRow, RecordingState, Registry},
     store::{Place, Store},
     telemetry::Telemetry,
 };
@@ -27,7 +27,7 @@ pub(crate) fn began(started_ms: i64, at_us: i64) -> bool {
 
 pub(crate) struct Stage {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<dyn Registry>,
     pub(crate) store: Store,
     pub(crate) recorder: Recorder,
     pub(crate) telemetry: Telemetry,
@@ -48,10 +48,11 @@ pub(crate) fn place(file: &str) -> Place {
 }
 
 impl Stage {
-    pub(crate) fn open(data: &Path, registry: &Path, settings: Settings) -> Self {
+    pub(crate) async fn open(data: &Path, registry: &Path, settings: Settings) -> Self {
         let (hub, store, telemetry) = (Hub::new(), Store::open(data).unwrap(), Telemetry::new());
-        let registry = Registry::open(registry).unwrap().registry;
-        let recorder = Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, &telemetry).unwrap();
+        let registry: Arc<dyn Registry> = Arc::new(Embedded::open(registry).unwrap().0);
+        let recorder =
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), settings, &telemetry).await.unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
         let running = recorder.clone();
         let run = tokio::spawn(async move {
@@ -64,8 +65,8 @@ impl Stage {
         Self { hub, registry, store, recorder, telemetry, shutdown, run }
     }
 
-    pub(crate) fn new(data: &Path, record: bool) -> Self {
-        Self::open(data, &data.join("registry.redb"), settings(record))
+    pub(crate) async fn new(data: &Path, record: bool) -> Self {
+        Self::open(data, &data.join("registry.redb"), settings(record)).await
     }
 
     /// As at the end of the process; everything is released.
@@ -74,11 +75,24 @@ impl Stage {
         tokio::time::timeout(Duration::from_secs(60), self.run).await.unwrap().unwrap();
     }
 
-    pub(crate) fn publish(&self, stream: &str, at_us: i64, sources: &[Source]) -> Show {
+    pub(crate) async fn publish(&self, stream: &str, at_us: i64, sources: &[Source]) -> Show {
         let publisher = Publisher { protocol: "test", remote: "here".into(), agent: String::new() };
-        let claimed = self.registry.claim(&id(stream), &publisher, at_us / 1_000).unwrap();
-        let claim =
-            Claim { epoch: claimed.epoch, next_gop: claimed.next_gop, discontinuity: claimed.discontinuity, publisher };
+        let bid = Bid {
+            life: Life::default(),
+            publisher: publisher.clone(),
+            ask: Ask::Enter(Takeover::Replace),
+            hall: self.hub.get(&id(stream)).map(|broadcast| Hall::of(&broadcast)),
+            now_us: at_us,
+        };
+        let claimed = self.registry.claim(&id(stream), &bid).await.unwrap();
+        let claim = Claim {
+            epoch: claimed.epoch,
+            next_gop: claimed.next_gop,
+            discontinuity: claimed.discontinuity,
+            born_us: claimed.born_us,
+            segment_target_s: claimed.segment_target_s,
+            publisher,
+        };
         let mut writer = self.hub.claim(&id(stream), claim, Takeover::Replace, at_us).unwrap();
         let mut samples: Vec<(Kind, Sample)> = Vec::new();
         for source in sources {
@@ -94,16 +108,16 @@ impl Stage {
         self.store.path(&place(file))
     }
 
-    pub(crate) fn row(&self, file: &str) -> Option<RecordingRow> {
-        self.registry.recording_of_file("live", file).unwrap()
+    pub(crate) async fn row(&self, file: &str) -> Option<RecordingRow> {
+        self.registry.recording_of_file("live", file).await.unwrap()
     }
 
-    pub(crate) fn rows(&self) -> Vec<RecordingRow> {
-        self.registry.list_recordings("live", RecordingFilter::default(), 0, 1_000).unwrap()
+    pub(crate) async fn rows(&self) -> Vec<RecordingRow> {
+        self.registry.list_recordings("live", RecordingFilter::default(), 0, 1_000).await.unwrap()
     }
 
     pub(crate) async fn ready(&self, file: &str) -> RecordingRow {
-        until(file, || self.row(file).filter(|row| row.state == RecordingState::Ready)).await
+        until(file, async || self.row(file).await.filter(|row| row.state == RecordingState::Ready)).await
     }
 
     pub(crate) async fn failed(&self, file: &str) -> (RecordingRow, String) {
@@ -111,12 +125,12 @@ impl Stage {
             RecordingState::Failed { reason } => Some((row, reason)),
             _ => None,
         };
-        until(file, || self.row(file).and_then(reason)).await
+        until(file, async || self.row(file).await.and_then(reason)).await
     }
 
     /// Until the recorder has read all that was published (files are written a little later).
     pub(crate) async fn taken(&self, frames: u64) {
-        let metric = || {
+        let metric = async || {
             let text = self.telemetry.render();
             let line = text.lines().find_map(|line| line.strip_prefix("headwater_received_total{door=\"record\"} "));
             line.and_then(|count| count.parse::<u64>().ok()).filter(|count| *count >= frames)
@@ -125,10 +139,10 @@ impl Stage {
     }
 }
 
-pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = look().await {
             return found;
         }
         assert!(began.elapsed() < Duration::from_secs(20), "waited in vain for {what}");

@@ -85,7 +85,14 @@ impl Stage {
     fn publish(&mut self) {
         self.epoch += 1;
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-        let claim = Claim { epoch: self.epoch, next_gop: 0, discontinuity: 0, publisher };
+        let claim = Claim {
+            epoch: self.epoch,
+            next_gop: 0,
+            discontinuity: 0,
+            born_us: self.hub.get(&self.id).map_or_else(crate::clock::now_us, |known| known.born_us()),
+            segment_target_s: None,
+            publisher,
+        };
         let mut writer = self.hub.claim(&self.id, claim, Takeover::Replace, crate::clock::now_us()).unwrap();
         writer.announce(video_info(false)).unwrap();
         let shape = Shape::Audio { sample_rate: 48_000, channels: 2 };

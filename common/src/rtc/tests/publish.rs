@@ -55,7 +55,14 @@ impl Stage {
     pub(super) fn claim(&mut self) -> Intake {
         self.epoch += 1;
         let publisher = Publisher { protocol: "webrtc", remote: String::new(), agent: String::new() };
-        let claim = Claim { epoch: self.epoch, next_gop: 0, discontinuity: 0, publisher };
+        let claim = Claim {
+            epoch: self.epoch,
+            next_gop: 0,
+            discontinuity: 0,
+            born_us: self.hub.get(&self.id).map_or_else(crate::clock::now_us, |known| known.born_us()),
+            segment_target_s: None,
+            publisher,
+        };
         let writer = self.hub.claim(&self.id, claim, Takeover::Replace, crate::clock::now_us()).unwrap();
         Intake::new(writer, Telemetry::new().door("test"))
     }

@@ -9,7 +9,7 @@ use headwater_common::{
     load::Load,
     media::{Codec, Kind},
     net::listen_tcp,
-    registry::Registry,
+    registry::{Embedded, Life},
     telemetry::Telemetry,
 };
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
@@ -41,15 +41,19 @@ impl Drop for Server {
 async fn server(name: &str) -> Server {
     let path = std::env::temp_dir().join(format!("headwater-rtmp-{name}-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
-    let registry = Registry::open(&path).unwrap().registry;
+    let registry = Arc::new(Embedded::open(&path).unwrap().0);
     let (hub, node, door) = (Hub::new(), Node::starting(), Telemetry::new().door("rtmp"));
     let mut config = Layers::defaults().unwrap().build().unwrap();
     let app = |takeover| App { takeover, ..App::default() };
     config.apps = BTreeMap::from([("live".into(), app(Takeover::Replace)), ("shy".into(), app(Takeover::Refuse))]);
     let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), "test").unwrap();
     let address = listener.local_addr().unwrap();
-    let rtmp =
-        Rtmp::new(Desk::new(Arc::new(config), hub.clone(), registry, node.clone()), door.clone(), node.clone(), 3);
+    let rtmp = Rtmp::new(
+        Desk::new(Arc::new(config), hub.clone(), registry, Life::default(), node.clone()),
+        door.clone(),
+        node.clone(),
+        3,
+    );
     let serving = tokio::spawn(rtmp.serve(listener, None));
     Server { address, hub, node, door, serving, registry: path }
 }
@@ -181,7 +185,7 @@ async fn a_publisher_that_comes_back_replaces_its_dead_self() {
     assert_eq!(first.status().await, "NetStream.Publish.BadName");
     assert_eq!(first.status().await, "", "and the connection is closed");
     let id = BroadcastId::new("live", "one").unwrap();
-    assert_eq!(server.hub.get(&id).unwrap().epoch(), 2);
+    assert_eq!(server.hub.get(&id).unwrap().epoch(), 2 << 32);
     drop(second);
     server.until(&id, Status::Interrupted).await;
 }

@@ -14,7 +14,7 @@ use headwater_common::{
     ice_servers::IceServers,
     live::{BroadcastId, Hub, Publisher, Status},
     node::Node,
-    registry::Registry,
+    registry::{Embedded, Life},
     rtc::Engine,
     telemetry::Telemetry,
 };
@@ -66,8 +66,8 @@ fn stage(name: &str, settings: &[(&str, &str)]) -> Stage {
     let config = Arc::new(layers.build().unwrap());
     let (hub, telemetry, node) = (Hub::new(), Telemetry::new(), Node::starting());
     node.ready();
-    let registry = Registry::open(&folder.join("registry.redb")).unwrap().registry;
-    let desk = Desk::new(config.clone(), hub.clone(), registry, node.clone());
+    let registry = Arc::new(Embedded::open(&folder.join("registry.redb")).unwrap().0);
+    let desk = Desk::new(config.clone(), hub.clone(), registry, Life::default(), node.clone());
     let listen = "127.0.0.1:0".parse().unwrap();
     let settings = headwater_common::rtc::Settings { listen, shards: 1, ..Default::default() };
     let engine = Engine::start(settings, &telemetry).unwrap();

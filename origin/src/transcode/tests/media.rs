@@ -105,7 +105,8 @@ pub(super) fn claim(hub: &Hub, epoch: u64, now_us: i64) -> Writer {
 
 pub(super) fn claim_as(id: &BroadcastId, hub: &Hub, epoch: u64, now_us: i64) -> Writer {
     let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
-    let claim = Claim { epoch, next_gop: 0, discontinuity: 0, publisher };
+    let born_us = hub.get(id).map_or(now_us, |known| known.born_us());
+    let claim = Claim { epoch, next_gop: 0, discontinuity: 0, born_us, segment_target_s: None, publisher };
     hub.claim(id, claim, Takeover::Replace, now_us).unwrap()
 }
 

@@ -1,5 +1,5 @@
-//! The registry of a node that has no other service: one redb file. Survives `kill -9` and power cuts with everything
-//! that a method returned for.
+//! The file itself: rows in, rows out, each call one transaction. Synchronous: a read takes microseconds, a write ends
+//! with an fsync and takes what the disk takes.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,11 +9,16 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, VodId};
-use crate::live::{BroadcastId, Publisher};
+use crate::{
+    live::BroadcastId,
+    registry::{
+        Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, RecordingState,
+        RegistryError, VodId,
+    },
+};
 
 /// Grows when rows change in a way that defaults can't bridge.
-const VERSION: u64 = 1;
+pub(in crate::registry) const VERSION: u64 = 1;
 /// The default of a gibibyte is for databases, not for a few thousand rows.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -29,41 +34,11 @@ const META_VERSION: &str = "version";
 /// No removed broadcast had a higher epoch.
 const META_EPOCH_FLOOR: &str = "epoch_floor";
 
-/// Cheap to clone.
-#[derive(Clone)]
-pub struct Registry {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
+pub(super) struct File {
     path: PathBuf,
     /// Forgotten after an error of the disk, because redb takes no more orders then, and opened again by whoever asks
     /// next: a disk that was full for a moment must not end the service.
     database: Mutex<Option<Arc<Database>>>,
-}
-
-pub struct Opened {
-    pub registry: Registry,
-    /// Broadcasts that a dead process left broadcasting; they are `terminated_unexpectedly` now.
-    pub orphans: Vec<BroadcastRow>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    #[error("registry {} can't be opened: {source}", .path.display())]
-    Open { path: PathBuf, source: Box<redb::Error> },
-    #[error("registry {} is held by another process", .path.display())]
-    Held { path: PathBuf },
-    #[error("registry {} is of version {found}, this program knows up to {VERSION}", .path.display())]
-    Version { path: PathBuf, found: u64 },
-    #[error("registry {}: {source}", .path.display())]
-    Storage { path: PathBuf, source: Box<redb::Error> },
-    #[error("registry {}: row {key:?} can't be read: {source}", .path.display())]
-    Row { path: PathBuf, key: String, source: serde_json::Error },
-    #[error("broadcast {id} exists already")]
-    BroadcastExists { id: BroadcastId },
-    #[error("file {app}/{file} belongs to another recording")]
-    FileTaken { app: String, file: String },
 }
 
 /// Inside a transaction; the path is added on the way out.
@@ -79,9 +54,9 @@ impl<E: Into<redb::Error>> From<E> for Fault {
     }
 }
 
-impl Registry {
-    /// Opens the file or begins a new one.
-    pub fn open(path: &Path) -> Result<Opened, RegistryError> {
+impl File {
+    /// Opens the file or begins a new one; returns the broadcasts that a dead process left broadcasting, too.
+    pub(super) fn open(path: &Path) -> Result<(Self, Vec<BroadcastRow>), RegistryError> {
         let new = !path.exists();
         let database = open_database(path)?;
         if new {
@@ -90,9 +65,8 @@ impl Registry {
                 path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent).and_then(|dir| dir.sync_all()));
             synced.map_err(|error| RegistryError::Open { path: path.to_owned(), source: Box::new(error.into()) })?;
         }
-        let registry =
-            Self { shared: Arc::new(Shared { path: path.to_owned(), database: Mutex::new(Some(Arc::new(database))) }) };
-        let orphans = registry.write(|transaction| {
+        let file = Self { path: path.to_owned(), database: Mutex::new(Some(Arc::new(database))) };
+        let orphans = file.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let found = meta.get(META_VERSION)?.map(|version| version.value());
             if let Some(found) = found.filter(|found| *found > VERSION) {
@@ -115,100 +89,97 @@ impl Registry {
             }
             Ok(orphans.into_iter().map(|(_, row)| row).collect())
         })?;
-        Ok(Opened { registry, orphans })
+        Ok((file, orphans))
     }
 
-    /// Gives the broadcast to a publisher: the next epoch, and numbers that nobody has used.
-    pub fn claim(&self, id: &BroadcastId, publisher: &Publisher, now_ms: i64) -> Result<Claimed, RegistryError> {
+    pub(super) fn claim(&self, id: &BroadcastId, bid: &Bid) -> Result<Claimed, RegistryError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(BROADCASTS)?;
             let mut row = match find(&table, &key_of(id))? {
                 Some(row) => row,
-                None => new_row(transaction, id, now_ms)?,
+                None => new_row(transaction, id, bid.now_us)?,
             };
-            let claimed = row.claim(publisher, now_ms);
+            let claimed = row.claim(bid).map_err(|denied| Fault::Refused(RegistryError::denied(id, denied)))?;
             put(&mut table, &key_of(id), &row)?;
             Ok(claimed)
         })
     }
 
-    /// How far all broadcasts of this node have come, in one transaction. Those held by another claim are left alone.
-    pub fn progress(&self, batch: &[Progress], now_ms: i64) -> Result<(), RegistryError> {
+    pub(super) fn progress(&self, batch: &[Progress], now_us: i64) -> Result<(), RegistryError> {
         if batch.is_empty() {
             return Ok(());
         }
         self.write(|transaction| {
             let mut table = transaction.open_table(BROADCASTS)?;
-            for Progress { id, epoch, next_gop, discontinuity } in batch {
-                let found: Option<BroadcastRow> = find(&table, &key_of(id))?;
+            for progress in batch {
+                let key = key_of(&progress.id);
+                let found: Option<BroadcastRow> = find(&table, &key)?;
                 if let Some(mut row) = found
-                    && row.progress(*epoch, *next_gop, *discontinuity, now_ms)
+                    && row.progress(progress, now_us)
                 {
-                    put(&mut table, &key_of(id), &row)?;
+                    put(&mut table, &key, &row)?;
                 }
             }
             Ok(())
         })
     }
 
-    /// The broadcast is over. False, and nothing is changed, when another claim holds it.
-    pub fn finish(&self, last: &Progress, ending: Ending, now_ms: i64) -> Result<bool, RegistryError> {
+    pub(super) fn finish(&self, last: &Progress, ending: Ending, now_us: i64) -> Result<bool, RegistryError> {
         let key = key_of(&last.id);
-        self.edit_broadcast(&key, |row| row.finish(last.epoch, ending, last.next_gop, last.discontinuity, now_ms))
+        self.edit_broadcast(&key, |row| row.finish(last, ending, now_us))
     }
 
-    /// Makes a broadcast known before anybody publishes it.
-    pub fn create(&self, id: &BroadcastId, details: Details, now_ms: i64) -> Result<BroadcastRow, RegistryError> {
+    pub(super) fn create(
+        &self,
+        id: &BroadcastId,
+        details: Details,
+        now_us: i64,
+    ) -> Result<BroadcastRow, RegistryError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(BROADCASTS)?;
             if table.get(key_of(id).as_str())?.is_some() {
                 return Err(Fault::Refused(RegistryError::BroadcastExists { id: id.clone() }));
             }
-            let mut row = new_row(transaction, id, now_ms)?;
+            let mut row = new_row(transaction, id, now_us)?;
             row.details = details;
             put(&mut table, &key_of(id), &row)?;
             Ok(row)
         })
     }
 
-    /// False when there is no such broadcast.
-    pub fn set_details(&self, id: &BroadcastId, details: Details) -> Result<bool, RegistryError> {
+    pub(super) fn set_details(&self, id: &BroadcastId, details: Details) -> Result<bool, RegistryError> {
         self.edit_broadcast(&key_of(id), |row| {
             row.details = details;
             true
         })
     }
 
-    /// `None` leaves it to the application's setting. False when there is no such broadcast.
-    pub fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError> {
+    pub(super) fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError> {
         self.edit_broadcast(&key_of(id), |row| {
             row.record_override = record_override;
             true
         })
     }
 
-    pub fn get(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError> {
+    pub(super) fn get(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError> {
         self.read(BROADCASTS, |table| find(table, &key_of(id)))
     }
 
-    /// An application's broadcasts by name.
-    pub fn list(&self, app: &str, offset: usize, size: usize) -> Result<Vec<BroadcastRow>, RegistryError> {
+    pub(super) fn list(&self, app: &str, offset: usize, size: usize) -> Result<Vec<BroadcastRow>, RegistryError> {
         self.read(BROADCASTS, |table| {
             let (from, to) = bounds(app);
             table.range(from.as_str()..to.as_str())?.skip(offset).take(size).map(decode_entry).collect()
         })
     }
 
-    pub fn count(&self, app: &str) -> Result<usize, RegistryError> {
+    pub(super) fn count(&self, app: &str) -> Result<usize, RegistryError> {
         self.read(BROADCASTS, |table| {
             let (from, to) = bounds(app);
             Ok(table.range(from.as_str()..to.as_str())?.count())
         })
     }
 
-    /// Forgets a broadcast, except that a later one of the same name gets a higher epoch: its last publisher may
-    /// still be in the hub. False when there is no such broadcast.
-    pub fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError> {
+    pub(super) fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(BROADCASTS)?;
             let Some(row) = find::<BroadcastRow>(&table, &key_of(id))? else { return Ok(false) };
@@ -220,8 +191,7 @@ impl Registry {
         })
     }
 
-    /// Adds a recording or replaces its row. Refuses a file name that another recording has.
-    pub fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
+    pub(super) fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
         self.write(|transaction| {
             let mut files = transaction.open_table(FILES)?;
             let mut table = transaction.open_table(RECORDINGS)?;
@@ -240,18 +210,17 @@ impl Registry {
         })
     }
 
-    pub fn recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
+    pub(super) fn recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
         self.read(RECORDINGS, |table| find(table, &key(app, vod_id.as_str())))
     }
 
-    pub fn recording_of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
+    pub(super) fn recording_of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
         let owner =
             self.read(FILES, |files| Ok(files.get(key(app, file).as_str())?.map(|id| VodId::parse(id.value()))))?;
         owner.map_or(Ok(None), |vod_id| self.recording(app, &vod_id))
     }
 
-    /// An application's recordings, newest first.
-    pub fn list_recordings(
+    pub(super) fn list_recordings(
         &self,
         app: &str,
         filter: RecordingFilter<'_>,
@@ -265,21 +234,22 @@ impl Registry {
         })
     }
 
-    pub fn count_recordings(&self, app: &str, filter: RecordingFilter<'_>) -> Result<usize, RegistryError> {
+    pub(super) fn count_recordings(&self, app: &str, filter: RecordingFilter<'_>) -> Result<usize, RegistryError> {
         Ok(self.list_recordings(app, filter, 0, usize::MAX)?.len())
     }
 
-    /// Recordings of all applications that a dead process left unfinished.
-    pub fn unfinished_recordings(&self) -> Result<Vec<RecordingRow>, RegistryError> {
-        use super::RecordingState::{Finalising, Recording};
+    pub(super) fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError> {
+        use RecordingState::{Finalising, Recording};
         self.read(RECORDINGS, |table| {
             let rows = table.iter()?.map(decode_entry::<RecordingRow>);
-            rows.filter(|row| row.as_ref().map_or(true, |row| matches!(row.state, Recording | Finalising))).collect()
+            // Rows of programs that knew of one node only have none.
+            let is_ours = |row: &RecordingRow| row.node == node || row.node.is_empty();
+            let left = |row: &RecordingRow| matches!(row.state, Recording | Finalising) && is_ours(row);
+            rows.filter(|row| row.as_ref().map_or(true, left)).collect()
         })
     }
 
-    /// Forgets a recording and returns what was known of it. Its file is the caller's business.
-    pub fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
+    pub(super) fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(RECORDINGS)?;
             let key_of_row = key(app, vod_id.as_str());
@@ -288,10 +258,6 @@ impl Registry {
             transaction.open_table(FILES)?.remove(key(app, &row.file).as_str())?;
             Ok(Some(row))
         })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.shared.path
     }
 
     fn edit_broadcast(&self, key: &str, edit: impl FnOnce(&mut BroadcastRow) -> bool) -> Result<bool, RegistryError> {
@@ -328,17 +294,17 @@ impl Registry {
     }
 
     fn database(&self) -> Result<Arc<Database>, RegistryError> {
-        let mut database = self.shared.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         match &*database {
             Some(database) => Ok(database.clone()),
-            None => Ok(database.insert(Arc::new(open_database(&self.shared.path)?)).clone()),
+            None => Ok(database.insert(Arc::new(open_database(&self.path)?)).clone()),
         }
     }
 
     fn explain(&self, fault: Fault) -> RegistryError {
-        let path = self.shared.path.clone();
+        let path = self.path.clone();
         if matches!(fault, Fault::Storage(_)) {
-            *self.shared.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         match fault {
             Fault::Storage(source) => RegistryError::Storage { path, source },
@@ -355,10 +321,10 @@ fn open_database(path: &Path) -> Result<Database, RegistryError> {
     })
 }
 
-fn new_row(transaction: &WriteTransaction, id: &BroadcastId, now_ms: i64) -> Result<BroadcastRow, Fault> {
+fn new_row(transaction: &WriteTransaction, id: &BroadcastId, now_us: i64) -> Result<BroadcastRow, Fault> {
     let meta = transaction.open_table(META)?;
     let floor = meta.get(META_EPOCH_FLOOR)?.map_or(0, |floor| floor.value());
-    Ok(BroadcastRow::new(id, floor, now_ms))
+    Ok(BroadcastRow::new(id, floor, now_us))
 }
 
 /// Neither half can contain a slash.

@@ -1,0 +1,128 @@
+//! The registry of a node that has no other service: one redb file. Survives `kill -9` and power cuts with everything
+//! that a method returned for.
+
+mod file;
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use file::File;
+
+pub(super) use file::VERSION;
+
+use super::{
+    Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, Registry, RegistryError,
+    VodId,
+};
+use crate::live::BroadcastId;
+
+pub struct Embedded {
+    file: Arc<File>,
+}
+
+impl Embedded {
+    /// Opens the file or begins a new one. Broadcasts that a dead process left broadcasting are
+    /// `terminated_unexpectedly` then, and returned.
+    pub fn open(path: &Path) -> Result<(Self, Vec<BroadcastRow>), RegistryError> {
+        let (file, orphans) = File::open(path)?;
+        Ok((Self { file: Arc::new(file) }, orphans))
+    }
+
+    /// Writes end with an fsync, which has no place on an async thread.
+    async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&File) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let file = self.file.clone();
+        match tokio::task::spawn_blocking(move || write(&file)).await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+#[async_trait]
+impl Registry for Embedded {
+    async fn claim(&self, id: &BroadcastId, bid: &Bid) -> Result<Claimed, RegistryError> {
+        let (id, bid) = (id.clone(), bid.clone());
+        self.write(move |file| file.claim(&id, &bid)).await
+    }
+
+    async fn progress(&self, batch: &[Progress], now_us: i64) -> Result<(), RegistryError> {
+        let batch = batch.to_vec();
+        self.write(move |file| file.progress(&batch, now_us)).await
+    }
+
+    async fn finish(&self, last: &Progress, ending: Ending, now_us: i64) -> Result<bool, RegistryError> {
+        let last = last.clone();
+        self.write(move |file| file.finish(&last, ending, now_us)).await
+    }
+
+    async fn create(&self, id: &BroadcastId, details: Details, now_us: i64) -> Result<BroadcastRow, RegistryError> {
+        let id = id.clone();
+        self.write(move |file| file.create(&id, details, now_us)).await
+    }
+
+    async fn set_details(&self, id: &BroadcastId, details: Details) -> Result<bool, RegistryError> {
+        let id = id.clone();
+        self.write(move |file| file.set_details(&id, details)).await
+    }
+
+    async fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError> {
+        let id = id.clone();
+        self.write(move |file| file.set_record(&id, record_override)).await
+    }
+
+    async fn get(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError> {
+        self.file.get(id)
+    }
+
+    async fn list(&self, app: &str, offset: usize, size: usize) -> Result<Vec<BroadcastRow>, RegistryError> {
+        self.file.list(app, offset, size)
+    }
+
+    async fn count(&self, app: &str) -> Result<usize, RegistryError> {
+        self.file.count(app)
+    }
+
+    async fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError> {
+        let id = id.clone();
+        self.write(move |file| file.remove(&id)).await
+    }
+
+    async fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
+        let row = row.clone();
+        self.write(move |file| file.put_recording(&row)).await
+    }
+
+    async fn recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
+        self.file.recording(app, vod_id)
+    }
+
+    async fn recording_of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
+        self.file.recording_of_file(app, file)
+    }
+
+    async fn list_recordings(
+        &self,
+        app: &str,
+        filter: RecordingFilter<'_>,
+        offset: usize,
+        size: usize,
+    ) -> Result<Vec<RecordingRow>, RegistryError> {
+        self.file.list_recordings(app, filter, offset, size)
+    }
+
+    async fn count_recordings(&self, app: &str, filter: RecordingFilter<'_>) -> Result<usize, RegistryError> {
+        self.file.count_recordings(app, filter)
+    }
+
+    async fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError> {
+        self.file.unfinished_recordings(node)
+    }
+
+    async fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
+        let (app, vod_id) = (app.to_owned(), vod_id.clone());
+        self.write(move |file| file.remove_recording(&app, &vod_id)).await
+    }
+}

@@ -151,7 +151,7 @@ impl Publishing {
                 return Ok(());
             }
             let reorders = track.and_then(|track| track.info()).is_some_and(|info| info.reorders());
-            dts_us = stream.reorder.decoding_us(pts_us, reorders);
+            dts_us = stream.reorder.decoding_us(pts_us, keyframe, reorders);
         }
         let sample = Sample { dts_us, pts_us, keyframe: data.is_keyframe(), payload: Bytes::from_owner(data.data) };
         match data.rid {

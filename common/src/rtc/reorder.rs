@@ -6,6 +6,8 @@
 //!
 //! The decoding times of a stream are its presentation times, sorted, so many pictures later as pictures are reordered.
 
+use std::collections::VecDeque;
+
 /// As deep as x264 reorders by its defaults.
 const DEPTH_USUAL: usize = 2;
 /// H.264 and H.265 keep no more pictures than that.
@@ -17,8 +19,13 @@ const DISTANCE_US: i64 = 100;
 
 #[derive(Debug, Default)]
 pub(super) struct Reorder {
-    /// Pictures that a picture may be shown after, of those that were decoded after it.
+    /// So many pictures that are decoded before a picture are shown after it, at the most. What a clock that was moved made
+    /// look like reordering is forgotten at the next keyframe.
     depth: usize,
+    /// The same, as seen since the last keyframe.
+    needed: usize,
+    /// When the last pictures are shown.
+    recent: VecDeque<i64>,
     /// Presentation times that are no picture's decoding time yet, sorted.
     waiting: Vec<i64>,
     newest_us: Option<i64>,
@@ -26,25 +33,29 @@ pub(super) struct Reorder {
 
 impl Reorder {
     /// The decoding time of the next picture. `reorders`: what its bitstream says.
-    pub(super) fn decoding_us(&mut self, shown_us: i64, reorders: bool) -> i64 {
-        if reorders {
-            self.depth = self.depth.max(DEPTH_USUAL);
-        }
+    pub(super) fn decoding_us(&mut self, shown_us: i64, keyframe: bool, reorders: bool) -> i64 {
         let goes_on = |newest_us: &i64| shown_us.abs_diff(*newest_us) <= STEP_US_MAX.unsigned_abs();
         let Some(newest_us) = self.newest_us.filter(goes_on) else {
-            self.waiting.clear();
-            self.newest_us = Some(shown_us);
+            *self = Self { recent: [shown_us].into(), newest_us: Some(shown_us), ..Self::default() };
             return shown_us;
         };
+        let usual = if reorders { DEPTH_USUAL } else { 0 };
+        if keyframe {
+            self.depth = std::mem::take(&mut self.needed);
+            self.waiting.drain(..self.waiting.len().saturating_sub(self.depth.max(usual)));
+        }
+        self.needed = self.needed.max(self.recent.iter().filter(|recent_us| **recent_us > shown_us).count());
+        self.depth = self.depth.max(self.needed).max(usual);
+        self.recent.push_back(shown_us);
+        if self.recent.len() > DEPTH_MAX {
+            self.recent.pop_front();
+        }
         self.waiting.insert(self.waiting.partition_point(|waiting_us| *waiting_us <= shown_us), shown_us);
         let later_us = newest_us + DISTANCE_US;
         let decoded_us = match self.waiting.len() > self.depth {
             true => self.waiting.remove(0).max(later_us),
             false => later_us,
         };
-        if decoded_us > shown_us && self.depth < DEPTH_MAX {
-            self.depth += 1;
-        }
         self.newest_us = Some(decoded_us);
         decoded_us
     }
@@ -61,7 +72,8 @@ mod tests {
         let mut reorder = Reorder::default();
         let length = order.len() as i64;
         let shown = (0..times).flat_map(|round| order.iter().map(move |place| (round * length + place) * PICTURE_US));
-        shown.map(|shown_us| (reorder.decoding_us(shown_us, reorders), shown_us)).collect()
+        let decode = |(n, shown_us)| (reorder.decoding_us(shown_us, n % (5 * order.len()) == 0, reorders), shown_us);
+        shown.enumerate().map(decode).collect()
     }
 
     fn assert_decodable(decoded: &[(i64, i64)]) {
@@ -93,10 +105,23 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_moved_is_taken_for_reordering_until_the_next_keyframe() {
+        let mut reorder = Reorder::default();
+        let mut delay_us = |n: i64, moved_us: i64| {
+            let shown_us = n * PICTURE_US - moved_us;
+            shown_us - reorder.decoding_us(shown_us, n % 30 == 0, false)
+        };
+        let delays: Vec<i64> = (0..90).map(|n| delay_us(n, if n < 10 { 0 } else { 150_000 })).collect();
+        assert!(delays[..10].iter().all(|delay| *delay == 0));
+        assert!(delays[29] > 0);
+        assert!(delays[60..].iter().all(|delay| *delay == 0), "{:?}", &delays[60..]);
+    }
+
+    #[test]
     fn another_clock_begins_anew() {
         let mut reorder = Reorder::default();
         for shown_us in [0, 100_000, 33_000, 66_000, 90_000_000, -5_000_000] {
-            let decoded_us = reorder.decoding_us(shown_us, true);
+            let decoded_us = reorder.decoding_us(shown_us, false, true);
             assert!(decoded_us <= shown_us);
             assert!(shown_us - decoded_us < STEP_US_MAX);
         }

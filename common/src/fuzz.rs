@@ -167,7 +167,7 @@ pub fn antmedia(data: &[u8]) {
                     let late = met.is_some_and(|(met, _)| met == ticket);
                     assert!(closed.insert(ticket) || late, "closed twice");
                 }
-                Action::Look { .. } | Action::ListIceServers => {}
+                Action::Look { .. } | Action::Measure(_) | Action::ListIceServers => {}
             }
         }
     }

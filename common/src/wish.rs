@@ -170,7 +170,9 @@ pub fn refuse_offer(error: &JoinError) -> Response {
 
 fn status_of(err: &SdpError) -> StatusCode {
     match err {
-        SdpError::Codec { .. } | SdpError::NotTaken { .. } | SdpError::Nothing { .. } => StatusCode::NOT_ACCEPTABLE,
+        SdpError::Codec { .. } | SdpError::NotTaken { .. } | SdpError::NoForm { .. } | SdpError::Nothing { .. } => {
+            StatusCode::NOT_ACCEPTABLE
+        }
         _ => StatusCode::BAD_REQUEST,
     }
 }

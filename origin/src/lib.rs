@@ -25,6 +25,7 @@ use axum::{
 use headwater_common::{
     antmedia,
     audience::CountViewers,
+    cluster::Cluster,
     config::Config,
     http::Tls,
     ice_servers::IceServers,
@@ -57,6 +58,8 @@ pub struct Shared {
     pub node: Node,
     pub tls: Option<Tls>,
     pub viewers: CountViewers,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
 }
 
 pub struct Origin {
@@ -111,8 +114,8 @@ impl Origin {
     }
 
     fn api(&self) -> api::Api {
-        let Shared { config, hub, engine, registry, viewers, .. } = self.shared.clone();
-        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers }
+        let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
+        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers, cluster }
     }
 
     /// For publishers that come by Ant Media's signalling.

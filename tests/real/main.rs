@@ -6,6 +6,7 @@ mod antmedia;
 mod antmedia_sdk;
 mod channels;
 mod cli;
+mod cluster;
 mod harness;
 mod hls;
 mod house;

@@ -1,6 +1,6 @@
 //! What the protocol asks of whoever runs it, and what it wants to hear of that.
 
-use super::reply::{Rendition, Reply};
+use super::reply::{Measured, Rendition, Reply};
 use crate::{live::BroadcastId, media::Kind};
 
 /// Names one stay of a stream on a socket.
@@ -38,6 +38,8 @@ pub enum Action {
         kind: Kind,
         enabled: bool,
     },
+    /// Comes to [`Outcome::Measured`], if anything is known.
+    Measure(Ticket),
     /// Let go of everything that is held under this ticket.
     Close(Ticket),
     /// Comes to [`Machine::found`](super::Machine::found).
@@ -78,6 +80,7 @@ pub enum Outcome {
     Refused(Refusal),
     /// Media flows.
     Running,
+    Measured(Measured),
     Ended(Ending),
 }
 

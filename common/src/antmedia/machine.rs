@@ -153,11 +153,20 @@ impl Machine {
                 stream.step = Step::Playing;
                 notify(Notification::PlayStarted { stream_id })
             }
+            (Step::Playing, Outcome::Measured(measured)) => {
+                notify(Notification::BitrateMeasurement { stream_id, measured })
+            }
             (_, Outcome::Refused(refusal)) => self.refuse(&id, refusal),
             (step, Outcome::Ended(ending)) => self.close(&id, farewell(&id, step, ending)),
             // News that this step has no use for.
             _ => Vec::new(),
         }
+    }
+
+    /// It is time to tell the client how what it plays arrives.
+    pub fn measure(&self) -> Vec<Action> {
+        let played = self.streams.values().filter(|stream| stream.step == Step::Playing);
+        played.map(|stream| Action::Measure(stream.ticket)).collect()
     }
 
     /// The node is about to stop: the client is to connect elsewhere. Media goes on until it does.

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 pub use action::{Action, Ending, Found, Look, Outcome, Refusal, Ticket};
 pub use machine::Machine;
-pub use reply::{Rendition, Reply};
+pub use reply::{Measured, Rendition, Reply};
 
 use crate::{
     ice_servers::IceServers,

@@ -64,6 +64,15 @@ pub struct Rendition {
     pub video_codec: &'static str,
 }
 
+/// What a viewer is sent, and what its path carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Measured {
+    pub target_bitrate: u64,
+    pub video_bitrate: u64,
+    pub audio_bitrate: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "definition", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Notification {
@@ -82,6 +91,14 @@ pub enum Notification {
     /// What a client wanted to play before it was live is live.
     StreamingStarted {
         stream_id: String,
+    },
+    /// Of a played stream, every few seconds, in bits per second. Applications warn their user where the target is less
+    /// than the other two together.
+    #[serde(rename = "bitrateMeasurement")]
+    BitrateMeasurement {
+        stream_id: String,
+        #[serde(flatten)]
+        measured: Measured,
     },
     /// `broadcast` is the object that REST shows, as text.
     #[serde(rename = "broadcastObject")]

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Action, Ending, Found, Look, Machine, Outcome, Refusal, Rendition, Shared, Ticket};
+use super::{Action, Ending, Found, Look, Machine, Measured, Outcome, Refusal, Rendition, Shared, Ticket};
 use crate::{
     clock,
     intake::Intake,
@@ -40,6 +40,8 @@ const RETURN_WITHIN: Duration = Duration::from_secs(3);
 /// What a client says beyond this, per turn, waits in its connection. A publisher's start is twenty messages.
 const MESSAGES_PER_TURN: u32 = 100;
 const TURN: Duration = Duration::from_secs(1);
+/// How often a viewer is told how its stream arrives, in turns: about as often as a session's numbers are refreshed.
+const TURNS_PER_MEASUREMENT: u32 = 5;
 
 /// The client has gone, or is to go.
 struct Gone;
@@ -83,15 +85,15 @@ impl<'a> Socket<'a> {
     pub(super) async fn run(mut self) {
         let mut turn = interval(TURN);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut messages, mut heard, mut stopping) = (0, Instant::now(), false);
+        let (mut messages, mut turns, mut heard, mut stopping) = (0, 0_u32, Instant::now(), false);
         loop {
             let actions = tokio::select! {
                 _ = turn.tick() => {
-                    messages = 0;
+                    (messages, turns) = (0, turns.wrapping_add(1));
                     if heard.elapsed() > SILENT_MAX {
                         return self.close(close_code::POLICY, "nothing was said for too long").await;
                     }
-                    Vec::new()
+                    if turns.is_multiple_of(TURNS_PER_MEASUREMENT) { self.machine.measure() } else { Vec::new() }
                 }
                 () = self.shared.node.stopping(), if !stopping => {
                     stopping = true;
@@ -144,6 +146,11 @@ impl<'a> Socket<'a> {
                 Action::Quality { ticket, height } => {
                     if let Some(session) = self.session(ticket) {
                         self.shared.engine.pin(&session, height.map_or(Quality::Auto, Quality::Height));
+                    }
+                }
+                Action::Measure(ticket) => {
+                    if let Some(measured) = self.measure(ticket) {
+                        actions.extend(self.machine.outcome(ticket, Outcome::Measured(measured)));
                     }
                 }
                 Action::Close(ticket) => self.let_go(ticket),
@@ -306,6 +313,18 @@ impl<'a> Socket<'a> {
 
     fn session(&self, ticket: Ticket) -> Option<SessionId> {
         self.held.get(&ticket)?.session.clone()
+    }
+
+    fn measure(&self, ticket: Ticket) -> Option<Measured> {
+        let held = self.held.get(&ticket)?;
+        let stats = self.shared.engine.stats(held.session.as_ref()?)?;
+        let best = renditions(held.broadcast.as_ref()?).into_iter().max_by_key(|rendition| rendition.video_bitrate)?;
+        let video_bitrate = stats.layer_bps.unwrap_or(best.video_bitrate);
+        let audio_bitrate = best.audio_bitrate;
+        // An estimate that holds nothing back may be low because little was sent.
+        let carried = stats.estimate_bps.unwrap_or(0).max(video_bitrate + audio_bitrate);
+        let target_bitrate = stats.limit_bps.unwrap_or(carried);
+        Some(Measured { target_bitrate, video_bitrate, audio_bitrate })
     }
 
     fn let_go(&mut self, ticket: Ticket) {

@@ -93,6 +93,7 @@ fn shown(action: &Action) -> String {
         Action::Accept { answer, .. } => format!("accept: {answer}"),
         Action::Quality { height, .. } => format!("quality {height:?}"),
         Action::Enable { kind, enabled, .. } => format!("enable {kind:?} {enabled}"),
+        Action::Measure(_) => "measure".to_owned(),
         Action::Close(_) => "close".to_owned(),
         Action::Look { stream, what } => format!("look {stream}: {what:?}"),
         Action::ListIceServers => "list ICE servers".to_owned(),
@@ -319,6 +320,20 @@ fn a_player_chooses_its_quality_and_its_tracks() {
     Socket::published("s")
         .client(r#"{"command":"toggleVideo","streamId":"s"}"#, &[&stranger])
         .client(r#"{"command":"forceStreamQuality","streamId":"s","streamHeight":0}"#, &[&stranger]);
+}
+
+#[test]
+fn a_player_is_told_how_its_stream_arrives() {
+    let measured = Measured { target_bitrate: 800_000, video_bitrate: 1_200_000, audio_bitrate: 64_000 };
+    let mut socket = Socket::playing("s");
+    let actions = socket.machine.measure();
+    socket.check("a turn", &actions, &["measure"]).node(
+        Outcome::Measured(measured),
+        &[r#"{"command":"notification","definition":"bitrateMeasurement","streamId":"s","targetBitrate":800000,"videoBitrate":1200000,"audioBitrate":64000}"#],
+    );
+    socket.client(r#"{"command":"stop","streamId":"s"}"#, &["close", PLAY_FINISHED]);
+    assert_eq!(socket.machine.measure(), []);
+    assert_eq!(Socket::published("s").machine.measure(), [], "publishers know it themselves");
 }
 
 #[test]

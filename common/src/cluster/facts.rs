@@ -73,6 +73,15 @@ pub struct Located {
     pub status: Status,
 }
 
+/// A node, and what is thought of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub facts: NodeFacts,
+    pub health: Health,
+    /// Since its last sign of life, or since it was noticed that there are no more.
+    pub silent: Duration,
+}
+
 /// How a node is seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {

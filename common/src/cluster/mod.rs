@@ -15,6 +15,7 @@
 
 mod dial;
 mod facts;
+mod forward;
 pub mod identity;
 mod incoming;
 mod keeper;
@@ -34,10 +35,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tonic::transport::Channel;
 
-pub use facts::{Health, Located, NodeFacts, Statement, Status};
+pub use facts::{Health, Known, Located, NodeFacts, Statement, Status};
+pub use forward::ForwardError;
 use identity::{Identity, NodeId};
 use tls::Credentials;
 /// Services that the process serves to other nodes beside this room's.
@@ -157,10 +160,8 @@ impl Cluster {
     }
 
     /// All nodes that are known, this one first.
-    pub fn nodes(&self) -> Vec<(NodeFacts, Health)> {
-        let view = self.shared.view();
-        let others = view.nodes().map(|(facts, health)| (facts.clone(), health));
-        std::iter::once((view.me().clone(), Health::Alive)).chain(others).collect()
+    pub fn nodes(&self) -> Vec<Known> {
+        self.shared.view().list(Instant::now())
     }
 
     /// Takes a node that is dead or has left out of the list, everywhere. False when it is there, or not known.
@@ -210,6 +211,16 @@ impl Cluster {
         Some(self.shared.channel(place))
     }
 
+    /// Where clients reach a node: its name or address alone.
+    pub fn host(&self, node: &NodeId) -> Option<String> {
+        let view = self.shared.view();
+        let http = if node == view.me().id() { &view.me().http } else { &view.node(node)?.0.http };
+        let authority = http.split_once("://").map_or(&**http, |(_, rest)| rest).split('/').next()?;
+        let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+        let host = authority.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(authority, |(host, _)| host);
+        Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+    }
+
     pub fn count_viewers(&self) -> CountViewers {
         let cluster = self.clone();
         Arc::new(move |id| cluster.viewers(id))
@@ -227,11 +238,12 @@ impl Listening {
         self.cluster.clone()
     }
 
-    /// Answers the others, with `routes` beside what the room itself serves, and begins to call.
-    pub fn serve(self, routes: Routes) -> anyhow::Result<Serving> {
+    /// Answers the others, with `routes` beside what the room itself serves, and begins to call. `router` answers requests
+    /// of clients that reached another node.
+    pub fn serve(self, routes: Routes, router: Router) -> anyhow::Result<Serving> {
         let Self { listener, cluster } = self;
         let shared = cluster.shared.clone();
-        let server = tokio::spawn(server::serve(listener, routes, shared.clone())?);
+        let server = tokio::spawn(server::serve(listener, routes, router, shared.clone())?);
         let mut loops = vec![tokio::spawn(keeper::run(shared.clone())), tokio::spawn(keep_time(shared.clone()))];
         if shared.surroundings.role.takes_publishers() {
             loops.push(tokio::spawn(witness::run(shared.surroundings.hub.clone(), shared)));

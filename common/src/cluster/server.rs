@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use futures_util::{Stream, stream::unfold};
 use headwater_proto as proto;
 use proto::cluster_server::{Cluster, ClusterServer};
@@ -24,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Se
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    BEAT, SILENT_MAX, Shared, dial, facts::Health, identity::Identity, incoming::incoming, link::MESSAGE_BYTES_MAX,
-    wire,
+    BEAT, SILENT_MAX, Shared, dial, facts::Health, forward, identity::Identity, incoming::incoming,
+    link::MESSAGE_BYTES_MAX, wire,
 };
 use crate::{
     clock,
@@ -39,12 +40,13 @@ const HEALTH_EVERY: Duration = Duration::from_millis(250);
 pub(super) fn serve(
     listener: TcpListener,
     routes: Routes,
+    router: Router,
     shared: Arc<Shared>,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let incoming = incoming(listener, shared.surroundings.credentials.clone(), shared.door.clone())?;
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(health, shared.surroundings.node.clone()));
-    let desk = ClusterServer::new(Desk { shared: shared.clone() }).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let desk = ClusterServer::new(Desk { shared: shared.clone(), router }).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut closing = shared.closing.subscribe();
     let server = Server::builder()
         .initial_stream_window_size(dial::STREAM_WINDOW_BYTES)
@@ -82,14 +84,14 @@ async fn report_health(reporter: HealthReporter, node: Node) {
 
 struct Desk {
     shared: Arc<Shared>,
+    /// What clients reach at this node's HTTP.
+    router: Router,
 }
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Cluster for Desk {
-    type LinkStream = Answers<proto::News>;
-    type ForwardStream = Answers<proto::ForwardResponse>;
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<proto::News, Status>> + Send>>;
+    type ForwardStream = forward::Answer;
 
     async fn link(&self, request: Request<Streaming<proto::Report>>) -> Result<Response<Self::LinkStream>, Status> {
         let mut reports = request.into_inner();
@@ -105,9 +107,9 @@ impl Cluster for Desk {
 
     async fn forward(
         &self,
-        _: Request<Streaming<proto::ForwardRequest>>,
+        request: Request<Streaming<proto::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        Err(Status::unimplemented("requests are not taken here"))
+        Ok(Response::new(forward::answer(self.router.clone(), request.into_inner()).await?))
     }
 }
 

@@ -42,6 +42,11 @@ impl Peer {
     }
 
     fn start(id: &str, incarnation: u64, role: Role, seeds: &[&Peer], secret: &str) -> Self {
+        Self::answering(id, incarnation, role, seeds, secret, Router::new())
+    }
+
+    /// `router`: what it answers to clients.
+    fn answering(id: &str, incarnation: u64, role: Role, seeds: &[&Peer], secret: &str, router: Router) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let front = Front::open();
         let origins: Vec<_> = seeds.iter().map(|seed| seed.front.address().to_string()).collect();
@@ -67,7 +72,7 @@ impl Peer {
         let listening = Cluster::bind(&settings, http, surroundings, &telemetry).unwrap();
         front.lead_to(listening.listener.local_addr().unwrap());
         let cluster = listening.cluster();
-        let serving = runtime.block_on(async { listening.serve(Routes::default()) }).unwrap();
+        let serving = runtime.block_on(async { listening.serve(Routes::default(), router) }).unwrap();
         Self { runtime: Some(runtime), serving: Some(serving), cluster, front, hub, node, audience, telemetry }
     }
 
@@ -99,7 +104,7 @@ impl Peer {
 
     fn health(&self, other: &str) -> Option<Health> {
         let nodes = self.cluster.nodes();
-        nodes.into_iter().find(|(facts, _)| facts.id().as_str() == other).map(|(_, health)| health)
+        nodes.into_iter().find(|known| known.facts.id().as_str() == other).map(|known| known.health)
     }
 
     #[track_caller]
@@ -218,7 +223,8 @@ fn everybody_learns_of_everybody_from_one_address() {
     until("one link of each origin", || {
         [&first, &second].iter().all(|origin| origin.cluster.shared.links.borrow().len() == 1)
     });
-    let (facts, _) = edges[0].cluster.nodes().into_iter().find(|(facts, _)| facts.id().as_str() == "origin-2").unwrap();
+    let nodes = edges[0].cluster.nodes();
+    let facts = &nodes.iter().find(|known| known.facts.id().as_str() == "origin-2").unwrap().facts;
     assert_eq!(facts.grpc, second.front.address().to_string());
     assert_eq!((facts.role, facts.version.as_str()), (Role::Origin, env!("CARGO_PKG_VERSION")));
 }
@@ -402,4 +408,167 @@ fn a_node_that_calls_itself_notices() {
     assert!(matches!(answer, link::Answer::Known));
     assert!(shared.links.borrow().is_empty());
     assert_eq!(peer.cluster.nodes().len(), 1);
+}
+
+mod handing_on {
+    use std::sync::atomic::AtomicUsize;
+
+    use axum::{
+        body::{Body, Bytes, to_bytes},
+        extract::{ConnectInfo, Request},
+        http::{HeaderMap, Method, StatusCode, header},
+        response::IntoResponse,
+        routing::{get, post},
+    };
+    use futures_util::{StreamExt, stream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::http::ByNode;
+
+    const CLIENT: &str = "198.51.100.7:4000";
+
+    struct Two {
+        here: Peer,
+        there: Peer,
+        answers: Arc<Answers>,
+    }
+
+    #[derive(Default)]
+    struct Answers {
+        taken_bytes: AtomicUsize,
+        broken: AtomicUsize,
+    }
+
+    /// An edge, and an origin that answers what it is asked.
+    fn two() -> Two {
+        let answers = Arc::<Answers>::default();
+        let (endless, upload) = (answers.clone(), answers.clone());
+        let router = Router::new()
+            .route("/echo", post(|request: Request| async { request.into_body() }))
+            .route(
+                "/who",
+                get(|ConnectInfo(client): ConnectInfo<SocketAddr>, headers: HeaderMap, request: Request| async move {
+                    let by = *request.extensions().get::<ByNode>().unwrap();
+                    let asked = headers["x-asked"].to_str().unwrap().to_owned();
+                    let told = format!("{client} {} {} {asked} {}", by.may_change, by.hops, request.uri());
+                    (StatusCode::IM_A_TEAPOT, [("x-told", told)])
+                }),
+            )
+            .route(
+                "/endless",
+                get(|| async move {
+                    Body::from_stream(stream::repeat_with(move || {
+                        endless.taken_bytes.fetch_add(1 << 16, Ordering::SeqCst);
+                        Ok::<_, std::convert::Infallible>(Bytes::from_static(&[7; 1 << 16]))
+                    }))
+                }),
+            )
+            .route(
+                "/upload",
+                post(|body: Body| async move {
+                    match to_bytes(body, 1 << 20).await {
+                        Ok(_) => StatusCode::OK.into_response(),
+                        Err(_) => {
+                            upload.broken.fetch_add(1, Ordering::SeqCst);
+                            StatusCode::BAD_REQUEST.into_response()
+                        }
+                    }
+                }),
+            );
+        let there = Peer::answering("origin-1", 1, Role::Origin, &[], SECRET, router);
+        let here = Peer::edge("edge-1", &[&there]);
+        here.sees("origin-1", Health::Alive);
+        Two { here, there, answers }
+    }
+
+    impl Two {
+        async fn ask(
+            &self,
+            method: Method,
+            target: &str,
+            body: Body,
+        ) -> Result<axum::response::Response, ForwardError> {
+            let request = Request::builder().method(method).uri(target).header("x-asked", "yes").body(body).unwrap();
+            let by = ByNode { may_change: true, hops: 1 };
+            self.here.cluster.forward(&NodeId::from("origin-1"), request, CLIENT.parse().unwrap(), by).await
+        }
+
+        fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+            self.here.runtime.as_ref().unwrap().block_on(future)
+        }
+    }
+
+    #[test]
+    fn the_other_node_sees_the_request_as_it_was() {
+        let two = two();
+        let response = two.block_on(two.ask(Method::GET, "/who?x=1", Body::empty())).unwrap();
+        assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
+        assert_eq!(response.headers()["x-told"], format!("{CLIENT} true 1 yes /who?x=1"));
+        let missing = two.block_on(two.ask(Method::GET, "/nothing", Body::empty())).unwrap();
+        assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn bodies_of_any_size_go_both_ways() {
+        let two = two();
+        let sent: Bytes = (0..10_000_000_u32).map(|at| (at / 7) as u8).collect();
+        let answered = two.block_on(async {
+            let response = two.ask(Method::POST, "/echo", Body::from(sent.clone())).await.unwrap();
+            to_bytes(response.into_body(), 1 << 30).await.unwrap()
+        });
+        assert!(answered == sent, "{} bytes came back of {}", answered.len(), sent.len());
+    }
+
+    #[test]
+    fn what_the_client_does_not_take_is_not_made() {
+        let two = two();
+        let response = two.block_on(two.ask(Method::GET, "/endless", Body::empty())).unwrap();
+        let taken = || two.answers.taken_bytes.load(Ordering::SeqCst);
+        until("the way to be full", || {
+            let before = taken();
+            thread::sleep(Duration::from_millis(300));
+            before > 0 && taken() == before
+        });
+        assert!(taken() < 16 << 20, "{} bytes on their way to nobody", taken());
+        drop(response);
+        // And others are not held up by it.
+        let other = two.block_on(two.ask(Method::GET, "/who", Body::empty())).unwrap();
+        assert_eq!(other.status(), StatusCode::IM_A_TEAPOT);
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_not_taken_for_a_whole_one() {
+        let two = two();
+        let some = stream::iter([Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))]);
+        let broken = two.block_on(two.ask(Method::POST, "/upload", Body::from_stream(some))).unwrap();
+        assert_eq!(broken.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(two.answers.broken.load(Ordering::SeqCst), 1);
+        // One whose client goes away in the middle of it.
+        let never = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"half"))]).chain(stream::pending());
+        let (gone, rest) = tokio::sync::oneshot::channel::<()>();
+        let cut = never.take_until(rest).chain(stream::iter([Err(std::io::Error::other("gone"))]));
+        two.block_on(async {
+            let call = two.ask(Method::POST, "/upload", Body::from_stream(cut));
+            assert!(timeout(Duration::from_millis(300), call).await.is_err(), "it waits for the rest");
+        });
+        drop(gone);
+        until("the other node to notice", || two.answers.broken.load(Ordering::SeqCst) == 2);
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_named() {
+        let mut two = two();
+        two.there.kill();
+        let error = two.block_on(two.ask(Method::GET, "/who", Body::empty())).unwrap_err().to_string();
+        assert!(error.contains("origin-1"), "{error}");
+        let unknown = NodeId::from("nobody");
+        let nobody = two.here.cluster.forward(
+            &unknown,
+            Request::get("/").header(header::HOST, "x").body(Body::empty()).unwrap(),
+            CLIENT.parse().unwrap(),
+            ByNode { may_change: false, hops: 1 },
+        );
+        assert!(matches!(two.block_on(nobody), Err(ForwardError::Unknown(_))));
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    facts::{Health, Located, NodeFacts, Statement, Status},
+    facts::{Health, Known, Located, NodeFacts, Statement, Status},
     identity::{Identity, NodeId},
 };
 use crate::{audience::Viewers, live::BroadcastId, node::Phase};
@@ -31,7 +31,7 @@ const TICK_MAX: Duration = Duration::from_secs(2);
 
 /// Another node, and when it last gave a sign of life.
 #[derive(Debug)]
-struct Known {
+struct Neighbour {
     facts: NodeFacts,
     health: Health,
     /// By an operator's order; a sign of life takes it back.
@@ -70,7 +70,7 @@ pub(super) struct Update {
 pub(super) struct View {
     me: NodeFacts,
     me_version: u64,
-    nodes: BTreeMap<NodeId, Known>,
+    nodes: BTreeMap<NodeId, Neighbour>,
     /// By broadcast and owner.
     statements: BTreeMap<BroadcastId, BTreeMap<NodeId, Told>>,
     audiences: BTreeMap<BroadcastId, BTreeMap<NodeId, Viewers>>,
@@ -113,7 +113,7 @@ impl View {
         match self.nodes.entry(facts.id().clone()) {
             Entry::Vacant(entry) => {
                 let health = if dead { Health::Dead } else { Health::Alive };
-                entry.insert(Known { facts, health, removed: false, since: now, version });
+                entry.insert(Neighbour { facts, health, removed: false, since: now, version });
                 Change::Great
             }
             Entry::Occupied(mut entry) => {
@@ -122,7 +122,7 @@ impl View {
                     // Of a node that we know ourselves we judge ourselves, but for a life that we have missed.
                     let missed = facts.identity.incarnation > known.facts.identity.incarnation;
                     if missed {
-                        *known = Known { facts, health: Health::Dead, removed: false, since: now, version };
+                        *known = Neighbour { facts, health: Health::Dead, removed: false, since: now, version };
                     }
                     return if missed { Change::Great } else { Change::Nothing };
                 }
@@ -135,7 +135,7 @@ impl View {
                         == (&known.identity, known.phase, &known.grpc, &known.http)
                 };
                 let small = same(&known.facts) && known.health == Health::Alive;
-                *known = Known { facts, health: Health::Alive, removed: false, since: now, version };
+                *known = Neighbour { facts, health: Health::Alive, removed: false, since: now, version };
                 if small { Change::Small } else { Change::Great }
             }
         }
@@ -253,7 +253,22 @@ impl View {
 
     /// Every other node that was not removed.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&NodeFacts, Health)> {
-        self.nodes.values().filter(|known| !known.removed).map(|known| (&known.facts, known.health))
+        self.listed().map(|neighbour| (&neighbour.facts, neighbour.health))
+    }
+
+    /// This node, and every other one that was not removed.
+    pub(super) fn list(&self, now: Instant) -> Vec<Known> {
+        let me = Known { facts: self.me.clone(), health: Health::Alive, silent: Duration::ZERO };
+        let others = self.listed().map(|neighbour| Known {
+            facts: neighbour.facts.clone(),
+            health: neighbour.health,
+            silent: now.saturating_duration_since(neighbour.since),
+        });
+        std::iter::once(me).chain(others).collect()
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Neighbour> {
+        self.nodes.values().filter(|neighbour| !neighbour.removed)
     }
 
     pub(super) fn node(&self, id: &NodeId) -> Option<(&NodeFacts, Health)> {

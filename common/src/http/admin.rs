@@ -15,12 +15,26 @@ use axum::{
 };
 use ipnet::IpNet;
 
+/// An extension of requests that another node handed on. Nothing that a client sends becomes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByNode {
+    /// What [`Admin`] said where the request arrived.
+    pub may_change: bool,
+    /// How many nodes have handed it on.
+    pub hops: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Admin(Arc<[IpNet]>);
 
 impl Admin {
     pub fn new(networks: &[IpNet]) -> Self {
         Self(networks.into())
+    }
+
+    /// Whether a request from this peer with these headers may change things.
+    pub fn permits(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        self.refusal(peer, headers).is_none()
     }
 
     /// Why a request from this peer with these headers is refused.
@@ -68,7 +82,11 @@ pub async fn admin_only(
     request: Request,
     next: Next,
 ) -> Response {
-    match admin.refusal(peer.ip(), request.headers()) {
+    let refusal = match request.extensions().get::<ByNode>() {
+        None => admin.refusal(peer.ip(), request.headers()),
+        Some(by) => (!by.may_change).then(|| "refused by the node that it came to".to_owned()),
+    };
+    match refusal {
         None => next.run(request).await,
         Some(reason) => {
             tracing::warn!(%peer, method = %request.method(), path = request.uri().path(), reason, "refused");
@@ -79,6 +97,9 @@ pub async fn admin_only(
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, body::Body, middleware, routing::post};
+    use tower::ServiceExt;
+
     use super::*;
 
     fn refusal(peer: &str, headers: &[(&'static str, &'static str)]) -> Option<String> {
@@ -100,6 +121,25 @@ mod tests {
         assert_eq!(refusal("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")]), None);
         assert!(refusal("127.0.0.1", &[("x-forwarded-for", "127.0.0.1, 198.51.100.9")]).is_some());
         assert!(refusal("127.0.0.1", &[("x-forwarded-for", "unknown")]).is_some());
+    }
+
+    /// What was decided where a request arrived counts, whoever hands it on, and no header says so.
+    #[tokio::test]
+    async fn a_node_that_hands_on_has_decided() {
+        let admin = Admin::new(&["127.0.0.0/8".parse().unwrap()]);
+        let app =
+            Router::new().route("/", post(|| async {})).layer(middleware::from_fn_with_state(admin, admin_to_change));
+        let ask = async |peer: &str, by: Option<ByNode>| {
+            let mut request = Request::post("/").header("by-node", "true").body(Body::empty()).unwrap();
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
+            by.map(|by| request.extensions_mut().insert(by));
+            app.clone().oneshot(request).await.unwrap().status()
+        };
+        let by = |may_change| Some(ByNode { may_change, hops: 1 });
+        assert_eq!(ask("127.0.0.1", None).await, StatusCode::OK);
+        assert_eq!(ask("192.0.2.7", None).await, StatusCode::FORBIDDEN);
+        assert_eq!(ask("127.0.0.1", by(false)).await, StatusCode::FORBIDDEN);
+        assert_eq!(ask("192.0.2.7", by(true)).await, StatusCode::OK);
     }
 
     #[test]

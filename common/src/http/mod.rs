@@ -18,7 +18,7 @@ use axum::{
 use axum_server::{Handle, accept::NoDelayAcceptor};
 use hyper_util::rt::TokioTimer;
 
-pub use admin::{Admin, admin_only, admin_to_change};
+pub use admin::{Admin, ByNode, admin_only, admin_to_change};
 pub use cors::cross_origin;
 pub use egress::{close_when_leaving, count_egress};
 pub use rate::RateLimit;

@@ -348,6 +348,11 @@ impl Engine {
         Ok(())
     }
 
+    /// The numbers of one session, while it lasts.
+    pub fn stats(&self, id: &SessionId) -> Option<SessionStats> {
+        Some(self.0.shared.roster.card(id)?.stats())
+    }
+
     /// How far a session has come, while it lasts.
     pub fn state(&self, id: &SessionId) -> Option<watch::Receiver<State>> {
         Some(self.0.shared.roster.card(id)?.state())

@@ -30,6 +30,7 @@ mod pace;
 mod path;
 mod publishing;
 mod reception;
+mod reorder;
 mod roster;
 mod sdp;
 mod session;

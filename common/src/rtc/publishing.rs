@@ -17,6 +17,7 @@ use str0m::{
 use super::{
     clocks::{Arrival, Clock, Clocks, Report},
     reception::Sends,
+    reorder::Reorder,
     roster::Card,
     session::{End, Outcome},
 };
@@ -53,6 +54,7 @@ struct Stream {
     /// Among the layers.
     layer: u8,
     clock: Clock,
+    reorder: Reorder,
     /// Something was lost: what comes can't be decoded before the next keyframe.
     broken: bool,
     asked: Option<Instant>,
@@ -110,6 +112,7 @@ impl Publishing {
                     kind: codec.kind(),
                     layer: layer as u8,
                     clock: Clock::new(data.time.denom()),
+                    reorder: Reorder::default(),
                     broken: true,
                     asked: None,
                     keyframe: None,
@@ -124,7 +127,8 @@ impl Publishing {
         let report = data.last_sender_info.map(|info| Report::new(info.ntp_time, info.rtp_time.numer()));
         let ssrc = rtc.direct_api().stream_rx_by_mid(data.mid, data.rid).map_or(0, |stream| *stream.ssrc());
         let arrival = Arrival { ssrc, is_sound, rtp_time: data.time.numer(), at_us: now_us - late_us, report };
-        let dts_us = self.clocks.place(&mut stream.clock, &arrival);
+        let pts_us = self.clocks.place(&mut stream.clock, &arrival);
+        let mut dts_us = pts_us;
         if !is_sound {
             let keyframe = data.is_keyframe();
             stream.broken = !keyframe && (stream.broken || !data.contiguous);
@@ -135,7 +139,7 @@ impl Publishing {
                 None => intake.broadcast().source(Kind::Video),
                 Some(_) => intake.broadcast().layer(stream.layer),
             };
-            let wanted = || track.is_some_and(|track| track.take_keyframe_request());
+            let wanted = || track.as_ref().is_some_and(|track| track.take_keyframe_request());
             if stream.may_ask(now) && (stream.broken || stream.is_due(now) || wanted()) {
                 stream.asked = Some(now);
                 self.keyframes_asked += 1;
@@ -146,9 +150,10 @@ impl Publishing {
             if stream.broken {
                 return Ok(());
             }
+            let reorders = track.and_then(|track| track.info()).is_some_and(|info| info.reorders());
+            dts_us = stream.reorder.decoding_us(pts_us, reorders);
         }
-        let sample =
-            Sample { dts_us, pts_us: dts_us, keyframe: data.is_keyframe(), payload: Bytes::from_owner(data.data) };
+        let sample = Sample { dts_us, pts_us, keyframe: data.is_keyframe(), payload: Bytes::from_owner(data.data) };
         match data.rid {
             Some(rid) if !is_sound => intake.layer_sample(stream.layer, &rid, codec, FRAMING, sample, now_us),
             _ => intake.sample(codec, FRAMING, sample, now_us),

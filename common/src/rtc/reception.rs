@@ -62,8 +62,7 @@ pub(super) fn answer(
     for (section, kind) in [(video, "video"), (audio, "audio")] {
         let Some(section) = section else { continue };
         if !is_taken(&agreed.rtc, section) {
-            let offered = section.codecs();
-            return Err(SdpError::NotTaken { kind, offered, taken: "something else" });
+            return Err(SdpError::NoForm { kind, offered: section.codecs() });
         }
     }
     Ok((agreed, Sends { picture: video.is_some(), sound: audio.is_some() }))
@@ -124,6 +123,7 @@ fn config(codecs: CodecConfig) -> RtcConfig {
     extensions.set(11, Extension::RepairedRtpStreamId);
     let mut config = channel::bounded(RtcConfig::new())
         .set_ice_lite(true)
+        // Viewers' is the stack's own, with 58 kB less per session: browsers show nothing that it doesn't know.
         .set_crypto_provider(dtls::provider())
         .set_extension_map(extensions)
         .set_stats_interval(Some(STATS_EVERY))

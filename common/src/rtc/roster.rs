@@ -92,6 +92,8 @@ pub struct SessionStats {
     pub rtt_ms: Option<f32>,
     /// What the path to a viewer is believed to carry.
     pub estimate_bps: Option<u64>,
+    /// What a viewer is held to, because its path carries less than picture and sound take.
+    pub limit_bps: Option<u64>,
     /// What the viewer's picture takes, where there are layers to choose from, and how many lines it has.
     pub layer_bps: Option<u64>,
     pub layer_height: Option<u32>,
@@ -149,6 +151,7 @@ impl Card {
             jitter_ms: None,
             rtt_ms: None,
             estimate_bps: None,
+            limit_bps: None,
             layer_bps: None,
             layer_height: None,
             layer_switches: 0,

@@ -37,6 +37,8 @@ pub enum SdpError {
     Nothing { asked: String, has: String },
     #[error("{kind} was offered as {offered}; what is taken is {taken}")]
     NotTaken { kind: &'static str, offered: String, taken: &'static str },
+    #[error("{kind} was offered as {offered}, but in no form that is taken; H264 needs packetization-mode 0 or 1")]
+    NoForm { kind: &'static str, offered: String },
     #[error("the offer sends neither audio nor video")]
     NothingSent,
     #[error("the broadcast has nothing to send yet")]

@@ -310,6 +310,7 @@ impl Session {
             (stats.bytes_sent, stats.bytes_received) = (peer.peer_bytes_tx, peer.peer_bytes_rx);
             if let Some(viewing) = self.viewing() {
                 (stats.packets_sent, stats.skipped) = (viewing.packets, viewing.dropped);
+                stats.limit_bps = viewing.limit_bps(peer.timestamp);
             }
             let messages = self.channels.counts;
             (stats.messages_sent, stats.messages_received) = (messages.sent, messages.received);

@@ -315,6 +315,11 @@ impl Viewing {
         least.max(self.rates[VIDEO] * factor)
     }
 
+    /// What everything it is sent may take (bits per second), if that is less than it takes.
+    pub(super) fn limit_bps(&self, now: Instant) -> Option<u64> {
+        self.short(now).map(|pace| (pace + self.rates[AUDIO]) as u64 * 8)
+    }
+
     /// The pace (bytes per second) on a path that carries less than the picture takes. An estimate binds when it has
     /// fallen: before that it is low because little was sent.
     fn short(&self, now: Instant) -> Option<i64> {

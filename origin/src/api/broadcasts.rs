@@ -1,6 +1,9 @@
 //! What is live and what was, as Ant Media's `Broadcast` objects.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use axum::{
     Json,
@@ -10,7 +13,7 @@ use axum::{
 };
 use headwater_common::{
     audience::Viewers,
-    clock,
+    clock, cluster,
     http::NO_STORE,
     live::{Broadcast, BroadcastId, SILENT_US, Status, Track},
     media::{Accepts, Delivery, Kind, Shape},
@@ -45,6 +48,8 @@ pub(super) struct BroadcastJson {
     webrtc_viewer_count: usize,
     rtmp_viewer_count: usize,
     dash_viewer_count: usize,
+    /// Host of the node that it was published on.
+    origin_adress: String,
     remote_ip: String,
     user_agent: String,
     received_bytes: u64,
@@ -89,8 +94,7 @@ struct DeliveryPaths {
 }
 
 pub(super) async fn live(State(api): State<Api>) -> impl IntoResponse {
-    let live = api.hub.list().into_iter().filter(|broadcast| broadcast.status() != Status::Ended);
-    let live: Vec<_> = live.map(|broadcast| describe_live(&api, &broadcast, None)).collect();
+    let live: Vec<_> = live_ids(&api).iter().filter_map(|id| describe(&api, id, None)).collect();
     ([NO_STORE], Json(live))
 }
 
@@ -129,8 +133,15 @@ pub(super) async fn count(State(api): State<Api>, Path(app): Path<String>) -> Re
 
 pub(super) async fn count_live(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
     api.app(&app)?;
-    let live = api.hub.list().into_iter().filter(|b| b.id().app() == app && b.status() != Status::Ended);
-    Ok(Json(Count { number: live.count() }))
+    Ok(Json(Count { number: live_ids(&api).iter().filter(|id| id.app() == app).count() }))
+}
+
+/// Of what goes on here and on other nodes.
+fn live_ids(api: &Api) -> BTreeSet<BroadcastId> {
+    let here = api.hub.list().into_iter().filter(|broadcast| broadcast.status() != Status::Ended);
+    let here = here.map(|broadcast| broadcast.id().clone());
+    let elsewhere = api.cluster.iter().flat_map(|cluster| cluster.live()).map(|(id, _)| id);
+    here.chain(elsewhere).collect()
 }
 
 #[derive(Serialize)]
@@ -200,12 +211,39 @@ pub(super) async fn say(
     Ok(Json(Outcome::done(stream)))
 }
 
-/// The registry knows the past, the hub the present.
+/// The registry knows the past, the hub the present here, the cluster the present elsewhere.
 fn describe(api: &Api, id: &BroadcastId, row: Option<BroadcastRow>) -> Option<BroadcastJson> {
-    match api.hub.get(id) {
-        Some(broadcast) => Some(describe_live(api, &broadcast, row)),
-        None => row.map(describe_row),
+    match (api.elsewhere(id), api.hub.get(id)) {
+        // A hub keeps for a while what was published here before.
+        (Some(located), here) if here.as_ref().is_none_or(|here| here.epoch() < located.epoch) => {
+            Some(describe_elsewhere(api, id, &located, row))
+        }
+        (_, Some(broadcast)) => Some(describe_live(api, &broadcast, row)),
+        (_, None) => row.map(describe_row),
     }
+}
+
+/// As much as is known without asking its owner.
+fn describe_elsewhere(
+    api: &Api,
+    id: &BroadcastId,
+    located: &cluster::Located,
+    row: Option<BroadcastRow>,
+) -> BroadcastJson {
+    let mut json = describe_row(row.unwrap_or_default());
+    json.stream_id = id.stream().to_owned();
+    json.app = id.app().to_owned();
+    json.status = match located.status {
+        cluster::Status::Live | cluster::Status::Interrupted => BroadcastStatus::Broadcasting,
+        cluster::Status::Finished => BroadcastStatus::Finished,
+        cluster::Status::Terminated => BroadcastStatus::TerminatedUnexpectedly,
+    };
+    json.publisher_connected = located.status == cluster::Status::Live;
+    json.origin_adress = api.cluster.as_ref().and_then(|cluster| cluster.host(&located.owner)).unwrap_or_default();
+    let viewers = (api.viewers)(id);
+    json.hls_viewer_count = viewers.hls;
+    json.webrtc_viewer_count = viewers.webrtc;
+    json
 }
 
 fn describe_live(api: &Api, broadcast: &Broadcast, row: Option<BroadcastRow>) -> BroadcastJson {
@@ -226,6 +264,7 @@ fn describe_live(api: &Api, broadcast: &Broadcast, row: Option<BroadcastRow>) ->
         json.update_time = now_us / 1000;
         json.duration = (now_us - began_us) / 1000;
     }
+    json.origin_adress = api.cluster.as_ref().and_then(|cluster| cluster.host(cluster.me().id())).unwrap_or_default();
     json.publish_type = publish_type(publisher.protocol);
     json.remote_ip = ip_of(&publisher.remote);
     json.user_agent = publisher.agent;
@@ -266,6 +305,7 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
         webrtc_viewer_count: 0,
         rtmp_viewer_count: 0,
         dash_viewer_count: 0,
+        origin_adress: String::new(),
         remote_ip: ip_of(&row.remote),
         user_agent: row.agent,
         received_bytes: 0,

@@ -19,6 +19,7 @@ use axum::{
 };
 use headwater_common::{
     audience::CountViewers,
+    cluster::{Cluster, Located},
     config::Config,
     http::{Admin, NO_STORE, admin_only, admin_to_change},
     live::{BroadcastId, Hub},
@@ -37,6 +38,7 @@ pub(crate) struct Api {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) recorder: Recorder,
     pub(crate) viewers: CountViewers,
+    pub(crate) cluster: Option<Cluster>,
 }
 
 pub(crate) fn router(api: Api) -> Router {
@@ -151,6 +153,12 @@ impl Api {
     /// JSON, for other ways to ask than HTTP.
     pub(crate) async fn describe(&self, id: &BroadcastId) -> Option<String> {
         broadcasts::describe_as_text(self, id).await
+    }
+
+    /// Where a broadcast is that another node holds or held.
+    fn elsewhere(&self, id: &BroadcastId) -> Option<Located> {
+        let cluster = self.cluster.as_ref()?;
+        cluster.whereabouts(id).filter(|located| located.owner != *cluster.me().id())
     }
 
     fn id(&self, app: &str, stream: &str) -> Result<BroadcastId, ApiError> {

@@ -29,6 +29,8 @@ struct SessionJson {
     /// What the way to the client is estimated to carry, and the rate that room is being looked for.
     measured_bitrate: Option<u64>,
     target_bitrate: Option<u64>,
+    /// What a viewer is held to, because its path carries less than it is sent.
+    limit_bitrate: Option<u64>,
     /// Lines of the layer that a viewer is sent where the publisher sends several, what that takes, and how often it
     /// was another one than before.
     layer_height: Option<u32>,
@@ -85,6 +87,7 @@ fn describe(session: SessionStats) -> SessionJson {
         receive_bitrate: session.receive_bps,
         measured_bitrate: session.estimate_bps,
         target_bitrate: session.target_bps,
+        limit_bitrate: session.limit_bps,
         layer_height: session.layer_height,
         layer_bitrate: session.layer_bps,
         layer_switches: session.layer_switches,

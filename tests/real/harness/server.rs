@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::{
         OnceLock,
@@ -22,6 +22,14 @@ pub(crate) struct Server {
     pub(crate) http: SocketAddr,
     pub(crate) rtmp: SocketAddr,
     pub(crate) rtc: SocketAddr,
+    part: Option<Part>,
+}
+
+/// Of a cluster.
+#[derive(Clone, Copy)]
+struct Part {
+    role: &'static str,
+    grpc: SocketAddr,
 }
 
 pub(crate) fn headwater() -> Command {
@@ -46,31 +54,50 @@ impl Server {
 
     /// `settings` is a TOML page, laid over the defaults.
     pub(crate) fn with(settings: &str) -> Self {
-        Self::run(headwater(), settings)
-    }
-
-    /// On a machine whose clock is off, as in "+1h".
-    pub(crate) fn with_clock(settings: &str, off: &str) -> Self {
-        Self::run(with_clock(off), settings)
-    }
-
-    /// The same server, as [`Server::with_clock`].
-    pub(crate) fn start_again_with_clock(&mut self, off: &str) {
-        self.process = run(with_clock(off), &self.dir, self.http, self.rtmp, self.rtc);
-        self.wait_ready();
-    }
-
-    fn run(command: Command, settings: &str) -> Self {
-        let dir = scratch("server");
-        std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
-        let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
-        let process = run(command, &dir, http, rtmp, rtc);
-        let mut server = Self { process, dir, http, rtmp, rtc };
+        let mut server = Self::launch(headwater(), None, settings);
         server.wait_ready();
         server
     }
 
-    fn wait_ready(&mut self) {
+    /// On a machine whose clock is off, as in "+1h".
+    pub(crate) fn with_clock(settings: &str, off: &str) -> Self {
+        let mut server = Self::launch(with_clock(off), None, settings);
+        server.wait_ready();
+        server
+    }
+
+    /// The same server, as [`Server::with_clock`].
+    pub(crate) fn start_again_with_clock(&mut self, off: &str) {
+        self.process = run(with_clock(off), &self.dir, self.http, self.rtmp, self.rtc, None);
+        self.wait_ready();
+    }
+
+    /// A part of a cluster: `headwater origin` or `headwater edge`. Ready when it has found the others.
+    pub(crate) fn part(role: &'static str, settings: &str) -> Self {
+        let mut server = Self::lonely_part(role, settings);
+        server.wait_ready();
+        server
+    }
+
+    /// One that is not waited for.
+    pub(crate) fn lonely_part(role: &'static str, settings: &str) -> Self {
+        Self::launch(headwater(), Some(Part { role, grpc: free_address() }), settings)
+    }
+
+    fn launch(command: Command, part: Option<Part>, settings: &str) -> Self {
+        let dir = scratch("server");
+        std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
+        let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
+        let process = run(command, &dir, http, rtmp, rtc, part);
+        Self { process, dir, http, rtmp, rtc, part }
+    }
+
+    /// Where the other nodes of its cluster reach it.
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.part.expect("a part of a cluster").grpc
+    }
+
+    pub(crate) fn wait_ready(&mut self) {
         let limit = s(20);
         let url = self.url("/readyz");
         until("/readyz", limit, || {
@@ -95,7 +122,7 @@ impl Server {
     /// After [`Server::kill`] or [`Server::terminate`]: the same ports, the same data.
     pub(crate) fn start_again(&mut self) {
         assert!(!self.process.runs(), "the server still runs");
-        self.process = run(headwater(), &self.dir, self.http, self.rtmp, self.rtc);
+        self.process = run(headwater(), &self.dir, self.http, self.rtmp, self.rtc, self.part);
         self.wait_ready();
     }
 
@@ -204,10 +231,20 @@ pub(crate) fn send(request: RequestBuilder) -> Response {
     request.send().expect("the server answers")
 }
 
-fn run(mut command: Command, dir: &std::path::Path, http: SocketAddr, rtmp: SocketAddr, rtc: SocketAddr) -> Process {
+fn run(
+    mut command: Command,
+    dir: &Path,
+    http: SocketAddr,
+    rtmp: SocketAddr,
+    rtc: SocketAddr,
+    part: Option<Part>,
+) -> Process {
+    if let Some(Part { role, grpc }) = part {
+        command.args([role, "--grpc", &grpc.to_string()]);
+    }
     command.arg("--config").arg(dir.join("headwater.toml")).arg("--data").arg(dir.join("data"));
     command.args(["--http", &http.to_string(), "--rtmp", &rtmp.to_string(), "--rtc", &rtc.to_string()]);
-    Process::start("headwater", &mut command)
+    Process::start(part.map_or("headwater".to_owned(), |part| format!("headwater {}", part.role)), &mut command)
 }
 
 impl Drop for Server {

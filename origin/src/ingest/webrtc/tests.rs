@@ -150,6 +150,7 @@ async fn what_can_not_be_taken_is_refused_with_its_reason_and_claims_nothing() {
     for (body, status, why) in [
         (swapped("H264", "H261").replace("VP8", "H263"), 406, "H263, H261"),
         (swapped("opus", "PCMU"), 406, "PCMU"),
+        (swapped("packetization-mode=1", "packetization-mode=2"), 406, "packetization-mode 0 or 1"),
         (swapped("sendonly", "recvonly"), 400, "sends neither"),
         (swapped("a=fingerprint", "a=x"), 400, "fingerprint"),
         (swapped("a=ice-pwd", "a=x"), 400, "ice-pwd"),

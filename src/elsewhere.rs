@@ -1,0 +1,202 @@
+//! Requests that are another node's to answer: which, whose, and what a client hears when that node does not answer.
+//!
+//! | request | goes to |
+//! |---|---|
+//! | REST of a broadcast that another origin holds | that origin |
+//! | any other REST at an edge, and recordings | the owner of the broadcast it names, or else any origin |
+//!
+//! In: requests. Out: responses of other nodes. What only reads is tried again if a node does not answer: an edge asks another
+//! origin, an origin says what it knows itself. Deliberately absent: media, which an edge fetches by itself.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use headwater_common::{
+    antmedia,
+    cluster::{Cluster, Health, Known, identity::NodeId},
+    http::{Admin, ByNode, NO_STORE},
+    live::BroadcastId,
+    node::Role,
+};
+
+/// From an edge to an origin, and from there to the owner.
+const HOPS_MAX: u32 = 2;
+/// How many nodes are asked what can be asked twice.
+const READS_MAX: usize = 2;
+/// A broadcast as JSON.
+const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Clone)]
+pub(crate) struct Elsewhere {
+    cluster: Cluster,
+    admin: Admin,
+}
+
+impl Elsewhere {
+    pub(crate) fn new(cluster: Cluster, admin: Admin) -> Self {
+        Self { cluster, admin }
+    }
+
+    /// At an origin, in front of its own answers.
+    pub(crate) fn before_origin(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), to_owner))
+    }
+
+    /// At an edge, whatever it has no answer to itself.
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .route("/rest/v2/{*rest}", any(to_origin))
+            .route("/{app}/rest/v2/{*rest}", any(to_origin))
+            .with_state(self.clone())
+    }
+
+    /// At an edge, in front of its live streams, whose path recordings share.
+    pub(crate) fn before_edge(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), recording_to_origin))
+    }
+
+    /// At an edge, broadcasts as an origin's REST shows them.
+    pub(crate) fn describe(&self) -> antmedia::Describe {
+        let elsewhere = self.clone();
+        Arc::new(move |id| {
+            let elsewhere = elsewhere.clone();
+            Box::pin(async move {
+                let request = Request::get(format!("/{}/rest/v2/broadcasts/{}", id.app(), id.stream()));
+                let request = request.body(Body::empty()).ok()?;
+                let response = elsewhere.hand_on(elsewhere.who_knows(Some(&id)), request).await.ok()?;
+                let found = response.status().is_success();
+                let text = to_bytes(response.into_body(), DESCRIPTION_BYTES_MAX).await.ok().filter(|_| found)?;
+                String::from_utf8(text.to_vec()).ok()
+            })
+        })
+    }
+
+    /// Whom to ask, the best one first.
+    fn who_knows(&self, id: Option<&BroadcastId>) -> Vec<NodeId> {
+        let owner = id.and_then(|id| self.owner(id));
+        let mut origins = self.cluster.nodes();
+        origins.retain(|known| known.facts.role == Role::Origin && known.health.is_there());
+        origins.sort_by_key(|Known { facts, health, .. }| {
+            (Some(facts.id()) != owner.as_ref(), *health != Health::Alive, facts.load.used_percent)
+        });
+        origins.into_iter().map(|known| known.facts.identity.id).collect()
+    }
+
+    /// Of a broadcast that goes on.
+    fn owner(&self, id: &BroadcastId) -> Option<NodeId> {
+        let located = self.cluster.whereabouts(id).filter(|located| !located.status.has_ended())?;
+        Some(located.owner)
+    }
+
+    /// To the first of these nodes; what only reads to the next one, if that does not answer.
+    async fn hand_on(&self, nodes: Vec<NodeId>, request: Request) -> Result<Response, Unanswered> {
+        let client = request.extensions().get().map_or(HERE, |ConnectInfo(client): &ConnectInfo<SocketAddr>| *client);
+        let by = match request.extensions().get::<ByNode>() {
+            Some(by) => ByNode { hops: by.hops + 1, ..*by },
+            None => ByNode { may_change: self.admin.permits(client.ip(), request.headers()), hops: 1 },
+        };
+        if by.hops > HOPS_MAX {
+            return Err(Unanswered("this request has been handed on often enough".to_owned()));
+        }
+        let tries = if only_reads(&request) { READS_MAX } else { 1 };
+        let (head, body) = request.into_parts();
+        let mut body = Some(body);
+        let mut last = "no origin can be reached".to_owned();
+        for node in nodes.iter().take(tries) {
+            let request = Request::from_parts(head.clone(), body.take().unwrap_or_default());
+            match self.cluster.forward(node, request, client, by).await {
+                Ok(response) => return Ok(response),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        // The client hears of it; that a link was lost stands in the log.
+        tracing::debug!(path = head.uri.path(), last, "a request was not answered elsewhere");
+        Err(Unanswered(last))
+    }
+}
+
+/// Why nobody answered.
+struct Unanswered(String);
+
+impl IntoResponse for Unanswered {
+    fn into_response(self) -> Response {
+        let retry = (header::RETRY_AFTER, HeaderValue::from_static("1"));
+        (StatusCode::BAD_GATEWAY, [NO_STORE, retry], format!("{}\n", self.0)).into_response()
+    }
+}
+
+/// And so may be asked twice.
+fn only_reads(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+/// Where a request begins that no client made.
+const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+async fn to_owner(State(elsewhere): State<Elsewhere>, request: Request, next: Next) -> Response {
+    let hops = request.extensions().get::<ByNode>().map_or(0, |by| by.hops);
+    let owner = broadcast_in(request.uri().path()).and_then(|id| elsewhere.owner(&id));
+    let Some(owner) = owner.filter(|owner| hops < HOPS_MAX && *owner != elsewhere.cluster.me().identity.id) else {
+        return next.run(request).await;
+    };
+    if !only_reads(&request) {
+        return elsewhere.hand_on(vec![owner], request).await.into_response();
+    }
+    let (head, body) = request.into_parts();
+    match elsewhere.hand_on(vec![owner], Request::from_parts(head.clone(), body)).await {
+        Ok(response) => response,
+        Err(_) => next.run(Request::from_parts(head, Body::empty())).await,
+    }
+}
+
+async fn to_origin(State(elsewhere): State<Elsewhere>, request: Request) -> Result<Response, Unanswered> {
+    let nodes = elsewhere.who_knows(broadcast_in(request.uri().path()).as_ref());
+    elsewhere.hand_on(nodes, request).await
+}
+
+async fn recording_to_origin(State(elsewhere): State<Elsewhere>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let mut parts = path.trim_start_matches('/').split('/').skip(1);
+    let is_recording = (parts.next(), parts.next().map(|file| file.ends_with(".mp4")), parts.next())
+        == (Some("streams"), Some(true), None);
+    if !is_recording || *request.method() == Method::OPTIONS {
+        return next.run(request).await;
+    }
+    elsewhere.hand_on(elsewhere.who_knows(None), request).await.into_response()
+}
+
+/// `/{app}/rest/v2/broadcasts/{id}…`
+fn broadcast_in(path: &str) -> Option<BroadcastId> {
+    let mut parts = path.strip_prefix('/')?.split('/');
+    let app = parts.next()?;
+    let is_broadcast = [parts.next()?, parts.next()?, parts.next()?] == ["rest", "v2", "broadcasts"];
+    // What is no name of a broadcast belongs to all of them: `list`, `count`. One of such a name is not known by it.
+    let stream = parts.next()?;
+    is_broadcast.then(|| BroadcastId::new(app, stream).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broadcast_is_found_in_the_paths_that_name_one() {
+        let found = |path| broadcast_in(path).map(|id| id.to_string());
+        for path in ["/live/rest/v2/broadcasts/x", "/live/rest/v2/broadcasts/x/recording/true"] {
+            assert_eq!(found(path).as_deref(), Some("live/x"), "{path}");
+        }
+        for path in
+            ["/", "/live/rest/v2/broadcasts", "/live/rest/v2/broadcasts/", "/live/rest/v2/vods/x", "/rest/v2/live"]
+        {
+            assert_eq!(found(path), None, "{path}");
+        }
+    }
+}

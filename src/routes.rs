@@ -1,0 +1,36 @@
+//! What this node answers over HTTP, by its role.
+//!
+//! In: the rooms that there are. Out: one router, for clients and for nodes that hand on a client's request.
+
+use axum::{Router, http::StatusCode, middleware, routing::any};
+use headwater_common::{http, node::Node, telemetry::Telemetry};
+use headwater_edge::Edge;
+use headwater_origin::Origin;
+
+use crate::elsewhere::Elsewhere;
+
+/// `elsewhere`: the other nodes, where there are any.
+pub(crate) fn of_roles(origin: Option<&Origin>, edge: Option<&Edge>, elsewhere: Option<&Elsewhere>) -> Router {
+    let streams = edge.map_or_else(no_streams, Edge::router);
+    match (origin, elsewhere) {
+        (Some(origin), None) => origin.serve_recordings(streams).merge(origin.router()),
+        (Some(origin), Some(elsewhere)) => {
+            origin.serve_recordings(streams).merge(elsewhere.before_origin(origin.router()))
+        }
+        (None, Some(elsewhere)) => elsewhere.before_edge(streams).merge(elsewhere.router()),
+        (None, None) => streams,
+    }
+}
+
+/// What is done to requests that come from clients directly.
+pub(crate) fn for_clients(router: Router, node: &Node, telemetry: &Telemetry) -> Router {
+    router
+        .layer(middleware::from_fn(http::cross_origin))
+        .layer(middleware::from_fn_with_state(telemetry.egress(), http::count_egress))
+        .layer(middleware::from_fn_with_state(node.clone(), http::close_when_leaving))
+}
+
+/// Where there are recordings and no live streams beside them.
+fn no_streams() -> Router {
+    Router::new().route("/{app}/streams/{file}", any(|| async { StatusCode::NOT_FOUND }))
+}

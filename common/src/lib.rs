@@ -9,6 +9,7 @@ pub mod fmp4;
 pub mod http;
 pub mod ice_servers;
 pub mod intake;
+pub mod ladder;
 pub mod live;
 pub mod load;
 pub mod media;

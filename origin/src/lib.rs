@@ -6,6 +6,7 @@
 pub mod announce;
 mod api;
 pub mod ingest;
+pub mod ladders;
 pub mod record;
 #[cfg(feature = "transcode")]
 pub mod transcode;
@@ -41,6 +42,7 @@ use tokio::task::JoinHandle;
 
 use announce::Desk;
 use ingest::rtmp::Rtmp;
+use ladders::Ladders;
 use record::Recorder;
 
 /// What an origin shares with the rest of the process.
@@ -66,6 +68,7 @@ pub struct Origin {
     shared: Shared,
     desk: Desk,
     recorder: Recorder,
+    ladders: Ladders,
     /// End when the node stops: doors first, then what they fed.
     doors: Vec<JoinHandle<anyhow::Result<()>>>,
     recording: JoinHandle<()>,
@@ -100,10 +103,15 @@ impl Origin {
             let (recorder, node) = (recorder.clone(), node.clone());
             async move { recorder.run(node.stopping()).await }
         });
+        let ladders = ladders(config, registry);
         #[cfg(feature = "transcode")]
-        tokio::spawn(transcode::run(hub.clone(), telemetry.clone(), transcode::Settings::default()));
+        tokio::spawn(transcode::run(hub.clone(), telemetry.clone(), transcode::Settings::default(), ladders.clone()));
+        #[cfg(not(feature = "transcode"))]
+        if config.apps.values().any(|app| !app.ladder.is_empty()) {
+            tracing::warn!("this build has no encoders: ladders are not made");
+        }
         tokio::spawn(announce::run(hub.clone(), registry.clone()));
-        Ok(Self { shared, desk, recorder, doors, recording })
+        Ok(Self { shared, desk, recorder, ladders, doors, recording })
     }
 
     /// WHIP and REST.
@@ -115,7 +123,8 @@ impl Origin {
 
     fn api(&self) -> api::Api {
         let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
-        api::Api { config, hub, engine, registry, recorder: self.recorder.clone(), viewers, cluster }
+        let (recorder, ladders) = (self.recorder.clone(), self.ladders.clone());
+        api::Api { config, hub, engine, registry, recorder, ladders, viewers, cluster }
     }
 
     /// For publishers that come by Ant Media's signalling.
@@ -152,6 +161,24 @@ impl Origin {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
         }
     }
+}
+
+fn ladders(config: &Config, registry: &Arc<dyn Registry>) -> Ladders {
+    let apps = config.apps.iter().map(|(name, app)| (name.clone(), app.ladder.clone())).collect();
+    let registry = registry.clone();
+    let lookup: ladders::Lookup = Arc::new(move |id| {
+        let registry = registry.clone();
+        Box::pin(async move {
+            match registry.get(&id).await {
+                Ok(row) => row?.details.ladder,
+                Err(error) => {
+                    tracing::error!(broadcast = %id, %error, "the registry was not read: the application's ladder is taken");
+                    None
+                }
+            }
+        })
+    });
+    Ladders::new(apps, lookup)
 }
 
 async fn recording_or_live(State(recorder): State<Recorder>, request: Request, next: Next) -> Response {

@@ -21,6 +21,7 @@ async function connect(page, address, stream, settings, first) {
         callback: (event, detail) => {
           if (event === "initialized") adaptor[first](stream);
           if (event === "data_received") seen.data.push(detail.data);
+          if (event === "streamInformation") seen.heights = detail.streamInfo.map(({ streamHeight }) => streamHeight);
           if (event !== "pong" && event !== "updated_stats") seen.events.push(event);
         },
         callbackError: (error, message) => seen.errors.push(`${error}: ${message?.definition ?? message ?? ""}`),
@@ -41,6 +42,11 @@ export const play = (page, address, stream) =>
   connect(page, address, stream, { isPlayMode: true, mediaConstraints: { video: false, audio: false } }, "play");
 
 export const say = (page, words) => page.evaluate((words) => adaptor.sendData(antmediaStream, words), words);
+
+export const info = (page) => page.evaluate(() => adaptor.getStreamInfo(antmediaStream));
+
+export const quality = (page, height) =>
+  page.evaluate((height) => adaptor.forceStreamQuality(antmediaStream, height), Number(height));
 
 /** As Ant Media's play.html does it. */
 export async function openPlayer(page, address, stream, order = "webrtc,hls") {

@@ -8,7 +8,7 @@
 //   adaptor   Ant Media's JavaScript SDK at its WebSocket: --stream=ID
 //   player    Ant Media's web player with the application's address: --stream=ID [--order=webrtc,hls]
 // Orders: "reset" begins a new measurement, "hls" and "webrtc" press that button of our player, "say WORDS" goes by the
-// SDK's data channel.
+// SDK's data channel, "info" asks by the SDK for the qualities, "quality HEIGHT" forces one (0: none).
 
 import path from "node:path";
 import * as antmedia from "./antmedia.mjs";
@@ -38,6 +38,8 @@ await perform({
     hls: press("hls"),
     webrtc: press("webrtc"),
     say: antmedia.say,
+    info: antmedia.info,
+    quality: antmedia.quality,
   },
   figures,
 });

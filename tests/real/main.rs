@@ -10,6 +10,7 @@ mod cluster;
 mod harness;
 mod hls;
 mod house;
+mod ladder;
 mod layers;
 mod lossy;
 mod obs;

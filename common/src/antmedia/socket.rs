@@ -375,22 +375,27 @@ fn renditions(broadcast: &Broadcast) -> Vec<Rendition> {
     let everywhere = Delivery::WebRtc(Accepts::EVERYWHERE);
     let sound = broadcast.choose(Kind::Audio, everywhere);
     let audio_bitrate = sound.map_or(0, |choice| choice.track.stats().bits_per_second);
-    let mut pictures = broadcast.layers();
-    if pictures.len() < 2 {
-        pictures = broadcast.choose(Kind::Video, everywhere).into_iter().map(|choice| choice.track).collect();
-    }
-    let rendition = |track: &Arc<Track>| {
-        let info = track.info()?;
+    let source =
+        broadcast.source(Kind::Video).and_then(|source| Some((source.info()?, source.stats().bits_per_second)));
+    let rendition = |track: &Arc<Track>, at_rest: u64| {
+        // A copy of the source that nobody has asked for yet has the source's size.
+        let info = track.info().or_else(|| Some(source.as_ref()?.0.clone()))?;
         let Shape::Video { width, height, .. } = info.shape else { return None };
-        Some(Rendition {
-            stream_width: width,
-            stream_height: height,
-            video_bitrate: track.stats().bits_per_second,
-            audio_bitrate,
-            video_codec: info.codec.name(),
-        })
+        let stats = track.stats();
+        let video_bitrate = if stats.ring_frames > 0 { stats.bits_per_second } else { at_rest };
+        let video_codec = info.codec.name();
+        Some(Rendition { stream_width: width, stream_height: height, video_bitrate, audio_bitrate, video_codec })
     };
-    pictures.iter().filter_map(rendition).collect()
+    let layers = broadcast.layers();
+    if layers.len() > 1 {
+        return layers.iter().filter_map(|track| rendition(track, 0)).collect();
+    }
+    let in_full = broadcast.choose(Kind::Video, everywhere);
+    let source_bitrate = source.as_ref().map_or(0, |(_, bitrate)| *bitrate);
+    let in_full = in_full.and_then(|choice| rendition(&choice.track, source_bitrate));
+    let made = broadcast.renditions();
+    let made = made.iter().filter_map(|(made, track)| rendition(track, u64::from(made.video_kbps) * 1_000));
+    in_full.into_iter().chain(made).collect()
 }
 
 impl From<Busy> for Refusal {

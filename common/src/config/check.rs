@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::{Cluster, Config, ConfigError, IceServer, Turn};
-use crate::{live::BroadcastId, node::Role};
+use crate::{ladder, live::BroadcastId, node::Role};
 
 /// Clocks of two machines may be apart, and a page takes a while from its load to its use of the credentials.
 const TTL_S_MIN: u32 = 60;
@@ -24,6 +24,9 @@ impl Config {
             let gap_s = app.recording.gap_tolerance_s;
             if gap_s > GAP_S_MAX {
                 return refuse("apps.*.recording.gap_tolerance_s", format!("{gap_s} is too long: {GAP_S_MAX} at most"));
+            }
+            if let Err(problem) = ladder::check(&app.ladder) {
+                return refuse("apps", format!("{name}.ladder: {problem}"));
             }
         }
         for server in &self.rtc.ice_servers {

@@ -24,7 +24,7 @@ pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
 pub use store::{Checksum, Encryption, Play, S3, Store};
 
-use crate::{live::Takeover, rtc::Distribution};
+use crate::{ladder::Rung, live::Takeover, rtc::Distribution};
 
 /// The commented defaults, as `--print-config` shows them.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -138,6 +138,7 @@ pub struct App {
     pub takeover: Takeover,
     pub data_from_viewers: Distribution,
     pub publish_token: Secret,
+    pub ladder: Vec<Rung>,
     pub recording: Recording,
 }
 

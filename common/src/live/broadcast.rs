@@ -9,7 +9,10 @@ use super::{
     minter::Minter,
     timeline::{Cursor, Placed, Timeline},
 };
-use crate::media::{Conversion, Delivery, Frame, Gop, Info, Kind, RtpCache, Sample};
+use crate::{
+    ladder::Rendition,
+    media::{Conversion, Delivery, Frame, Gop, Info, Kind, RtpCache, Sample},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -50,6 +53,8 @@ pub(super) struct State {
     pub(super) tracks: Vec<Arc<Track>>,
     /// What the present publisher sends side by side. The tracks are among `tracks`, where they outlive it.
     pub(super) layers: Vec<Layer>,
+    /// Which renditions of the source are offered; each is a derived track.
+    ladder: Vec<Rendition>,
     timeline: Timeline,
     video: Cursor,
     audio: Cursor,
@@ -121,6 +126,7 @@ impl Broadcast {
                 last_write_us: born_us,
                 tracks: Vec::new(),
                 layers: Vec::new(),
+                ladder: Vec::new(),
                 timeline: Timeline::new(0),
                 video: Cursor::default(),
                 audio: Cursor::default(),
@@ -230,6 +236,47 @@ impl Broadcast {
         let state = self.lock();
         let mut layers = state.layers.iter().map(|layer| &layer.track);
         layers.find(|track| track.origin() == Origin::Layer { index }).cloned()
+    }
+
+    /// Says which renditions of the source there are to choose from, the largest first. Each was derived before.
+    pub fn offer(&self, ladder: Vec<Rendition>) {
+        let mut state = self.lock();
+        if state.ladder == ladder {
+            return;
+        }
+        state.ladder = ladder;
+        drop(state);
+        self.changed();
+    }
+
+    /// The renditions that are made for whoever reads them, the largest first; without those that have to wait.
+    pub fn renditions(&self) -> Vec<(Rendition, Arc<Track>)> {
+        let state = self.lock();
+        let track = |&rendition: &Rendition| Some((rendition, state.derived(Conversion::Rendition(rendition))?));
+        state.ladder.iter().filter_map(track).filter(|(_, track)| !track.waiting()).collect()
+    }
+
+    /// The pictures that viewers in real time can choose from: layers where there are several, else the source, what is
+    /// made of it in its own size, and its renditions. Empty where there is no choice.
+    pub fn pictures(&self) -> Vec<Arc<Track>> {
+        let layers = self.layers();
+        if layers.len() > 1 {
+            return layers;
+        }
+        let renditions = self.renditions();
+        let Some(source) = self.source(Kind::Video).filter(|_| !renditions.is_empty()) else { return Vec::new() };
+        let in_full = |track: &Arc<Track>| {
+            let made = matches!(track.origin(), Origin::Derived { conversion }
+                if !matches!(conversion, Conversion::Rendition(_)));
+            track.kind() == Kind::Video && made
+        };
+        let made = self.tracks().into_iter().filter(in_full);
+        std::iter::once(source).chain(made).chain(renditions.into_iter().map(|(_, track)| track)).collect()
+    }
+
+    /// The track that this conversion makes, if it was declared.
+    pub fn derived(&self, conversion: Conversion) -> Option<Arc<Track>> {
+        self.lock().derived(conversion)
     }
 
     /// The track of this kind that suits an output: the source's where it passes through, else one made from it.

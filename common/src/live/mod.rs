@@ -21,7 +21,7 @@ pub use broadcast::{Broadcast, Choice, Fenced, Publisher, Status, Writer, Writte
 pub use hub::{Claim, ClaimError, Hub, LINGER_US, RESUME_US, SILENT_US, Takeover};
 pub use id::{BroadcastId, IdError};
 pub use mirror::{Copied, Declared, Lane, Mirror, MirrorError, Told};
-pub use track::{Impatient, Origin, Reader, Start, Track, TrackStats, TrackWriter};
+pub use track::{Impatient, Origin, Rates, Reader, Start, Track, TrackStats, TrackWriter};
 
 #[cfg(test)]
 mod mirror_tests;

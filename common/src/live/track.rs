@@ -46,8 +46,11 @@ pub enum Origin {
 pub enum Start {
     /// At the newest keyframe, so that a picture can be shown at once.
     Newest,
-    /// At the oldest keyframe the ring still holds.
+    /// At the oldest keyframe the ring still holds. Whoever makes the track while somebody reads it begins with the
+    /// newest whole gop of its source then.
     Oldest,
+    /// At the beginning of the newest gop that is there in full; without one, at the newest keyframe.
+    Whole,
     /// With the next frame that is written.
     Live,
     /// At the first frame that is not earlier than this.
@@ -75,9 +78,19 @@ pub struct Track {
     ring: Mutex<Ring>,
     readers: watch::Sender<usize>,
     keyframe_wanted: AtomicBool,
+    past_wanted: AtomicBool,
     keyframe_asked: Notify,
     waiting: AtomicBool,
     skipped: AtomicU64,
+}
+
+/// What a track takes, as its ring shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    pub bits_per_s: u64,
+    /// Of the gop that takes most.
+    pub peak_bits_per_s: u64,
+    pub frames_per_s: f64,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +130,7 @@ impl Track {
             ring: Mutex::default(),
             readers: watch::Sender::new(0),
             keyframe_wanted: AtomicBool::new(false),
+            past_wanted: AtomicBool::new(false),
             keyframe_asked: Notify::new(),
             waiting: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
@@ -155,7 +169,15 @@ impl Track {
         }
     }
 
+    /// Over the whole gops in the ring; `None` as long as there is none.
+    pub fn rates(&self) -> Option<Rates> {
+        self.lock().rates()
+    }
+
     pub fn read(self: &Arc<Self>, start: Start) -> Reader {
+        if start == Start::Oldest {
+            self.past_wanted.store(true, Relaxed);
+        }
         let next = {
             let ring = self.lock();
             if ring.keyframes.is_empty() && start != Start::Live {
@@ -164,6 +186,7 @@ impl Track {
             match start {
                 Start::Newest => ring.newest_keyframe().unwrap_or(ring.end()),
                 Start::Oldest => ring.keyframes.front().map_or(ring.end(), |keyframe| keyframe.position),
+                Start::Whole => ring.newest_whole().or(ring.newest_keyframe()).unwrap_or(ring.end()),
                 Start::Live => ring.end(),
                 // Time steps back where an owner's clock is behind its predecessor's.
                 Start::At { dts_us } => ring
@@ -208,6 +231,11 @@ impl Track {
         self.keyframe_wanted.swap(false, Relaxed)
     }
 
+    /// Whether somebody began to read it since this was asked last who wants what was, not only what is.
+    pub fn take_past_request(&self) -> bool {
+        self.past_wanted.swap(false, Relaxed)
+    }
+
     /// Whether somebody reads it and the machine has no room to make it.
     pub fn waiting(&self) -> bool {
         self.waiting.load(Relaxed)
@@ -215,6 +243,10 @@ impl Track {
 
     pub fn set_waiting(&self, waiting: bool) {
         self.waiting.store(waiting, Relaxed);
+    }
+
+    pub(super) fn has_frames(&self) -> bool {
+        !self.lock().frames.is_empty()
     }
 
     /// The ring holds every frame that the track ever had, on whatever node.
@@ -278,6 +310,33 @@ impl Ring {
 
     fn newest_keyframe(&self) -> Option<u64> {
         self.keyframes.back().map(|keyframe| keyframe.position)
+    }
+
+    /// Where the newest gop begins that another one follows.
+    fn newest_whole(&self) -> Option<u64> {
+        let newest = self.frames.back()?.gop.id;
+        let frame = |keyframe: &Keyframe| self.frames.get((keyframe.position - self.first) as usize);
+        let opens = |keyframe: &&Keyframe| {
+            frame(keyframe).is_some_and(|frame| frame.gop.id < newest && frame.dts_us == frame.gop.start_us)
+        };
+        self.keyframes.iter().rev().find(opens).map(|keyframe| keyframe.position)
+    }
+
+    fn rates(&self) -> Option<Rates> {
+        let opening = |index: &usize| self.frames[*index].gop.id != self.frames[index - 1].gop.id;
+        let openings: Vec<usize> = (1..self.frames.len()).filter(opening).collect();
+        let (&first, &last) = (openings.first()?, openings.last()?);
+        let rate = |from: usize, until: usize| {
+            let bytes: usize = self.frames.range(from..until).map(|frame| frame.payload.len()).sum();
+            let lasted_us = (self.frames[until].dts_us - self.frames[from].dts_us).max(1) as u64;
+            (bytes as u64 * 8 * 1_000_000 / lasted_us, lasted_us)
+        };
+        // The first gop may have lost its beginning, but it is all there is when the second one has just begun.
+        let from = if first == last { 0 } else { first };
+        let (bits_per_s, lasted_us) = rate(from, last);
+        let gops = openings.windows(2).map(|gop| rate(gop[0], gop[1]).0);
+        let frames_per_s = (last - from) as f64 * 1e6 / lasted_us as f64;
+        Some(Rates { bits_per_s, peak_bits_per_s: gops.fold(bits_per_s, u64::max), frames_per_s })
     }
 
     fn bits_per_second(&self) -> u64 {
@@ -463,6 +522,13 @@ pub struct TrackWriter {
 impl TrackWriter {
     pub fn track(&self) -> &Arc<Track> {
         &self.track
+    }
+
+    /// Says what frames will carry as soon as somebody wants them. What was written says it better.
+    pub fn foretell(&self, info: Info) {
+        if !self.track.has_frames() {
+            self.track.announce(Arc::new(info));
+        }
     }
 
     /// Frames keep the gop and the clock of the source frame they were made from.

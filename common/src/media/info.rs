@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::ladder::Rendition;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Video,
@@ -119,13 +121,20 @@ pub enum Conversion {
         from: Codec,
         to: Codec,
     },
+    /// H.264 without reordering in another size, for paths that do not carry the source.
+    Rendition(Rendition),
+    /// AAC of so many bits, to go with a rendition.
+    Sound {
+        kbps: u32,
+    },
 }
 
 impl Conversion {
     pub fn target(self) -> Codec {
         match self {
-            Self::BFrames => Codec::H264,
+            Self::BFrames | Self::Rendition(_) => Codec::H264,
             Self::Codec { to, .. } => to,
+            Self::Sound { .. } => Codec::Aac,
         }
     }
 }
@@ -135,6 +144,9 @@ impl std::fmt::Display for Conversion {
         match self {
             Self::BFrames => f.write_str("b-frames"),
             Self::Codec { from, to } => write!(f, "{}→{}", from.name(), to.name()),
+            Self::Rendition(rendition @ Rendition { audio_kbps: 0, .. }) => rendition.fmt(f),
+            Self::Rendition(rendition) => write!(f, "{rendition}+{}kbps", rendition.audio_kbps),
+            Self::Sound { kbps } => write!(f, "{kbps}kbps"),
         }
     }
 }

@@ -4,7 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::epoch;
-use crate::live::{Broadcast, BroadcastId, Publisher, Takeover};
+use crate::{
+    ladder::Rung,
+    live::{Broadcast, BroadcastId, Publisher, Takeover},
+};
 
 /// Numbers that are set aside with every claim and every report of progress. A process that is killed has used more
 /// numbers than it reported, and its successor must not use them again; a gop lasts about a second or longer, so this
@@ -49,6 +52,8 @@ pub struct Details {
     pub name: String,
     pub description: String,
     pub metadata: String,
+    /// The qualities that are made of it. `None`: as the application's setting says.
+    pub ladder: Option<Vec<Rung>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

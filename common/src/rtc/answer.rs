@@ -56,7 +56,7 @@ const FEW_SESSIONS: usize = 50;
 impl Measured {
     /// For who comes now. `sessions` is how many each shard has, about.
     pub(super) fn suiting(broadcast: &Broadcast, sessions: usize) -> Self {
-        match broadcast.layers().len() > 1 {
+        match broadcast.pictures().len() > 1 {
             true => Self::ForLayers,
             false if sessions < FEW_SESSIONS => Self::ByPacket,
             false => Self::ByReceiver,

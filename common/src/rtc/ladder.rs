@@ -1,7 +1,11 @@
-//! The layers of one broadcast, as a shard sees them: what each takes, and whether it lives.
+//! The pictures of one broadcast that viewers can choose from, as a shard sees them: what each takes, and whether it can
+//! be had.
 //!
-//! In: the tracks that a publisher sends side by side, again and again. Out: those that can be chosen from.
-//! Deliberately absent: choosing, and the viewers.
+//! In: the tracks that a publisher sends side by side, or the source and what is made of it, again and again. Out: those
+//! that can be chosen from. Deliberately absent: choosing, and the viewers.
+//!
+//! What is made on demand takes nothing while nobody reads it, and begins when somebody does: that it stands still says
+//! nothing about its life.
 
 use std::{
     sync::Arc,
@@ -10,8 +14,8 @@ use std::{
 
 use super::layers::Layer;
 use crate::{
-    live::Track,
-    media::{Delivery, Shape},
+    live::{Origin, Track},
+    media::{Conversion, Delivery, Shape},
 };
 
 /// Rates are measured over this long, and smoothed over some of it: a keyframe must not look like another layer.
@@ -20,6 +24,9 @@ const WEIGHT_OF_NEWEST: f64 = 0.3;
 /// A layer without a frame for so long, while others have some, is dead. Browsers stop sending the largest when their own
 /// network is too slow.
 const SILENT: Duration = Duration::from_millis(700);
+/// A rendition never takes more than this part of what its source takes, nor a copy in full size more than this.
+const RENDITION_PER_SOURCE: f64 = 0.9;
+const COPY_PER_SOURCE: f64 = 1.25;
 
 #[derive(Debug, Default)]
 pub(super) struct Ladder {
@@ -51,6 +58,10 @@ impl Ladder {
                 self.rungs.push(Rung::new(self.known, track, now));
             }
         }
+        let source = self.rungs.iter().find(|rung| rung.track.origin() == Origin::Source);
+        if let Some((height, bits_per_s)) = source.map(|source| (source.height, source.bits_per_s)) {
+            self.rungs.iter_mut().for_each(|rung| rung.foresee(height, bits_per_s));
+        }
     }
 
     /// Whether there is something to choose from, were all of it alive.
@@ -60,8 +71,14 @@ impl Ladder {
 
     /// Those that live, and that a viewer can be sent as they are.
     pub(super) fn layers(&self, delivery: Delivery) -> Vec<Layer<u32>> {
-        let suits = |track: &Track| track.info().is_some_and(|info| info.obstacle(delivery).is_none());
-        self.rungs.iter().filter(|rung| self.has_life(rung) && suits(&rung.track)).map(Rung::layer).collect()
+        let suits = |rung: &Rung| match rung.made() {
+            Some(conversion) => delivery.takes(conversion.target()),
+            None => rung.track.info().is_some_and(|info| info.obstacle(delivery).is_none()),
+        };
+        // Who takes the source as it is needs no copy of it.
+        let passes = self.rungs.iter().any(|rung| rung.track.origin() == Origin::Source && suits(rung));
+        let chosen = |rung: &&Rung| self.has_life(rung) && suits(rung) && !(passes && rung.is_copy());
+        self.rungs.iter().filter(chosen).map(Rung::layer).collect()
     }
 
     /// Whether a track lives. `None` if it is no layer.
@@ -74,6 +91,9 @@ impl Ladder {
     }
 
     fn has_life(&self, rung: &Rung) -> bool {
+        if rung.made().is_some() {
+            return !rung.track.waiting();
+        }
         let newest = self.rungs.iter().map(|rung| rung.moved).max();
         rung.bits_per_s >= 1.0 && newest.is_some_and(|newest| newest - rung.moved < SILENT)
     }
@@ -99,6 +119,35 @@ impl Rung {
             measured: now,
             frames: stats.frames,
             moved: now,
+        }
+    }
+
+    fn made(&self) -> Option<Conversion> {
+        match self.track.origin() {
+            Origin::Derived { conversion } => Some(conversion),
+            Origin::Source | Origin::Layer { .. } => None,
+        }
+    }
+
+    /// The source in its own size, for those who do not take it as it is.
+    fn is_copy(&self) -> bool {
+        self.made().is_some_and(|conversion| !matches!(conversion, Conversion::Rendition(_)))
+    }
+
+    /// What a track that rests will be, as far as its source tells.
+    fn foresee(&mut self, source_height: u32, source_bits_per_s: f64) {
+        let most = match self.made() {
+            None => return,
+            Some(Conversion::Rendition(rendition)) => {
+                (source_bits_per_s * RENDITION_PER_SOURCE).min(f64::from(rendition.video_kbps) * 1_000.0)
+            }
+            Some(_) => source_bits_per_s * COPY_PER_SOURCE,
+        };
+        if self.is_copy() && self.height == 0 {
+            self.height = source_height;
+        }
+        if self.bits_per_s < 1.0 || self.track.readers() == 0 {
+            self.bits_per_s = most;
         }
     }
 

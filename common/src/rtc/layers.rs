@@ -125,7 +125,7 @@ impl<Id: Copy + PartialEq> Switch<Id> {
         now: Instant,
     ) -> Option<Choice<Id>> {
         let mut sorted = layers.to_vec();
-        sorted.sort_by_key(|layer| (layer.bits_per_s, layer.height));
+        sorted.sort_by_key(|layer| (layer.height, layer.bits_per_s));
         let (least, best) = (*sorted.first()?, *sorted.last()?);
         let pinned = match self.quality {
             Quality::Auto => None,

@@ -175,15 +175,20 @@ impl Cutter {
         while let Some((id, gop)) = self.gops.pop_first() {
             let leading = if gop.has_video && self.video.expected { Kind::Video } else { Kind::Audio };
             let started = self.started;
+            let without_picture = gop.has_video && leading == Kind::Audio;
             let lane = self.lane_mut(leading);
-            lane.queue.retain(|frame| frame.gop.id >= id);
+            lane.queue.retain(|frame| frame.gop.id >= id || (without_picture && frame.dts_us >= gop.start_us));
             if !started {
                 let Some(first) = lane.queue.front() else {
                     self.gops.insert(id, gop);
                     return false;
                 };
                 // A reader may have joined in the middle of the gop.
-                let whole = first.gop.id == id && first.dts_us == gop.start_us && gop.start_us >= self.covered_from_us;
+                let begins = match without_picture {
+                    true => first.dts_us >= gop.start_us,
+                    false => first.gop.id == id && first.dts_us == gop.start_us,
+                };
+                let whole = begins && gop.start_us >= self.covered_from_us;
                 self.next_gop = id + 1;
                 if !whole {
                     continue;
@@ -202,11 +207,20 @@ impl Cutter {
         let gop = &open.gop;
         let (leading, other) = self.lanes(open.leading);
         let boundary_us = open.start_us() + PART_US;
-        let decider = leading.queue.iter().find(|f| f.gop.id > gop.id || f.dts_us >= boundary_us - JITTER_US);
         // The decider's gop, or one before it that the other track leads: that one has been seen when the other track
         // has got there, which is waited for below.
         let next = self.gops.first_key_value().map(|(_, gop)| gop);
+        // Sound alone, of a broadcast with pictures: it lies in their gops by time, whatever gop it was minted into.
+        let without_picture = gop.has_video && open.leading == Kind::Audio;
+        let next_us = next.map_or(i64::MAX, |next| next.start_us);
+        let decider = leading.queue.iter().find(|f| match without_picture {
+            true => f.dts_us >= next_us.min(boundary_us - JITTER_US),
+            false => f.gop.id > gop.id || f.dts_us >= boundary_us - JITTER_US,
+        });
         let end = match decider {
+            Some(_) if without_picture => {
+                next.map_or(End::Boundary, |next| self.segment_end(open, leading, next, boundary_us))
+            }
             Some(frame) if frame.gop.id <= gop.id => End::Boundary,
             Some(frame) => self.segment_end(open, leading, next.unwrap_or(&frame.gop), boundary_us),
             None if finishing => match next {
@@ -227,8 +241,12 @@ impl Cutter {
             (End::Boundary | End::Unknown, _) => boundary_us - JITTER_US,
         };
         let waited_for = other.expected && open.leading == Kind::Video && gop.has_audio;
-        let settled =
-            finishing || !waited_for || other.passed(until_us) || leading.passed(until_us.saturating_add(SILENT_US));
+        let complete = match (waited_for, without_picture) {
+            (true, _) => other.passed(until_us) || leading.passed(until_us.saturating_add(SILENT_US)),
+            (false, true) => leading.passed(until_us),
+            (false, false) => true,
+        };
+        let settled = finishing || complete;
         settled.then_some(end)
     }
 

@@ -3,9 +3,11 @@
 //! this process. Sections are those of draft-pantos-hls-rfc8216bis.
 //!
 //! ```text
-//! /{app}/streams/{id}.m3u8               the playlist, GET and HEAD
-//! /{app}/streams/{id}/playlist.m3u8      the same
-//! /{app}/streams/{id}/{piece}            segments, parts, init sections
+//! /{app}/streams/{id}.m3u8               the playlist, GET and HEAD; of the qualities, where there are several
+//! /{app}/streams/{id}_adaptive.m3u8      of the qualities, where there are several
+//! /{app}/streams/{id}/playlist.m3u8      of the source
+//! /{app}/streams/{id}_480p900kbps.m3u8   of a rendition
+//! /{app}/streams/{id}/{piece}            segments, parts, init sections; and those of renditions likewise
 //! ```
 
 use std::{
@@ -23,7 +25,8 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use headwater_common::live::BroadcastId;
+use headwater_common::live::Broadcast;
+use tokio::time::timeout;
 
 use super::{
     Hls,
@@ -31,7 +34,8 @@ use super::{
     name::Name,
     playlist::Form,
     range::{Range, Unsatisfiable},
-    shelf::{Media, Refusal, Rendered, Wanted},
+    shelf::{FIRST_WAIT, Media, Refusal, Rendered, Wanted},
+    variant::{Asked, Variant, asked, variant},
 };
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
@@ -51,46 +55,63 @@ pub fn router(hls: Arc<Hls>) -> Router {
         .with_state(hls)
 }
 
-/// `{id}.m3u8`. The suffix is cut off once and what is left is looked up as it is: ids may contain dots, and an id
-/// that looks like a rendition of another one is an id first.
+/// The suffix is cut off once and what is left is looked up as it is: ids may contain dots.
 async fn flat(State(hls): State<Arc<Hls>>, Path((app, file)): Path<(String, String)>, request: Parts) -> Response {
-    match file.strip_suffix(".m3u8") {
-        Some(stream) => playlist(&hls, &app, stream, false, &request).await,
-        None => refuse(StatusCode::NOT_FOUND, "no such file"),
+    let Some(name) = file.strip_suffix(".m3u8") else { return refuse(StatusCode::NOT_FOUND, "no such file") };
+    match asked(&hls.hub, &app, name) {
+        Some(Asked::Qualities(broadcast)) => qualities(&hls, &broadcast, &request.method).await,
+        Some(Asked::Media(broadcast, variant)) => playlist(&hls, broadcast, variant, false, &request).await,
+        None => refuse(StatusCode::NOT_FOUND, "no such stream"),
     }
 }
 
 async fn nested(
     State(hls): State<Arc<Hls>>,
-    Path((app, stream, file)): Path<(String, String, String)>,
+    Path((app, directory, file)): Path<(String, String, String)>,
     request: Parts,
 ) -> Response {
+    let Some((broadcast, variant)) = variant(&hls.hub, &app, &directory) else {
+        return refuse(StatusCode::NOT_FOUND, "no such stream");
+    };
     match Name::parse(&file) {
-        Some(name) => piece(&hls, &app, &stream, name, &request).await,
-        None if file == "playlist.m3u8" => playlist(&hls, &app, &stream, true, &request).await,
+        Some(name) => piece(&hls, broadcast, variant, name, &request).await,
+        None if file == "playlist.m3u8" => playlist(&hls, broadcast, variant, true, &request).await,
         None => refuse(StatusCode::NOT_FOUND, "no such file"),
     }
 }
 
-async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request: &Parts) -> Response {
+async fn qualities(hls: &Hls, broadcast: &Broadcast, method: &Method) -> Response {
+    // What the source takes is known when its first gop is over. Players that probe are not kept waiting.
+    let mut news = broadcast.watch();
+    let known = news.wait_for(|_| broadcast.segment_target_s().is_some());
+    if method == Method::GET && timeout(FIRST_WAIT, known).await.is_err() {
+        return refused(hls, Refusal::Unready);
+    }
+    hls.door.sent.inc();
+    let text = super::qualities::render(broadcast);
+    ([(header::CONTENT_TYPE, PLAYLIST_TYPE), (header::CACHE_CONTROL, SHORTLY)], text).into_response()
+}
+
+async fn playlist(
+    hls: &Arc<Hls>,
+    broadcast: Arc<Broadcast>,
+    variant: Variant,
+    nested: bool,
+    request: &Parts,
+) -> Response {
     let directives = match Directives::parse(request.uri.query().unwrap_or_default()) {
         Ok(directives) => directives,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let Ok(id) = BroadcastId::new(app, stream) else {
-        return refuse(StatusCode::NOT_FOUND, "no such stream");
-    };
     let blocking = directives.wanted.is_some();
     if let Err(busy) = hls.node.takes_work() {
         // Who asks for what comes next watches already, here or on the node that it comes from.
-        let watches = blocking || hls.knows(&id, hls.viewer(request));
+        let watches = blocking || hls.knows(broadcast.id(), hls.viewer(request));
         if !watches {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, &busy.to_string());
         }
     }
-    let Some(shelf) = hls.shelf(&id) else {
-        return refuse(StatusCode::NOT_FOUND, "no such stream");
-    };
+    let shelf = hls.shelf(broadcast, variant);
     if request.method == Method::HEAD && !blocking {
         // Players probe before they play: that the stream is there is all they want to know, and at once.
         return ([(header::CONTENT_TYPE, PLAYLIST_TYPE), (header::CACHE_CONTROL, SHORTLY)], ()).into_response();
@@ -98,7 +119,8 @@ async fn playlist(hls: &Arc<Hls>, app: &str, stream: &str, nested: bool, request
     if request.method == Method::GET {
         shelf.saw(hls.viewer(request));
     }
-    match shelf.playlist(Form { delta: directives.delta, nested }, directives.wanted).await {
+    let form = Form { delta: directives.delta, nested };
+    match shelf.playlist(form, directives.wanted, || hls.reports(&shelf)).await {
         Ok(rendered) => {
             hls.door.sent.inc();
             playlist_response(rendered, blocking, &request.headers)
@@ -127,11 +149,11 @@ fn playlist_response(rendered: Rendered, blocking: bool, asked: &HeaderMap) -> R
     response
 }
 
-async fn piece(hls: &Arc<Hls>, app: &str, stream: &str, name: Name, request: &Parts) -> Response {
-    let shelf = BroadcastId::new(app, stream).ok().and_then(|id| hls.shelf(&id));
-    let Some(shelf) = shelf.filter(|shelf| shelf.broadcast().born_us() == name.born_us) else {
+async fn piece(hls: &Arc<Hls>, broadcast: Arc<Broadcast>, variant: Variant, name: Name, request: &Parts) -> Response {
+    if broadcast.born_us() != name.born_us {
         return refuse(StatusCode::NOT_FOUND, "no such stream");
-    };
+    }
+    let shelf = hls.shelf(broadcast, variant);
     match shelf.piece(name.piece).await {
         Ok(media) => {
             hls.door.sent.inc();

@@ -29,7 +29,16 @@ pub struct Playlist {
     /// Parts and properties of the segment that is being made.
     pub open: Segment,
     pub hint: Option<String>,
+    /// Where each other quality is, and its last part.
+    pub reports: Vec<Report>,
     pub ended: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    pub uri: String,
+    pub gop: u64,
+    pub part: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,6 +105,11 @@ impl Playlist {
                 }),
                 "#EXTINF" => open.duration_s = value.trim_end_matches(',').parse().map_err(|_| bad())?,
                 "#EXT-X-PRELOAD-HINT" => list.hint = Some(attribute(value, "URI").ok_or_else(bad)?.to_owned()),
+                "#EXT-X-RENDITION-REPORT" => list.reports.push(Report {
+                    uri: attribute(value, "URI").ok_or_else(bad)?.to_owned(),
+                    gop: attribute(value, "LAST-MSN").and_then(|n| n.parse().ok()).ok_or_else(bad)?,
+                    part: attribute(value, "LAST-PART").and_then(|n| n.parse().ok()).ok_or_else(bad)?,
+                }),
                 "#EXT-X-ENDLIST" => list.ended = true,
                 _ if line.starts_with('#') => return Err(format!("unknown tag: {line}")),
                 uri => {

@@ -1,4 +1,4 @@
-//! One broadcast on its way from the hall to the [`Shelf`]. In: the tracks that suit MP4, from the oldest gop on, so
+//! One quality of a broadcast on its way from the hall to the [`Shelf`]. In: the tracks that suit MP4, from the oldest gop on, so
 //! that the first playlist is full. Out: parts. The shell around [`Cutter`]: it waits, the cutter decides.
 //!
 //! It lives while somebody asks: from the first request until [`IDLE_MAX`] after the last one, or until the broadcast
@@ -22,11 +22,14 @@ use super::{
     cutter::{Cutter, Part},
     mux::Init,
     shelf::Shelf,
+    variant::Variant,
 };
 
 /// Longer than any player pauses between two requests (a target duration is ten seconds at most), short enough that
 /// a converted track is not made for nobody.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// A rendition is an encoder: it is worth asking for it anew. Longer than the first request may wait.
+const RENDITION_IDLE_MAX: Duration = Duration::from_secs(15);
 /// How long a track that was announced is waited for at the beginning: a transcoder is started by our reading.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 /// A track that joins this little after the gop's start is taken for complete: encoders prime.
@@ -107,7 +110,7 @@ impl Packager {
                     self.choose();
                     self.begin();
                 }
-                Event::Tick if self.shelf.idle() > IDLE_MAX => return,
+                Event::Tick if self.shelf.idle() > self.idle_max() || self.withdrawn() => return,
                 Event::Tick => {
                     self.begin();
                     self.finish();
@@ -122,10 +125,24 @@ impl Packager {
         !self.hub.get(broadcast.id()).is_some_and(|held| Arc::ptr_eq(&held, broadcast))
     }
 
+    fn idle_max(&self) -> Duration {
+        match self.shelf.variant() {
+            Variant::Rendition(_) => RENDITION_IDLE_MAX,
+            Variant::Source | Variant::Sound => IDLE_MAX,
+        }
+    }
+
+    /// The rendition is not offered any more: its players have to be told, so that they take another one.
+    fn withdrawn(&self) -> bool {
+        matches!(self.shelf.variant(), Variant::Rendition(_))
+            && self.shelf.broadcast().status() != Status::Ended
+            && self.shelf.variant().track(self.shelf.broadcast(), Kind::Video).is_none()
+    }
+
     /// Follows the tracks that suit now.
     fn choose(&mut self) {
         for kind in [Kind::Video, Kind::Audio] {
-            let track = self.shelf.broadcast().choose(kind, Delivery::Mp4).map(|choice| choice.track);
+            let track = self.shelf.variant().track(self.shelf.broadcast(), kind);
             let lane = match kind {
                 Kind::Video => &mut self.video,
                 Kind::Audio => &mut self.audio,

@@ -1,13 +1,14 @@
 //! The media playlist as text. In: a [`Window`]. Out: what a player reads. Deliberately absent: who asks and when.
 //! Sections are those of draft-pantos-hls-rfc8216bis.
 //!
-//! One rendition means no multivariant playlist and no EXT-X-RENDITION-REPORT.
+//! Where there are several qualities, each tells how far the others are (EXT-X-RENDITION-REPORT).
 
 use std::fmt::{self, Write};
 
 use super::{
     cutter::PART_TARGET_US,
     name::{Name, Piece},
+    variant::Variant,
     window::{Segment, Window},
 };
 
@@ -30,18 +31,39 @@ pub(super) struct Form {
     pub(super) nested: bool,
 }
 
-pub(super) fn render(window: &Window, stream: &str, form: Form) -> String {
+/// Another quality, and the last part it has; `None` while it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) variant: Variant,
+    pub(super) last: Option<(u64, u32)>,
+}
+
+pub(super) fn render(window: &Window, stream: &str, variant: Variant, form: Form, reports: &[Report]) -> String {
     let mut text = String::with_capacity(8 << 10);
     // Writing into a string can't fail.
-    let _ = write(&mut text, window, stream, form);
+    let _ = write(&mut text, window, &format!("{stream}{variant}"), form);
+    if !window.ended() {
+        for report in reports {
+            let _ = write_report(&mut text, window, stream, form, report);
+        }
+    }
     text
 }
 
-fn write(text: &mut String, window: &Window, stream: &str, form: Form) -> fmt::Result {
+/// All are cut alike, so one that rests will be where this one is as soon as somebody asks for it (4.4.5.4).
+fn write_report(text: &mut String, window: &Window, stream: &str, form: Form, report: &Report) -> fmt::Result {
+    let Some((gop, part)) = report.last.or(window.last_part()) else { return Ok(()) };
+    let up = if form.nested { "../" } else { "" };
+    let uri = report.variant.playlist(stream);
+    writeln!(text, "#EXT-X-RENDITION-REPORT:URI=\"{up}{uri}\",LAST-MSN={gop},LAST-PART={part}")
+}
+
+/// `name`: of the directory with the pieces.
+fn write(text: &mut String, window: &Window, name: &str, form: Form) -> fmt::Result {
     let target_us = i64::from(window.target_s) * 1_000_000;
     let uri = |piece| {
-        let name = Name { born_us: window.born_us, piece };
-        if form.nested { name.to_string() } else { format!("{stream}/{name}") }
+        let piece = Name { born_us: window.born_us, piece };
+        if form.nested { piece.to_string() } else { format!("{name}/{piece}") }
     };
     // How much is listed behind each segment. By durations: between two publishers there is time without media.
     let mut behind_us: Vec<i64> = Vec::new();

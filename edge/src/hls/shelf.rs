@@ -1,8 +1,9 @@
-//! Where the packager of one broadcast puts what it made, and requests find it. In: parts from one side, questions
+//! Where the packager of one quality of a broadcast puts what it made, and requests find it. In: parts from one side, questions
 //! from the other. Out: bytes, shared and never copied, or the reason why there are none. Those who wait
 //! are woken by a version that grows; a rendering of the playlist is made once per version and form.
 
 use std::{
+    collections::HashSet,
     io::Write as _,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -20,13 +21,14 @@ use super::{
     cutter::{PART_TARGET_US, Part},
     mux::Init,
     name::Piece,
-    playlist::{self, Form},
+    playlist::{self, Form, Report},
+    variant::Variant,
     viewers::Viewers,
     window::Window,
 };
 
 /// How long the first request waits for something to play: a gop of OBS's default length has to end first.
-const FIRST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// In target durations: a request that waits for news is given up (rfc8216bis 6.2.5.2).
 const BLOCK_TARGETS: u32 = 3;
 /// In segments behind the last whole one: a player that asks for more is confused (rfc8216bis 6.2.5.2).
@@ -37,6 +39,7 @@ const ADVANCE_PARTS: u32 = 3_000_000_u32.div_ceil(PART_TARGET_US as u32);
 #[derive(Debug)]
 pub(super) struct Shelf {
     broadcast: Arc<Broadcast>,
+    variant: Variant,
     state: Mutex<State>,
     version: watch::Sender<u64>,
 }
@@ -93,7 +96,7 @@ impl State {
 }
 
 impl Shelf {
-    pub(super) fn new(broadcast: Arc<Broadcast>) -> Arc<Self> {
+    pub(super) fn new(broadcast: Arc<Broadcast>, variant: Variant) -> Arc<Self> {
         let state = State {
             window: None,
             rendered: Default::default(),
@@ -101,11 +104,20 @@ impl Shelf {
             last_asked: Instant::now(),
             closed: false,
         };
-        Arc::new(Self { broadcast, state: Mutex::new(state), version: watch::Sender::new(0) })
+        Arc::new(Self { broadcast, variant, state: Mutex::new(state), version: watch::Sender::new(0) })
     }
 
     pub(super) fn broadcast(&self) -> &Arc<Broadcast> {
         &self.broadcast
+    }
+
+    pub(super) fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// The newest part, once there is one.
+    pub(super) fn last_part(&self) -> Option<(u64, u32)> {
+        self.ask(Window::last_part).flatten()
     }
 
     pub(super) fn open(&self, target_s: u32) {
@@ -148,22 +160,29 @@ impl Shelf {
         state.viewers.knows(viewer, Instant::now(), target_s)
     }
 
-    pub(super) fn viewers(&self) -> usize {
+    /// Those who were seen lately, for a count over all qualities: who changes between them is one.
+    pub(super) fn viewers(&self, seen: &mut HashSet<u64>) {
         let mut state = self.lock();
         let target_s = state.target_s();
-        state.viewers.count(Instant::now(), target_s)
+        seen.extend(state.viewers.lately(Instant::now(), target_s));
     }
 
-    pub(super) async fn playlist(&self, form: Form, wanted: Option<Wanted>) -> Result<Rendered, Refusal> {
+    /// `reports` tells about the other qualities.
+    pub(super) async fn playlist(
+        &self,
+        form: Form,
+        wanted: Option<Wanted>,
+        reports: impl Fn() -> Vec<Report>,
+    ) -> Result<Rendered, Refusal> {
         let target_s = self.ready().await?;
         let wait = Duration::from_secs(u64::from(target_s)) * BLOCK_TARGETS;
-        let Some(wanted) = wanted else { return self.render(form).ok_or(Refusal::Unready) };
+        let Some(wanted) = wanted else { return self.render(form, reports).ok_or(Refusal::Unready) };
         if self.ask(|window| too_far_ahead(window, wanted)) == Some(true) {
             return Err(Refusal::TooFarAhead);
         }
         let reached = |window: &Window| window.ended() || window.reached(wanted.gop, wanted.part);
         self.until(wait, reached).await.ok_or(Refusal::TimedOut)?;
-        self.render(form).ok_or(Refusal::Unready)
+        self.render(form, reports).ok_or(Refusal::Unready)
     }
 
     pub(super) async fn piece(&self, piece: Piece) -> Result<Media, Refusal> {
@@ -206,13 +225,19 @@ impl Shelf {
         self.version.send_modify(|version| *version += 1);
     }
 
-    fn render(&self, form: Form) -> Option<Rendered> {
+    fn render(&self, form: Form, reports: impl Fn() -> Vec<Report>) -> Option<Rendered> {
+        let at = usize::from(form.delta) << 1 | usize::from(form.nested);
+        if let Some(rendered) = &self.lock().rendered[at] {
+            return Some(rendered.clone());
+        }
+        // Asked for without the lock: the others tell about this one at the same time.
+        let reports = reports();
         let mut state = self.lock();
         let State { window, rendered, .. } = &mut *state;
         let window = window.as_ref()?;
-        let cached = &mut rendered[usize::from(form.delta) << 1 | usize::from(form.nested)];
-        let rendered = cached.get_or_insert_with(|| {
-            let plain = Bytes::from(playlist::render(window, self.broadcast.id().stream(), form));
+        let rendered = rendered[at].get_or_insert_with(|| {
+            let stream = self.broadcast.id().stream();
+            let plain = Bytes::from(playlist::render(window, stream, self.variant, form, &reports));
             let gzip = gzip(&plain);
             Rendered { plain, gzip, target_s: window.target_s, ended: window.ended() }
         });

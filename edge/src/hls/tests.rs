@@ -25,12 +25,15 @@ use super::{
     mux::Init,
     playlist::{Form, render},
     router,
+    variant::Variant,
     window::Window,
 };
 
-const FULL: Form = Form { delta: false, nested: true };
+fn text_of(window: &Window, delta: bool) -> String {
+    render(window, "x", Variant::Source, Form { delta, nested: true }, &[])
+}
 
-fn video_info() -> Info {
+pub(super) fn video_info() -> Info {
     let config = Bytes::from_static(
         b"\x01\x42\xc0\x1e\xff\xe1\x00\x17\x67\x42\xc0\x1e\xd9\x00\xa0\x47\xfe\xc8\x00\x00\x00\x01\x00\x00\x03\x00\x3c\x8f\x16\x2e\x48\x01\x00\x04\x68\xcb\x83\xcb",
     );
@@ -44,14 +47,14 @@ fn audio_info() -> Info {
 
 /// What a publisher sends, in the order of time.
 #[derive(Clone, Copy)]
-struct Source {
+pub(super) struct Source {
     fps: i64,
     gop_frames: i64,
     video: bool,
     audio: bool,
 }
 
-const CAMERA: Source = Source { fps: 30, gop_frames: 60, video: true, audio: true };
+pub(super) const CAMERA: Source = Source { fps: 30, gop_frames: 60, video: true, audio: true };
 
 impl Source {
     fn samples(self, from_us: i64, until_us: i64) -> Vec<(Kind, Sample)> {
@@ -76,12 +79,12 @@ impl Source {
 }
 
 /// A hub with one broadcast, on a clock of its own.
-struct Stage {
+pub(super) struct Stage {
     hub: Arc<Hub>,
     node: Node,
-    id: BroadcastId,
+    pub(super) id: BroadcastId,
     epoch: u64,
-    now_us: i64,
+    pub(super) now_us: i64,
 }
 
 impl Stage {
@@ -90,7 +93,7 @@ impl Stage {
         Self { hub: Hub::new(), node: Node::starting(), id, epoch: 0, now_us: 1_763_690_000_000_000 }
     }
 
-    fn claim(&mut self, source: Source) -> Writer {
+    pub(super) fn claim(&mut self, source: Source) -> Writer {
         self.epoch += 1;
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
         let claim = Claim {
@@ -112,7 +115,7 @@ impl Stage {
     }
 
     /// Sends this stretch of the source's own time.
-    fn play(&mut self, writer: &mut Writer, source: Source, from_us: i64, until_us: i64) {
+    pub(super) fn play(&mut self, writer: &mut Writer, source: Source, from_us: i64, until_us: i64) {
         let began_us = self.now_us - from_us;
         for (kind, sample) in source.samples(0, until_us).into_iter().filter(|(_, s)| s.dts_us >= from_us) {
             self.now_us = began_us + sample.dts_us;
@@ -172,9 +175,9 @@ fn playlists(parts: Vec<Part>, born_us: i64, target_s: u32, lint: &mut Lint) -> 
         if !window.playable() {
             continue;
         }
-        text = render(&window, "x", FULL);
+        text = text_of(&window, false);
         assert_eq!(lint.check(&text), Vec::<String>::new(), "{text}");
-        let delta = render(&window, "x", Form { delta: true, nested: true });
+        let delta = text_of(&window, true);
         assert_eq!(Lint::check_delta(&text, &delta), Vec::<String>::new(), "{text}\n{delta}");
     }
     (window, text)
@@ -225,7 +228,7 @@ fn every_shape_of_source_makes_a_lawful_playlist() {
 fn delta_updates_leave_out_the_old() {
     let (videos, audios, target_s) = frames(Source { gop_frames: 60, ..CAMERA }, 40);
     let (window, _) = playlists(cut(&videos, &audios, target_s, 0), 0, target_s, &mut Lint::default());
-    let delta = Playlist::parse(&render(&window, "x", Form { delta: true, nested: true })).unwrap();
+    let delta = Playlist::parse(&text_of(&window, true)).unwrap();
     assert!(delta.skipped >= 3, "{delta:?}");
     assert_eq!(delta.version, 9);
 }
@@ -298,20 +301,20 @@ fn a_reader_that_joins_inside_a_gop_waits_for_the_next() {
 
 // From here on through the doors.
 
-struct Edge {
-    stage: Stage,
-    hls: Arc<Hls>,
+pub(super) struct Edge {
+    pub(super) stage: Stage,
+    pub(super) hls: Arc<Hls>,
     router: Router,
 }
 
 impl Edge {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stage = Stage::new();
         let hls = Hls::new(stage.hub.clone(), stage.node.clone(), &Telemetry::new());
         Self { router: router(hls.clone()).layer(axum::middleware::from_fn(cross_origin)), stage, hls }
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut request = Request::builder().method(method).uri(format!("/live/streams/{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -319,7 +322,7 @@ impl Edge {
         self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, String) {
+    pub(super) async fn get(&self, path: &str) -> (StatusCode, String) {
         let response = self.ask("GET", path, &[]).await;
         let status = response.status();
         (status, String::from_utf8(body(response).await.to_vec()).unwrap_or_default())

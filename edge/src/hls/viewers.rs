@@ -1,4 +1,4 @@
-//! How many people watch. In: whoever asked for a playlist, as a hash of address and player. Out: a number. HLS has no
+//! How many people watch. In: whoever asked for a playlist, as a hash of address and player. Out: who was seen lately. HLS has no
 //! sessions: players behind one address with the same browser count as one, and that is near enough.
 
 use std::{collections::HashMap, time::Duration};
@@ -24,14 +24,18 @@ impl Viewers {
 
     /// Whether it is one of those that are counted.
     pub(super) fn knows(&mut self, viewer: u64, now: Instant, target_s: u32) -> bool {
-        self.count(now, target_s);
+        self.forget(now, target_s);
         self.last_seen.contains_key(&viewer)
     }
 
-    pub(super) fn count(&mut self, now: Instant, target_s: u32) -> usize {
+    pub(super) fn lately(&mut self, now: Instant, target_s: u32) -> impl ExactSizeIterator<Item = u64> {
+        self.forget(now, target_s);
+        self.last_seen.keys().copied()
+    }
+
+    fn forget(&mut self, now: Instant, target_s: u32) {
         let patience = Duration::from_secs(u64::from(target_s)) * TARGETS;
         self.last_seen.retain(|_, seen| now.saturating_duration_since(*seen) <= patience);
-        self.last_seen.len()
     }
 }
 
@@ -46,11 +50,11 @@ mod tests {
         viewers.saw(1, now);
         viewers.saw(1, now + Duration::from_secs(3));
         viewers.saw(2, now);
-        assert_eq!(viewers.count(now + Duration::from_secs(4), 2), 2);
+        assert_eq!(viewers.lately(now + Duration::from_secs(4), 2).len(), 2);
         assert!(viewers.knows(2, now + Duration::from_secs(4), 2) && !viewers.knows(3, now, 2));
         assert!(!viewers.knows(2, now + Duration::from_secs(5), 2));
-        assert_eq!(viewers.count(now + Duration::from_secs(7), 2), 1);
-        assert_eq!(viewers.count(now + Duration::from_secs(9), 2), 0);
+        assert_eq!(viewers.lately(now + Duration::from_secs(7), 2).len(), 1);
+        assert_eq!(viewers.lately(now + Duration::from_secs(9), 2).len(), 0);
     }
 
     #[test]
@@ -58,6 +62,6 @@ mod tests {
         let now = Instant::now();
         let mut viewers = Viewers::default();
         (0..VIEWERS_MAX as u64 + 10).for_each(|viewer| viewers.saw(viewer, now));
-        assert_eq!(viewers.count(now, 2), VIEWERS_MAX);
+        assert_eq!(viewers.lately(now, 2).len(), VIEWERS_MAX);
     }
 }

@@ -124,6 +124,12 @@ impl Window {
         Some(if last.complete { (last.gop.id + 1, 0) } else { (last.gop.id, last.parts.len() as u32) })
     }
 
+    /// The newest one that is there.
+    pub(super) fn last_part(&self) -> Option<(u64, u32)> {
+        let with_parts = self.segments.iter().rev().find(|segment| !segment.parts.is_empty())?;
+        Some((with_parts.gop.id, with_parts.parts.len() as u32 - 1))
+    }
+
     /// The playlist lists this segment or part, or a later one.
     pub(super) fn reached(&self, gop: u64, part: Option<u32>) -> bool {
         match part {

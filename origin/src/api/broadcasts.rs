@@ -21,7 +21,7 @@ use headwater_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Api, ApiError, Outcome, PAGE_MAX};
+use super::{Api, ApiError, Outcome, PAGE_MAX, wanted::EncoderSettings};
 
 /// Ant Media's names (typos included: clients depend on them). Ours are `publisherConnected`, `tracks` and
 /// `deliveryPath`.
@@ -43,6 +43,8 @@ pub(super) struct BroadcastJson {
     duration: i64,
     /// 1: recorded, -1: not recorded, 0: as the application's setting says.
     mp4_enabled: i8,
+    /// The qualities that are made of this broadcast; null: as the application's setting says.
+    encoder_settings_list: Option<Vec<EncoderSettings>>,
     hls_viewer_count: usize,
     #[serde(rename = "webRTCViewerCount")]
     webrtc_viewer_count: usize,
@@ -84,6 +86,8 @@ struct TrackJson {
     /// Frames that readers were too slow for.
     skipped: u64,
     cache_bytes: usize,
+    /// Somebody wants it and the machine has no room to make it.
+    waiting: bool,
 }
 
 /// Which way each family of viewers gets video and audio, and why. Absent: it gets none.
@@ -103,9 +107,13 @@ pub(super) async fn get(
     Path((app, stream)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     let id = api.id(&app, &stream)?;
-    let row = api.registry.get(&id).await?;
-    let found = describe(&api, &id, row).ok_or_else(|| ApiError::Unknown(id.to_string()))?;
+    let found = find(&api, &id).await?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
     Ok(([NO_STORE], Json(found)))
+}
+
+pub(super) async fn find(api: &Api, id: &BroadcastId) -> Result<Option<BroadcastJson>, ApiError> {
+    let row = api.registry.get(id).await?;
+    Ok(describe(api, id, row))
 }
 
 pub(super) async fn list(
@@ -301,6 +309,7 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
         update_time: row.updated_ms,
         duration: row.ended_ms.map_or(0, |ended_ms| ended_ms - started_ms),
         mp4_enabled: row.record_override.map_or(0, |on| if on { 1 } else { -1 }),
+        encoder_settings_list: row.details.ladder.map(|rungs| rungs.into_iter().map(EncoderSettings::from).collect()),
         hls_viewer_count: 0,
         webrtc_viewer_count: 0,
         rtmp_viewer_count: 0,
@@ -356,6 +365,7 @@ fn describe_track(track: &Track) -> TrackJson {
         bytes: stats.bytes,
         skipped: stats.skipped,
         cache_bytes: stats.ring_bytes,
+        waiting: track.waiting(),
     }
 }
 

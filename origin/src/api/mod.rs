@@ -6,6 +6,7 @@
 mod broadcasts;
 mod sessions;
 mod vods;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -28,7 +29,10 @@ use headwater_common::{
 };
 use serde::Serialize;
 
-use crate::record::{DeleteError, Recorder, SetError, StorageError};
+use crate::{
+    ladders::Ladders,
+    record::{DeleteError, Recorder, SetError, StorageError},
+};
 
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -37,6 +41,7 @@ pub(crate) struct Api {
     pub(crate) engine: Engine,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) recorder: Recorder,
+    pub(crate) ladders: Ladders,
     pub(crate) viewers: CountViewers,
     pub(crate) cluster: Option<Cluster>,
 }
@@ -53,7 +58,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/list/{offset}/{size}", get(broadcasts::list))
         .route("/{app}/rest/v2/broadcasts/count", get(broadcasts::count))
         .route("/{app}/rest/v2/broadcasts/active-live-stream-count", get(broadcasts::count_live))
-        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get))
+        .route("/{app}/rest/v2/broadcasts/create", post(wanted::create))
+        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get).put(wanted::change))
         .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
         .route("/{app}/rest/v2/broadcasts/{id}/data", post(broadcasts::say))
         .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))

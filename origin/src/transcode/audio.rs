@@ -33,6 +33,7 @@ const PACKED: Sample = Sample::F32(Type::Packed);
 
 pub(super) struct Audio {
     target: Codec,
+    bits_per_s: usize,
     door: Door,
     decoding: Option<Decoding>,
     resampler: Option<resampling::Context>,
@@ -64,9 +65,12 @@ struct Encoding {
 }
 
 impl Audio {
-    pub(super) fn new(target: Codec, door: Door) -> Self {
+    /// Transparent unless so many thousand bits a second are asked for.
+    pub(super) fn new(target: Codec, kbps: Option<u32>, door: Door) -> Self {
+        let transparent = if target == Codec::Opus { OPUS_BITS_PER_S } else { AAC_BITS_PER_S };
         Self {
             target,
+            bits_per_s: kbps.map_or(transparent, |kbps| kbps as usize * 1_000),
             door,
             decoding: None,
             resampler: None,
@@ -153,7 +157,7 @@ impl Audio {
             self.samples.clear();
             self.skip = 0;
             self.resampler = None;
-            self.encoding = Some(Encoding::open(self.target, channels, anchor_us)?);
+            self.encoding = Some(Encoding::open(self.target, self.bits_per_s, channels, anchor_us)?);
             return Ok(());
         }
         match step {
@@ -238,7 +242,7 @@ fn gop_at(gops: &mut VecDeque<(i64, Arc<Gop>)>, pts_us: i64) -> Option<Arc<Gop>>
 }
 
 impl Encoding {
-    fn open(codec: Codec, channels: usize, anchor_us: i64) -> Result<Self, ConvertError> {
+    fn open(codec: Codec, bits_per_s: usize, channels: usize, anchor_us: i64) -> Result<Self, ConvertError> {
         let failed = |error| ConvertError::Encoder { codec, error };
         let coder = libav::encoder(codec)?;
         let mut audio = Context::new_with_codec(coder).encoder().audio().map_err(failed)?;
@@ -246,10 +250,10 @@ impl Encoding {
         audio.set_channel_layout(ChannelLayout::default(channels as i32));
         audio.set_time_base(Rational(1, RATE as i32));
         audio.set_flags(codec::Flags::GLOBAL_HEADER);
-        let (format, bits_per_s, options): (_, _, &[(&str, &str)]) = match codec {
+        let (format, options): (_, &[(&str, &str)]) = match codec {
             // "lowdelay" holds back 2.5 ms instead of 6.5; what it gives up helps below 32 kb/s only.
-            Codec::Opus => (PACKED, OPUS_BITS_PER_S, &[("application", "lowdelay"), ("frame_duration", "20")]),
-            _ => (Sample::F32(Type::Planar), AAC_BITS_PER_S, &[]),
+            Codec::Opus => (PACKED, &[("application", "lowdelay"), ("frame_duration", "20")]),
+            _ => (Sample::F32(Type::Planar), &[]),
         };
         audio.set_format(format);
         audio.set_bit_rate(if channels == 1 { bits_per_s * 2 / 3 } else { bits_per_s });

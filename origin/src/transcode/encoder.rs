@@ -18,6 +18,8 @@ use super::{ConvertError, libav, nals, rate::Measured};
 const CRF: &str = "21";
 /// Without B-frames and in a hurry the same quality takes more bits than the source spent.
 const CAP_PER_SOURCE: f64 = 1.25;
+/// A smaller picture that takes as much as the source is of no use to anybody.
+const CAP_BELOW_SOURCE: f64 = 0.9;
 /// Per pixel: what a picture may cost however little the source spends (a slide that becomes a film must not turn to
 /// mud until that was measured), and what is assumed while nothing was measured.
 const CAP_BITS_PER_PIXEL_MIN: f64 = 0.05;
@@ -57,9 +59,19 @@ impl Profile {
     }
 }
 
+/// How much an encoder may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spending {
+    /// About what the source spends.
+    LikeSource,
+    /// So much, and never more than the source.
+    AtMost { kbps: u32 },
+}
+
 pub(super) struct H264 {
     encoder: encoder::video::Encoder,
     profile: Profile,
+    spending: Spending,
     cap: f64,
     /// What the encoder was told: it counts bits per picture.
     frames_per_s: f64,
@@ -67,7 +79,6 @@ pub(super) struct H264 {
 }
 
 pub(super) struct Encoded {
-    pub(super) pts_us: i64,
     pub(super) keyframe: bool,
     pub(super) payload: Bytes,
 }
@@ -76,6 +87,7 @@ impl H264 {
     pub(super) fn open(
         like: &ff::frame::Video,
         profile: Profile,
+        spending: Spending,
         source: Option<Measured>,
     ) -> Result<Self, ConvertError> {
         let failed = |error| ConvertError::Encoder { codec: Codec::H264, error };
@@ -101,12 +113,13 @@ impl H264 {
         let mut threading = threading::Config::kind(threading::Type::Slice);
         threading.count = if pixels > PIXELS_PER_THREAD { threads } else { 1 };
         video.set_threading(threading);
-        let cap = cap(pixels, frames_per_s, source);
-        libav::set_cap(&mut video, cap as usize, cap as usize);
+        let cap = spending.cap(pixels, frames_per_s, source);
+        libav::set_cap(&mut video, cap as usize, (cap * spending.buffer_s()) as usize);
         let options: Dictionary = [
             ("preset", if pixels > PIXELS_PER_THREAD { "superfast" } else { "veryfast" }),
             ("tune", "zerolatency"),
             ("profile", profile.name()),
+            ("level", level(width, height, frames_per_s)),
             ("crf", CRF),
             // Keyframes where the source has them and where one is asked for, nowhere else.
             ("forced-idr", "1"),
@@ -117,7 +130,7 @@ impl H264 {
         let encoder = video.open_as_with(coder, options).map_err(failed)?;
         let info = nals::info(&libav::extradata(encoder.as_ref()))
             .map_err(|error| ConvertError::Header { codec: Codec::H264, error })?;
-        Ok(Self { encoder, profile, cap, frames_per_s, info: Arc::new(info) })
+        Ok(Self { encoder, profile, spending, cap, frames_per_s, info: Arc::new(info) })
     }
 
     pub(super) fn info(&self) -> &Arc<Info> {
@@ -135,10 +148,10 @@ impl H264 {
         // The encoder believes in the picture rate it was opened with.
         let scale = self.frames_per_s / source.frames_per_s.max(1.0);
         let pixels = self.encoder.width() * self.encoder.height();
-        let cap = cap(pixels, source.frames_per_s, Some(source)) * scale;
+        let cap = self.spending.cap(pixels, source.frames_per_s, Some(source)) * scale;
         if (cap / self.cap - 1.0).abs() > CAP_TOLERANCE {
             self.cap = cap;
-            libav::set_cap(&mut self.encoder, cap as usize, cap as usize);
+            libav::set_cap(&mut self.encoder, cap as usize, (cap * self.spending.buffer_s()) as usize);
         }
     }
 
@@ -158,8 +171,8 @@ impl H264 {
             Err(ff::Error::Other { errno: ff::ffi::EAGAIN }) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let (Some(data), Some(pts_us)) = (packet.data(), packet.pts()) else { return Ok(None) };
-        Ok(Some(Encoded { pts_us, keyframe: packet.is_key(), payload: nals::canonical(data) }))
+        let Some(data) = packet.data() else { return Ok(None) };
+        Ok(Some(Encoded { keyframe: packet.is_key(), payload: nals::canonical(data) }))
     }
 }
 
@@ -170,14 +183,48 @@ pub(super) fn takes(picture: &ff::frame::Video) -> bool {
         && picture.height().is_multiple_of(2)
 }
 
-fn cap(pixels: u32, frames_per_s: f64, source: Option<Measured>) -> f64 {
-    let pixels_per_s = f64::from(pixels) * frames_per_s;
-    match source {
-        Some(source) => (source.bits_per_s * CAP_PER_SOURCE).max(pixels_per_s * CAP_BITS_PER_PIXEL_MIN),
-        None => pixels_per_s * CAP_BITS_PER_PIXEL_DEFAULT,
+impl Spending {
+    /// How long the largest keyframe occupies a path that carries just the cap. Who watches a rendition has such a path.
+    fn buffer_s(self) -> f64 {
+        match self {
+            Self::LikeSource => 1.0,
+            Self::AtMost { .. } => 0.5,
+        }
     }
-    // x264 counts in thousands and needs room for a keyframe.
-    .max(100_000.0)
+
+    fn cap(self, pixels: u32, frames_per_s: f64, source: Option<Measured>) -> f64 {
+        let pixels_per_s = f64::from(pixels) * frames_per_s;
+        let times_source =
+            |factor: f64, source: Measured| (source.bits_per_s * factor).max(pixels_per_s * CAP_BITS_PER_PIXEL_MIN);
+        match self {
+            Self::LikeSource => {
+                source.map_or(pixels_per_s * CAP_BITS_PER_PIXEL_DEFAULT, |source| times_source(CAP_PER_SOURCE, source))
+            }
+            Self::AtMost { kbps } => {
+                let below_source = source.map_or(f64::INFINITY, |source| times_source(CAP_BELOW_SOURCE, source));
+                below_source.min(f64::from(kbps) * 1_000.0)
+            }
+        }
+        // x264 counts in thousands and needs room for a keyframe.
+        .max(50_000.0)
+    }
+}
+
+/// The level (H.264 table A-1) is set by the size and at least 60 pictures a second: a track must not change its
+/// name because a source was measured meanwhile.
+fn level(width: u32, height: u32, frames_per_s: f64) -> &'static str {
+    let macroblocks = f64::from(width.div_ceil(16) * height.div_ceil(16));
+    let per_s = macroblocks * frames_per_s.max(60.0);
+    let levels = [
+        ("3.0", 1_620.0, 40_500.0),
+        ("3.1", 3_600.0, 108_000.0),
+        ("3.2", 5_120.0, 216_000.0),
+        ("4.2", 8_704.0, 522_240.0),
+        ("5.1", 36_864.0, 983_040.0),
+        ("5.2", 36_864.0, 2_073_600.0),
+    ];
+    let fits = levels.iter().find(|(_, in_one, in_a_second)| macroblocks <= *in_one && per_s <= *in_a_second);
+    fits.map_or("6.2", |(name, ..)| name)
 }
 
 #[cfg(test)]
@@ -201,7 +248,7 @@ mod tests {
     fn the_cap_holds_and_follows_the_source() {
         libav::init();
         let source = |bits_per_s| Measured { bits_per_s, frames_per_s: 30.0 };
-        let mut encoder = H264::open(&noise(0), Profile::High, Some(source(4e6))).unwrap();
+        let mut encoder = H264::open(&noise(0), Profile::High, Spending::LikeSource, Some(source(4e6))).unwrap();
         let seconds = |encoder: &mut H264, range: std::ops::Range<i64>| -> f64 {
             let bytes: usize = range
                 .clone()

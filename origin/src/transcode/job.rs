@@ -1,9 +1,10 @@
-//! One derived track, from being asked for to resting again. In: demand on the track. Out: a thread that converts
-//! while there is demand, started again when it fails. Deliberately absent: what is converted into what.
+//! One source track and all that is made of it, from being asked for to resting again. In: outputs that are on. Out: a
+//! thread that converts while there are some, started again when it fails. Deliberately absent: demand (`output`), and
+//! what is converted into what.
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -11,18 +12,20 @@ use std::{
 };
 
 use headwater_common::{
-    live::{Broadcast, Start, Track, TrackWriter},
-    media::{Conversion, Frame, Kind},
+    live::{Broadcast, Start, Track},
+    media::{Conversion, Kind},
+    telemetry::Door,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time,
+use tokio::{sync::oneshot, time};
+
+use super::{
+    ConvertError,
+    converter::Converter,
+    libav,
+    output::{Output, Outputs},
+    pace::Strain,
 };
 
-use super::{ConvertError, converter::Converter, libav, supervise::Gauges};
-
-/// A page that is reloaded or a player that retries comes back within this, and finds the encoder running.
-const LINGER: Duration = Duration::from_secs(5);
 /// A job that failed is tried again after this, then after twice as long, and so on.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -30,80 +33,45 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(super) struct Job {
-    broadcast: Arc<Broadcast>,
-    source: Arc<Track>,
-    conversion: Conversion,
-    gauges: Gauges,
-    /// One is taken while the thread runs; sound needs none.
-    places: Option<Arc<Semaphore>>,
-    track: Arc<Track>,
-    output: Arc<Mutex<Output>>,
-}
-
-/// The derived track's end of a job. It outlives the threads that write through it.
-struct Output {
-    writer: TrackWriter,
-    gauges: Gauges,
-    /// What a new thread has to go on behind.
-    written_us: i64,
-    read_us: i64,
+    pub(super) broadcast: Arc<Broadcast>,
+    pub(super) source: Arc<Track>,
+    pub(super) outputs: Arc<Outputs>,
+    pub(super) door: Door,
 }
 
 impl Job {
-    pub(super) fn new(
-        broadcast: Arc<Broadcast>,
-        source: Arc<Track>,
-        conversion: Conversion,
-        gauges: Gauges,
-        places: Option<Arc<Semaphore>>,
-    ) -> Self {
-        let writer = broadcast.derive(conversion);
-        let track = writer.track().clone();
-        let output = Output { writer, gauges: gauges.clone(), written_us: i64::MIN, read_us: i64::MIN };
-        Self { broadcast, source, conversion, gauges, places, track, output: Arc::new(Mutex::new(output)) }
-    }
-
     /// Goes on for ever. Dropping the future stops the thread.
     pub(super) async fn run(self) {
         let mut backoff = BACKOFF_MIN;
         loop {
-            self.track.wanted().await;
-            let place = match &self.places {
-                Some(places) => tokio::select! {
-                    place = self.place(places) => Some(place),
-                    () = rested(&self.track) => continue,
-                },
-                None => None,
-            };
+            self.outputs.until(true).await;
             let began = time::Instant::now();
             let outcome = match self.start() {
                 Ok(mut worker) => {
                     tokio::select! {
-                        () = rested(&self.track) => worker.stop.store(true, Relaxed),
+                        () = self.outputs.until(false) => worker.stop.store(true, Relaxed),
                         _ = &mut worker.ended => {}
                     }
                     worker.join().await
                 }
                 Err(error) => Err(Failure::Thread(error)),
             };
-            drop(place);
-            // Nobody reads it now, or it begins anew: either way nobody should be shown what is in there.
-            self.lock_output().writer.clear();
+            self.outputs.clear();
             match outcome {
                 Ok(()) => {
                     backoff = BACKOFF_MIN;
-                    if self.track.readers() > 0 {
+                    if !self.outputs.on().is_empty() {
                         // The source closed, or somebody came just now: not worth a busy loop in either case.
                         time::sleep(PATIENCE).await;
                     }
                 }
                 Err(failure) => {
-                    self.gauges.door.errors.inc();
+                    self.door.errors.inc();
                     if began.elapsed() > BACKOFF_MAX {
                         backoff = BACKOFF_MIN;
                     }
                     tracing::warn!(
-                        broadcast = %self.broadcast.id(), track = self.track.name(), %failure,
+                        broadcast = %self.broadcast.id(), source = self.source.name(), %failure,
                         retry_s = backoff.as_secs(), "transcoding failed"
                     );
                     // A publisher that changes its format may have mended what was wrong.
@@ -115,78 +83,27 @@ impl Job {
         }
     }
 
-    /// Meanwhile the log, REST and a metric say why nothing comes.
-    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            return Some(place);
-        }
-        tracing::warn!(
-            broadcast = %self.broadcast.id(), track = self.track.name(),
-            "as many transcodes as this machine takes are running: this one waits"
-        );
-        let _counted = self.gauges.waiting();
-        let _said = Said::new(&self.track);
-        // Nobody closes it.
-        places.clone().acquire_owned().await.ok()
-    }
-
     fn start(&self) -> std::io::Result<Worker> {
         let stop = Arc::new(AtomicBool::new(false));
         let (alive, ended) = oneshot::channel();
         let work = Work {
             source: self.source.clone(),
-            track: self.track.clone(),
-            conversion: self.conversion,
-            gauges: self.gauges.clone(),
-            output: self.output.clone(),
+            outputs: self.outputs.clone(),
+            door: self.door.clone(),
             stop: stop.clone(),
         };
-        let span = tracing::info_span!("transcode", broadcast = %self.broadcast.id(), track = self.track.name());
-        let name = match self.track.kind() {
+        let span = tracing::info_span!("transcode", broadcast = %self.broadcast.id(), source = self.source.name());
+        let name = match self.source.kind() {
             Kind::Video => "transcode-video",
             Kind::Audio => "transcode-audio",
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             // Dropped however this ends: that is how the job notices.
             let _alive: oneshot::Sender<()> = alive;
-            let _running = work.gauges.running(work.track.kind());
             let _entered = span.enter();
-            tracing::info!("transcoding starts");
-            let outcome = work.run();
-            tracing::info!("transcoding ends");
-            outcome
+            work.run()
         })?;
         Ok(Worker { stop, ended, thread: Some(thread) })
-    }
-
-    fn lock_output(&self) -> std::sync::MutexGuard<'_, Output> {
-        self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-/// The track says that it waits, until this is dropped.
-struct Said<'a>(&'a Track);
-
-impl<'a> Said<'a> {
-    fn new(track: &'a Track) -> Self {
-        track.set_waiting(true);
-        Self(track)
-    }
-}
-
-impl Drop for Said<'_> {
-    fn drop(&mut self) {
-        self.0.set_waiting(false);
-    }
-}
-
-/// Nobody has read for [`LINGER`].
-async fn rested(track: &Track) {
-    loop {
-        track.unwanted().await;
-        if time::timeout(LINGER, track.wanted()).await.is_err() {
-            return;
-        }
     }
 }
 
@@ -232,61 +149,109 @@ impl Drop for Worker {
 /// What a thread takes with it.
 struct Work {
     source: Arc<Track>,
-    track: Arc<Track>,
-    conversion: Conversion,
-    gauges: Gauges,
-    output: Arc<Mutex<Output>>,
+    outputs: Arc<Outputs>,
+    door: Door,
     stop: Arc<AtomicBool>,
 }
 
 impl Work {
     fn run(&self) -> Result<(), ConvertError> {
         libav::init();
-        // Held for as long as the thread lives: there is one writer. A predecessor that panicked left it whole.
-        let mut output = self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let door = &self.gauges.door;
-        let mut converter = Converter::new(self.conversion, door.clone(), output.written_us);
-        // A playlist is full at once when its sound begins with all that the ring holds.
-        let everything = Start::At { dts_us: output.read_us.saturating_add(1) };
-        let mut reader = self.source.read(if converter.complete() { everything } else { Start::Newest });
+        let Some(first) = self.outputs.on().into_iter().next() else { return Ok(()) };
+        let mut converter = Converter::new(first.conversion, self.door.clone());
+        let mut reader = self.source.read(if converter.complete() { unread(&first) } else { Start::Newest });
+        let mut strain = Strain::default();
+        let mut active: Vec<Arc<Output>> = Vec::new();
+        let mut version = None;
         let mut made = Vec::new();
         while !self.stop.load(Relaxed) {
+            if version != Some(self.outputs.version()) {
+                version = Some(self.outputs.version());
+                self.follow_demand(&mut active, &mut converter);
+            }
             let frame = match reader.next_blocking(PATIENCE) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(_) => continue,
             };
-            door.received.inc();
-            if self.track.take_keyframe_request() {
-                converter.want_keyframe();
+            self.door.received.inc();
+            for output in active.iter().filter(|output| output.track.take_keyframe_request()) {
+                converter.want_keyframe(output.id);
             }
             let turn = converter.take(&frame, reader.behind_us(), &mut made)?;
-            output.read_us = frame.dts_us;
-            output.write(&mut made);
+            self.hand_out(&active, &mut made);
+            active.iter().for_each(|output| output.pen().read_us = frame.dts_us);
             if turn.damaged {
                 // Publishers that can, send a keyframe; the others do so when they do.
                 self.source.request_keyframe();
             }
             if turn.skip {
-                door.dropped.inc_by(reader.skip_to_newest());
+                self.door.dropped.inc_by(reader.skip_to_newest());
+            }
+            if strain.is_too_much(frame.dts_us, turn.pace) {
+                leave_out_top(&active);
             }
         }
         Ok(())
     }
-}
 
-impl Output {
-    fn write(&mut self, made: &mut Vec<Frame>) {
-        for frame in made.drain(..) {
-            // A new encoder's priming, or sound whose clock was set back, may lie before what is written.
-            if frame.dts_us <= self.written_us {
-                self.gauges.door.dropped.inc();
+    /// Makes what is on, and nothing else.
+    fn follow_demand(&self, active: &mut Vec<Arc<Output>>, converter: &mut Converter) {
+        let on = self.outputs.on();
+        active.retain(|output| {
+            let stays = on.iter().any(|on| on.id == output.id);
+            if !stays {
+                tracing::info!(track = output.track.name(), "transcoding ends");
+                converter.remove(output.id);
+                output.pen().clear();
+            }
+            stays
+        });
+        for output in on {
+            if active.iter().any(|active| active.id == output.id) {
                 continue;
             }
-            self.written_us = frame.dts_us;
-            self.gauges.door.sent.inc();
-            self.writer.write(frame);
+            tracing::info!(track = output.track.name(), "transcoding begins");
+            let rendition = match output.conversion {
+                Conversion::Rendition(rendition) => Some(rendition),
+                _ => None,
+            };
+            // A playlist can be played at once when its pictures begin with a whole gop.
+            let past = output.track.take_past_request().then(|| self.source.read(Start::Whole));
+            converter.add(output.id, rendition, output.pen().written_us, past);
+            active.push(output);
         }
+    }
+
+    fn hand_out(&self, active: &[Arc<Output>], made: &mut Vec<super::video::Made>) {
+        for (id, made) in made.drain(..) {
+            let Some(output) = active.iter().find(|output| output.id == id) else { continue };
+            match made {
+                Ok(frame) => output.pen().write(frame),
+                Err(error) => {
+                    self.door.errors.inc();
+                    tracing::warn!(track = output.track.name(), %error, "can't be transcoded for now");
+                    output.give_up();
+                }
+            }
+        }
+    }
+}
+
+/// A playlist is full at once when its sound begins with all that the ring holds.
+fn unread(output: &Output) -> Start {
+    Start::At { dts_us: output.pen().read_us.saturating_add(1) }
+}
+
+/// The largest rendition gives way, so that what is left keeps up. Its viewers are passed the source, or have less.
+fn leave_out_top(active: &[Arc<Output>]) {
+    let height = |output: &&Arc<Output>| match output.conversion {
+        Conversion::Rendition(rendition) => Some(rendition.height),
+        _ => None,
+    };
+    if let Some(top) = active.iter().filter(|output| height(output).is_some()).max_by_key(height) {
+        tracing::warn!(track = top.track.name(), "this machine can't keep up: the rendition is left out for a while");
+        top.give_up();
     }
 }
 

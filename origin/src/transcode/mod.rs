@@ -1,24 +1,27 @@
 //! Reads a track and writes other tracks of the same broadcast: AAC→Opus for WebRTC, Opus→AAC for MP4 and HLS,
-//! H.264 without B-frames, and H.264 made of anything browsers do not play everywhere.
+//! H.264 without B-frames, H.264 made of anything browsers do not play everywhere, and the renditions of a ladder.
 //!
-//! In: the hub. Out: derived tracks on the source's clock and in its gops, written only while somebody reads them.
-//! [`run`] watches, declares and starts; each job is a thread of its own (swscale must not change threads, and an
-//! encoder would starve an async worker) around a plain converter: frames in, frames out, no clock. What happens
-//! when the machine is too slow is decided in `pace`; how sound keeps its time in `grid`; all that is unsafe lies in
-//! `libav`.
+//! In: the hub, the ladders that are asked for. Out: derived tracks on the source's clock and in its gops, written only
+//! while somebody reads them. [`run`] watches, declares and starts. A job is a thread of its own (swscale must not change
+//! threads, and an encoder would starve an async worker) around a plain converter: frames in, frames out, no clock. All
+//! pictures that are made of a source come from one job, which decodes once. What happens when the machine is too slow
+//! is decided in `pace`; how sound keeps its time in `grid`; all that is unsafe lies in `libav`.
 //!
-//! Deliberately absent: queues (a job reads the source's ring with a cursor of its own), hardware encoders, and any
-//! conversion that nobody has asked for.
+//! Deliberately absent: queues (a job reads the source's ring with a cursor of its own), and any conversion that nobody
+//! has asked for.
 
 mod audio;
 mod converter;
+mod decoder;
 mod encoder;
 mod grid;
 mod job;
 mod libav;
 mod nals;
+mod output;
 mod pace;
 mod rate;
+mod rendering;
 mod supervise;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,37 @@ impl Pacer {
     }
 }
 
+/// More than this part of a window's pictures left out is more than the machine can do.
+const STRAIN_WINDOW_US: i64 = 4_000_000;
+const LEFT_OUT_PERCENT_MAX: u32 = 25;
+
+/// Whether being behind is a moment's matter.
+#[derive(Debug, Default)]
+pub(super) struct Strain {
+    /// Nothing before the live edge was reached for the first time counts.
+    began_us: Option<i64>,
+    pictures: u32,
+    behind: u32,
+}
+
+impl Strain {
+    /// True when something has to give way. What follows is a matter of its own.
+    pub(super) fn is_too_much(&mut self, dts_us: i64, pace: Pace) -> bool {
+        let Some(began_us) = self.began_us else {
+            self.began_us = (pace == Pace::Every).then_some(dts_us);
+            return false;
+        };
+        self.pictures += 1;
+        self.behind += u32::from(pace != Pace::Every);
+        if (0..STRAIN_WINDOW_US).contains(&(dts_us - began_us)) {
+            return false;
+        }
+        let too_much = self.behind * 100 > self.pictures * LEFT_OUT_PERCENT_MAX;
+        *self = Self { began_us: (!too_much).then_some(dts_us), pictures: 0, behind: 0 };
+        too_much
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +87,23 @@ mod tests {
             [Newest, Newest, Every, Every, EverySecond, Every, Newest, Newest, Newest, Every],
             "catching up goes on until the live edge"
         );
+    }
+
+    #[test]
+    fn too_much_is_what_lasts() {
+        let mut strain = Strain::default();
+        let mut at_us = 0;
+        let mut go = |strain: &mut Strain, pictures: usize, pace: Pace| {
+            let gave_way = (0..pictures).filter(|_| {
+                at_us += 33_333;
+                strain.is_too_much(at_us, pace)
+            });
+            gave_way.count()
+        };
+        assert_eq!(go(&mut strain, 250, Pace::Newest), 0, "the way to the live edge");
+        assert_eq!(go(&mut strain, 300, Pace::Every), 0);
+        assert_eq!(go(&mut strain, 20, Pace::EverySecond), 0, "a hiccup");
+        assert_eq!(go(&mut strain, 300, Pace::Every), 0);
+        assert_eq!(go(&mut strain, 300, Pace::EverySecond), 1, "and then it looks anew");
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod ffmpeg;
 pub(crate) mod flv;
 mod link;
 pub(crate) mod picture;
+mod pipe;
 pub(crate) mod player;
 pub(crate) mod playlist;
 pub(crate) mod process;
@@ -25,6 +26,7 @@ use std::{
 pub(crate) use broadcaster::Broadcaster;
 pub(crate) use browser::Report;
 pub(crate) use link::Link;
+pub(crate) use pipe::Pipe;
 pub(crate) use player::Player;
 pub(crate) use process::Process;
 pub(crate) use publisher::{Clock, Publisher};

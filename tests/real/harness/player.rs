@@ -63,6 +63,11 @@ impl Player {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &[])
     }
 
+    /// By whatever way the address takes.
+    pub(crate) fn hls_at(address: &str) -> Self {
+        Self::start("hls", address, &[])
+    }
+
     pub(crate) fn hls_classic(server: &Server, app: &str, id: &str) -> Self {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &["--classic"])
     }

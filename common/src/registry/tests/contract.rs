@@ -1,6 +1,7 @@
 //! What every registry keeps, whatever it keeps it in. Each test is run on each of them.
 
 use super::*;
+use crate::ladder::Rung;
 
 macro_rules! contract {
     ($($test:ident,)*) => {
@@ -220,7 +221,8 @@ async fn broadcasts_are_created_listed_and_removed(registry: &dyn Registry) {
 
     assert!(registry.set_record(&id("s01"), Some(true)).await.unwrap());
     assert!(!registry.set_record(&id("nobody"), Some(true)).await.unwrap());
-    let details = Details { name: "new".into(), description: "d".into(), metadata: "{\"a\":1}".into() };
+    let ladder = Some(vec![Rung { height: 480, video_kbps: 900, audio_kbps: 64, force: true }]);
+    let details = Details { name: "new".into(), description: "d".into(), metadata: "{\"a\":1}".into(), ladder };
     assert!(registry.set_details(&id("s01"), details.clone()).await.unwrap());
     assert!(!registry.set_details(&id("nobody"), details.clone()).await.unwrap());
     let claimed = registry.claim(&id("s01"), &bid("n1", 5 * S)).await.unwrap();

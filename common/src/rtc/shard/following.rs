@@ -70,7 +70,7 @@ impl Shard {
         if !audience.has_news() {
             return;
         }
-        audience.ladder.look_at(audience.broadcast.layers(), Instant::now());
+        audience.ladder.look_at(audience.broadcast.pictures(), Instant::now());
         let layered = audience.ladder.is_choice();
         let (broadcast, keys) = (audience.broadcast.clone(), audience.sessions.clone());
         if layered {
@@ -200,7 +200,7 @@ impl Shard {
         let entry = self.audiences.vacant_entry();
         let key = entry.key();
         let audience = entry.insert(Audience::open(broadcast, key, &self.inbox));
-        audience.ladder.look_at(broadcast.layers(), Instant::now());
+        audience.ladder.look_at(broadcast.pictures(), Instant::now());
         if audience.ladder.is_choice() {
             self.adapting.get_or_insert_with(Instant::now);
         }

@@ -1,4 +1,4 @@
-//! Which layer each viewer of a shard is sent, where a broadcast has several.
+//! Which picture each viewer of a shard is sent, where a broadcast has several: layers, or a source and its renditions.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ impl Shard {
                 continue;
             };
             layered = true;
-            audience.ladder.look_at(audience.broadcast.layers(), now);
+            audience.ladder.look_at(audience.broadcast.pictures(), now);
             for key in audience.sessions.clone() {
                 self.adapt(key, audience_key);
             }

@@ -8,6 +8,11 @@ use std::{
 use str0m::format::CodecConfig;
 
 use super::*;
+use crate::{
+    ladder::Rendition,
+    live::{Reader, Start, TrackWriter},
+    media::{Conversion, Frame},
+};
 
 /// Of the picture, and bytes of one: 30 a second make 150 kbit/s, 500 kbit/s and 1.5 Mbit/s.
 const LAYERS: [(u32, usize); 3] = [(180, 625), (360, 2_080), (720, 6_250)];
@@ -32,16 +37,74 @@ struct Simulcast {
     began_us: i64,
     pictures: i64,
     count: usize,
+    /// Instead of all layers but the best: renditions of that one.
+    made: Vec<Made>,
+}
+
+/// A rendition, as a transcoder makes it.
+struct Made {
+    source: Reader,
+    writer: TrackWriter,
+    info: Arc<Info>,
+    begun: bool,
+}
+
+impl Made {
+    /// While somebody reads it, and no keyframe but the source's and those that are asked for.
+    fn work(&mut self, index: usize) {
+        while let Some(frame) = self.source.try_next() {
+            let wanted = self.writer.track().readers() > 0;
+            let keyframe = frame.keyframe || self.writer.track().take_keyframe_request() || !self.begun;
+            self.begun = wanted;
+            if !wanted {
+                self.writer.clear();
+                continue;
+            }
+            let mut payload = picture(keyframe, LAYERS[index].1 * if keyframe { KEYFRAME } else { 1 }).to_vec();
+            payload[5..].fill(index as u8);
+            let (gop, info, payload) = (frame.gop.clone(), self.info.clone(), payload.into());
+            let Frame { dts_us, pts_us, .. } = *frame;
+            self.writer.write(Frame { gop, dts_us, pts_us, keyframe, payload, info, rtp: Default::default() });
+        }
+    }
 }
 
 impl Simulcast {
+    /// A source of one picture, and two renditions of it.
+    fn ladder(stage: &mut Stage) -> Self {
+        let info = |height: u32| {
+            let shape = Shape::Video { width: height * 16 / 9, height, reorders: false };
+            Info { shape, ..video_info(false) }
+        };
+        stage.writer().announce(info(720)).unwrap();
+        let broadcast = stage.broadcast().clone();
+        let renditions = [1, 0].map(|index: usize| {
+            let (height, bytes) = LAYERS[index];
+            Rendition { height, video_kbps: bytes as u32 * 8 * 30 / 1_000, audio_kbps: 0 }
+        });
+        let made = renditions.iter().rev().map(|&rendition| {
+            let writer = broadcast.derive(Conversion::Rendition(rendition));
+            writer.foretell(info(rendition.height));
+            let source = broadcast.source(Kind::Video).unwrap().read(Start::Live);
+            Made { source, writer, info: Arc::new(info(rendition.height)), begun: false }
+        });
+        let made = made.collect();
+        broadcast.offer(renditions.to_vec());
+        let (began, began_us) = (Instant::now(), stage.pts_us);
+        let mut ladder = Self { began, began_us, pictures: 0, count: 3, made };
+        ladder.write_until(stage, 60);
+        (ladder.began, ladder.began_us, ladder.pictures) = (Instant::now(), stage.pts_us, 0);
+        ladder
+    }
+
     fn begin(stage: &mut Stage, count: usize) -> Self {
         for (index, (height, _)) in LAYERS.iter().enumerate().take(count) {
             let shape = Shape::Video { width: height * 16 / 9, height: *height, reorders: false };
             let info = Info { shape, ..video_info(false) };
             stage.writer().announce_layer(index as u8, &height.to_string(), info).unwrap();
         }
-        let mut simulcast = Self { began: Instant::now(), began_us: stage.pts_us, pictures: 0, count };
+        let mut simulcast =
+            Self { began: Instant::now(), began_us: stage.pts_us, pictures: 0, count, made: Vec::new() };
         simulcast.write_until(stage, 60);
         simulcast.began = Instant::now();
         simulcast.began_us = stage.pts_us;
@@ -61,7 +124,17 @@ impl Simulcast {
             let (pts_us, now_us) = (stage.pts_us, crate::clock::now_us());
             let sound = Bytes::from_static(&[0xfc, 0xff, 0xfe]);
             let sound = Sample { dts_us: pts_us, pts_us, keyframe: true, payload: sound };
-            for index in (0..self.count).rev() {
+            let sent = if self.made.is_empty() { 0..self.count } else { 2..3 };
+            for index in sent.rev() {
+                if !self.made.is_empty() {
+                    // RTMP: keyframes come when they come.
+                    let mut payload = picture(regular, LAYERS[2].1 * if regular { KEYFRAME } else { 1 }).to_vec();
+                    payload[5..].fill(2);
+                    let sample = Sample { dts_us: pts_us, pts_us, keyframe: regular, payload: payload.into() };
+                    stage.writer().write(Kind::Video, sample, now_us).unwrap();
+                    self.made.iter_mut().enumerate().for_each(|(index, made)| made.work(index));
+                    continue;
+                }
                 let track = stage.broadcast().layer(index as u8).unwrap();
                 let keyframe = track.take_keyframe_request() || regular;
                 let bytes = LAYERS[index].1 * if keyframe { KEYFRAME } else { 1 };
@@ -262,6 +335,37 @@ fn a_viewer_may_choose_for_itself() {
     watcher.until(&mut stage, &mut simulcast, 1, 2);
     stage.engine.pin(&watcher.client.session, Quality::Auto);
     watcher.until(&mut stage, &mut simulcast, 2, 10);
+    watcher.assert_continuous();
+}
+
+#[test]
+fn renditions_are_layers_that_are_made_when_a_viewer_needs_them() {
+    let _alone = alone();
+    let mut stage = Stage::new(1);
+    let mut ladder = Simulcast::ladder(&mut stage);
+    let mut watcher = Watcher::join(&stage);
+    assert!(watcher.client.answer.contains("transport-cc"), "{}", watcher.client.answer);
+    watcher.until(&mut stage, &mut ladder, 1, 5);
+    watcher.until(&mut stage, &mut ladder, 2, CLIMB_S_MAX);
+    watcher.watch(&mut stage, &mut ladder, 1);
+    let frames = |ladder: &Simulcast| ladder.made.iter().map(|made| made.writer.track().stats().frames).sum::<u64>();
+    let before = frames(&ladder);
+    watcher.watch(&mut stage, &mut ladder, 3);
+    assert_eq!(frames(&ladder), before, "the source is watched, and nothing else is made");
+
+    watcher.link.bits_per_s = 400_000.0;
+    watcher.until(&mut stage, &mut ladder, 0, 5);
+    watcher.watch(&mut stage, &mut ladder, 4);
+    assert_eq!(watcher.layer(), Some(0));
+    watcher.link.bits_per_s = WIDE;
+    watcher.until(&mut stage, &mut ladder, 2, CLIMB_S_MAX);
+    assert!(watcher.longest_gap() < Duration::from_secs(3), "nothing was seen for {:?}", watcher.longest_gap());
+
+    stage.engine.pin(&watcher.client.session, Quality::Height(360));
+    watcher.until(&mut stage, &mut ladder, 1, 2);
+    // The machine has no room for it any more.
+    ladder.made[1].writer.track().set_waiting(true);
+    watcher.until(&mut stage, &mut ladder, 2, 10);
     watcher.assert_continuous();
 }
 

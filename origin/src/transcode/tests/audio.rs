@@ -23,7 +23,7 @@ fn beep(codec: Codec, rate: u32, coder: &str) -> Clip {
 }
 
 fn convert(to: Codec, frames: &[Arc<Frame>]) -> Vec<Frame> {
-    let mut audio = Audio::new(to, door());
+    let mut audio = Audio::new(to, None, door());
     let mut out = Vec::new();
     for frame in frames {
         audio.take(frame, &mut out).unwrap();

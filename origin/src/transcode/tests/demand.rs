@@ -13,7 +13,7 @@ use headwater_common::{
     telemetry::Telemetry,
 };
 
-use super::media::{BORN_US, BROWSER, Clip, broadcast, claim, claim_as, clip, id, program_decodes};
+use super::media::{BORN_US, BROWSER, Clip, broadcast, claim, claim_as, clip, id, ladder, program_decodes};
 use crate::transcode::{Settings, run};
 
 /// Publishes clips in real time, over and over, until dropped.
@@ -74,7 +74,7 @@ pub(super) async fn until(what: &str, limit: Duration, mut done: impl FnMut() ->
     }
 }
 
-async fn next(reader: &mut Reader) -> Arc<Frame> {
+pub(super) async fn next(reader: &mut Reader) -> Arc<Frame> {
     tokio::time::timeout(Duration::from_secs(3), reader.next()).await.expect("a frame in time").expect("no end")
 }
 
@@ -87,7 +87,7 @@ async fn a_conversion_runs_while_somebody_reads() {
     let audio = clip(Codec::Aac, "-f lavfi -i sine=f=440:r=44100:d=25 -c:a aac");
     let hub = Hub::new();
     let telemetry = Telemetry::new();
-    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), Settings::default()));
+    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), Settings::default(), ladder(&[])));
     let writer = claim(&hub, 1, BORN_US);
     let studio = Studio::publish(writer, vec![video, audio]);
     let broadcast = broadcast(&hub);
@@ -142,7 +142,7 @@ async fn a_conversion_runs_while_somebody_reads() {
 async fn sound_for_playlists_begins_with_all_that_is_kept() {
     let clip = clip(Codec::Opus, "-f lavfi -i sine=f=440:r=48000:d=6 -c:a libopus");
     let hub = Hub::new();
-    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings::default()));
+    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings::default(), ladder(&[])));
     let mut writer = claim(&hub, 1, BORN_US);
     writer.announce(clip.info.clone()).unwrap();
     for sample in &clip.samples {
@@ -180,7 +180,7 @@ async fn one_encoder_serves_every_output() {
         clip(Codec::Vp8, "-f lavfi -i testsrc2=s=320x180:r=30:d=25 -c:v libvpx -deadline realtime -cpu-used 8 -g 30");
     let hub = Hub::new();
     let telemetry = Telemetry::new();
-    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), Settings::default()));
+    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), Settings::default(), ladder(&[])));
     let studio = Studio::publish(claim(&hub, 1, BORN_US), vec![source]);
     let broadcast = broadcast(&hub);
     let choose = |delivery| broadcast.choose(Kind::Video, delivery);
@@ -207,11 +207,12 @@ async fn one_encoder_serves_every_output() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_finds_no_room_waits_and_is_told() {
-    let source = clip(Codec::H264, "-f lavfi -i testsrc2=s=64x64:r=30:d=30 -c:v libx264 -bf 2 -g 30");
+    let source =
+        clip(Codec::H264, "-f lavfi -i testsrc2=s=1280x720:r=10:d=30 -c:v libx264 -preset veryfast -bf 2 -g 10");
     let hub = Hub::new();
     let telemetry = Telemetry::new();
     let settings = Settings { video_jobs_max: 1, ..Settings::default() };
-    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), settings));
+    let room = tokio::spawn(run(hub.clone(), telemetry.clone(), settings, ladder(&[])));
     let other = BroadcastId::new("live", "other").unwrap();
     let studios = [&id(), &other].map(|id| Studio::publish(claim_as(id, &hub, 1, BORN_US), vec![source.clone()]));
     let [first, second] = [broadcast(&hub), hub.get(&other).unwrap()];
@@ -242,7 +243,8 @@ async fn who_finds_no_room_waits_and_is_told() {
 #[tokio::test]
 async fn what_the_operator_does_not_want_is_not_offered() {
     let hub = Hub::new();
-    let room = tokio::spawn(run(hub.clone(), Telemetry::new(), Settings { video: false, ..Settings::default() }));
+    let room =
+        tokio::spawn(run(hub.clone(), Telemetry::new(), Settings { video: false, ..Settings::default() }, ladder(&[])));
     let mut writer = claim(&hub, 1, BORN_US);
     let picture = "-f lavfi -i testsrc2=s=64x64:r=30:d=1 -c:v libx264 -bf 2";
     writer.announce(clip(Codec::H264, picture).info).unwrap();

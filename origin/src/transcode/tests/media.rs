@@ -13,12 +13,16 @@ use std::{
 use bytes::Bytes;
 use ffmpeg_next as ff;
 use headwater_common::{
+    ladder::Rung,
     live::{Broadcast, BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
     media::{Accepts, Codec, Delivery, Frame, Info, Kind, Sample, Shape, nal},
     telemetry::{Door, Telemetry},
 };
 
-use crate::transcode::libav;
+use crate::{
+    ladders::Ladders,
+    transcode::{ConvertError, libav, pace::Pace, video::Video},
+};
 
 /// A viewer that takes what every browser takes.
 pub(super) const BROWSER: Delivery = Delivery::WebRtc(Accepts::EVERYWHERE);
@@ -232,4 +236,41 @@ impl Heard {
 
 pub(super) fn broadcast(hub: &Hub) -> Arc<Broadcast> {
     hub.get(&id()).unwrap()
+}
+
+/// For every broadcast.
+pub(super) fn ladder(rungs: &[Rung]) -> Ladders {
+    let rungs = rungs.to_vec();
+    let lookup = Arc::new(move |_| {
+        let rungs = rungs.clone();
+        let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { Some(rungs) });
+        answer
+    });
+    Ladders::new(Default::default(), lookup)
+}
+
+/// A source of which one track is made, in its own size.
+pub(super) struct One(Video);
+
+impl One {
+    pub(super) fn new(door: Door, shown_us: i64) -> Self {
+        let mut video = Video::new(door);
+        video.add(0, None, shown_us, None);
+        Self(video)
+    }
+
+    pub(super) fn take(&mut self, frame: &Frame, pace: Pace, out: &mut Vec<Frame>) -> Result<(), ConvertError> {
+        let mut made = Vec::new();
+        self.0.take(frame, pace, &mut made)?;
+        out.extend(made.into_iter().map(|(_, frame)| frame.unwrap()));
+        Ok(())
+    }
+
+    pub(super) fn want_keyframe(&mut self) {
+        self.0.want_keyframe(0);
+    }
+
+    pub(super) fn take_damage(&mut self) -> bool {
+        self.0.take_damage()
+    }
 }

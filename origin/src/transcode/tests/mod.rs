@@ -1,5 +1,6 @@
 mod audio;
 mod demand;
 mod figures;
+mod ladder;
 mod media;
 mod video;

@@ -6,8 +6,8 @@ use headwater_common::media::{
     nal,
 };
 
-use super::media::{Clip, clip, door, frames, frames_of_one, program_decodes};
-use crate::transcode::{pace::Pace, video::Video};
+use super::media::{Clip, One, clip, door, frames, frames_of_one, program_decodes};
+use crate::transcode::pace::Pace;
 
 /// High profile with B-frames and a B-pyramid, as OBS sends it.
 fn b_frames(size: &str, seconds: u32, keyint: u32) -> Clip {
@@ -20,7 +20,7 @@ fn b_frames(size: &str, seconds: u32, keyint: u32) -> Clip {
     )
 }
 
-fn convert(video: &mut Video, frames: &[Arc<Frame>]) -> Vec<Frame> {
+fn convert(video: &mut One, frames: &[Arc<Frame>]) -> Vec<Frame> {
     let mut out = Vec::new();
     for frame in frames {
         video.take(frame, Pace::Every, &mut out).unwrap();
@@ -49,7 +49,7 @@ fn every_picture_survives_in_display_order_without_b_slices() {
     let source = frames(&[clip]);
     assert!(source.iter().any(|frame| slices(frame).iter().any(|slice| slice.1 == Some(SliceKind::B))));
     let door = door();
-    let made = convert(&mut Video::new(door.clone(), i64::MIN), &source);
+    let made = convert(&mut One::new(door.clone(), i64::MIN), &source);
 
     let mut shown: Vec<i64> = source.iter().map(|frame| frame.pts_us).collect();
     shown.sort_unstable();
@@ -84,7 +84,7 @@ fn who_joins_late_in_a_long_gop_gets_the_newest_picture_first() {
     let source = frames(&[b_frames("320x180", 8, 250)]);
     assert_eq!(source.iter().filter(|frame| frame.keyframe).count(), 1);
     let door = door();
-    let mut video = Video::new(door.clone(), i64::MIN);
+    let mut video = One::new(door.clone(), i64::MIN);
     let mut out = Vec::new();
     let edge = 200;
     for frame in &source[..edge - 1] {
@@ -108,7 +108,7 @@ fn who_joins_late_in_a_long_gop_gets_the_newest_picture_first() {
 fn a_successor_begins_with_a_keyframe_behind_what_its_predecessor_wrote() {
     let source = frames(&[b_frames("320x180", 2, 250)]);
     let shown_us = source[30].pts_us;
-    let mut video = Video::new(door(), shown_us);
+    let mut video = One::new(door(), shown_us);
     let made = convert(&mut video, &source);
     assert!(made[0].keyframe && made[0].pts_us > shown_us && made[0].pts_us < shown_us + 100_000);
     assert_eq!(program_decodes(&made), (made.len(), String::new()));
@@ -118,7 +118,7 @@ fn a_successor_begins_with_a_keyframe_behind_what_its_predecessor_wrote() {
 fn too_slow_means_fewer_pictures_and_not_a_delay() {
     let source = frames(&[b_frames("320x180", 4, 60)]);
     let door = door();
-    let mut video = Video::new(door.clone(), i64::MIN);
+    let mut video = One::new(door.clone(), i64::MIN);
     let mut out = Vec::new();
     for frame in &source {
         video.take(frame, Pace::EverySecond, &mut out).unwrap();
@@ -131,7 +131,7 @@ fn too_slow_means_fewer_pictures_and_not_a_delay() {
 
     // Half a gop is only decoded; the next gop begins with a keyframe all the same.
     let mut out = Vec::new();
-    let mut video = Video::new(door, i64::MIN);
+    let mut video = One::new(door, i64::MIN);
     for (index, frame) in source.iter().enumerate() {
         let pace = if (40..70).contains(&index) { Pace::Newest } else { Pace::Every };
         video.take(frame, pace, &mut out).unwrap();
@@ -144,7 +144,7 @@ fn too_slow_means_fewer_pictures_and_not_a_delay() {
 #[test]
 fn keyframe_requests_are_answered_but_not_one_by_one() {
     let source = frames(&[b_frames("320x180", 4, 250)]);
-    let mut video = Video::new(door(), i64::MIN);
+    let mut video = One::new(door(), i64::MIN);
     let mut out = Vec::new();
     for frame in &source {
         video.want_keyframe();
@@ -162,7 +162,7 @@ fn another_publisher_with_another_size_goes_on_in_the_same_track() {
     let second = b_frames("320x240", 2, 30);
     let source = frames(&[first.clone(), second, first]);
     let door = door();
-    let made = convert(&mut Video::new(door.clone(), i64::MIN), &source);
+    let made = convert(&mut One::new(door.clone(), i64::MIN), &source);
     let sizes: Vec<_> = made.iter().map(|frame| size(&frame.info)).collect();
     let changes: Vec<usize> = (1..made.len()).filter(|&at| sizes[at] != sizes[at - 1]).collect();
     assert_eq!(changes.len(), 2);
@@ -182,7 +182,7 @@ fn another_publisher_with_another_size_goes_on_in_the_same_track() {
 fn a_size_that_changes_while_live_changes_the_output_with_it() {
     let source = frames_of_one(&[b_frames("640x360", 2, 60), b_frames("480x270", 2, 60)]);
     let door = door();
-    let made = convert(&mut Video::new(door.clone(), i64::MIN), &source);
+    let made = convert(&mut One::new(door.clone(), i64::MIN), &source);
     let change = made.iter().position(|frame| size(&frame.info) == (480, 270, false)).unwrap();
     assert!(made[change].keyframe && made[change].gop.epoch == 1);
     assert!(made[change].gop.discontinuity > made[0].gop.discontinuity);
@@ -209,7 +209,7 @@ fn damaged_pictures_cost_themselves_only() {
     }
     let source = frames(&[damaged]);
     let door = door();
-    let mut video = Video::new(door.clone(), i64::MIN);
+    let mut video = One::new(door.clone(), i64::MIN);
     let made = convert(&mut video, &source);
     assert!(video.take_damage() && !video.take_damage());
     assert!(door.dropped.get() >= 2 && made.len() >= source.len() - 40, "{} made", made.len());
@@ -221,7 +221,7 @@ fn damaged_pictures_cost_themselves_only() {
     // Nothing but noise: no picture, no end.
     let mut noise = b_frames("320x180", 1, 30);
     noise.samples.iter_mut().for_each(|sample| sample.payload = vec![0xa5; 500].into());
-    assert!(convert(&mut Video::new(door, i64::MIN), &frames(&[noise])).is_empty());
+    assert!(convert(&mut One::new(door, i64::MIN), &frames(&[noise])).is_empty());
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn other_codecs_become_h264() {
     ] {
         let clip = clip(codec, &format!("{source} {arguments}"));
         let source = frames(&[clip]);
-        let made = convert(&mut Video::new(door(), i64::MIN), &source);
+        let made = convert(&mut One::new(door(), i64::MIN), &source);
         assert!(made.len() >= source.len() - 6, "{}: {} of {}", codec.name(), made.len(), source.len());
         let even = if codec == Codec::Vp8 { (320, 178, false) } else { (322, 180, false) };
         assert_eq!(size(&made[0].info), even, "{}", codec.name());

@@ -105,7 +105,7 @@ impl Wanted {
             wanted => wanted > 0,
         };
         if so_far != Some(wanted) {
-            api.recorder.set(id, wanted).await?;
+            api.recorder.set(id, wanted, None).await?;
         }
         Ok(())
     }

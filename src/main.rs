@@ -119,7 +119,6 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
     };
     let to_nodes = cluster.as_ref().map(serve).unwrap_or_default();
 
-    let bucket = Bucket::open(&config.store.s3).await;
     let start_origin = async || {
         let registry::Kept { registry, membership, life } =
             registry::open(&config, &identity, role, &node, cluster.as_ref()).await?;
@@ -132,7 +131,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
             membership,
             life,
             store: Store::open(&config.data)?,
-            bucket,
+            bucket: Bucket::open(&config.store.s3).await,
             telemetry: telemetry.clone(),
             node: node.clone(),
             tls: tls.clone(),

@@ -21,12 +21,12 @@ impl Config {
             if let Err(problem) = BroadcastId::new(name, "x") {
                 return refuse("apps", problem.to_string());
             }
-            if let Err(problem) = ladder::check(&app.ladder) {
-                return refuse("apps", format!("{name}.ladder: {problem}"));
-            }
             let gap_s = app.recording.gap_tolerance_s;
             if gap_s > GAP_S_MAX {
                 return refuse("apps.*.recording.gap_tolerance_s", format!("{gap_s} is too long: {GAP_S_MAX} at most"));
+            }
+            if let Err(problem) = ladder::check(&app.ladder) {
+                return refuse("apps", format!("{name}.ladder: {problem}"));
             }
         }
         for server in &self.rtc.ice_servers {

@@ -14,6 +14,7 @@ mod recover;
 mod rows;
 mod serve;
 mod session;
+mod settings;
 mod source;
 mod supervise;
 mod tape;
@@ -32,7 +33,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use headwater_common::{
-    config,
     live::{BroadcastId, Hub},
     registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
     store::{
@@ -50,62 +50,14 @@ use tokio::{
 pub use reconcile::{Finding, Reconciler};
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
+pub use settings::{Rules, Settings};
 
-use cutter::Limits;
 use finalise::{Desk, Floor};
 use rows::Rows;
 use serve::InBucket;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
 use upload::Uploads;
 pub(crate) use upload::{Stage, UploadProgress};
-
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whether broadcasts of an application are recorded; `record` where it is not named.
-    pub apps: BTreeMap<String, bool>,
-    pub record: bool,
-    /// By application; those that are not named have none.
-    pub rules: BTreeMap<String, Rules>,
-    /// Which node this is: its rows in the registry are told from those of others by that.
-    pub node: String,
-    /// Recordings end, and none begins, while the disk has less room than this.
-    pub free_disk_mb_min: u64,
-    /// The log warns while it has less than this.
-    pub free_disk_mb_warn: u64,
-}
-
-/// How an application's recordings are cut, named and kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    limits: Limits,
-    date_time: bool,
-    retention_days: u32,
-}
-
-impl From<&config::Recording> for Rules {
-    fn from(settings: &config::Recording) -> Self {
-        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days } = *settings;
-        let limits = Limits {
-            split_us: i64::from(split_s) * 1_000_000,
-            split_bytes: u64::from(split_mb) << 20,
-            gap_us: i64::from(gap_tolerance_s) * 1_000_000,
-        };
-        Self { limits, date_time, retention_days }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            apps: BTreeMap::new(),
-            record: false,
-            rules: BTreeMap::new(),
-            node: String::new(),
-            free_disk_mb_min: 512,
-            free_disk_mb_warn: 4096,
-        }
-    }
-}
 
 /// Cheap to clone.
 #[derive(Clone)]

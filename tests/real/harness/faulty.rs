@@ -32,7 +32,7 @@ struct Shared {
     share: AtomicU64,
     random: AtomicU64,
     /// What every request is answered with instead.
-    answer: Mutex<Option<Vec<u8>>>,
+    answer: Mutex<Option<String>>,
     requests: AtomicUsize,
     faults: AtomicUsize,
     body_bytes: AtomicU64,
@@ -102,8 +102,8 @@ impl Faulty {
     }
 
     /// Each request gets this answer instead of the server's.
-    pub(crate) fn answer(&self, answer: Option<String>) {
-        *self.shared.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer.map(String::into_bytes);
+    pub(crate) fn answer(&self, answer: String) {
+        *self.shared.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -217,7 +217,7 @@ impl Shared {
                 return Ok(());
             }
             if let Some(answer) = answer {
-                client.write_all(&answer)?;
+                client.write_all(answer.as_bytes())?;
                 return Ok(());
             }
         }
@@ -259,17 +259,16 @@ impl Shared {
 }
 
 /// As S3 says it.
-fn refusal(status: &str) -> Vec<u8> {
+fn refusal(status: &str) -> String {
     let code = if status.starts_with("503") { "SlowDown" } else { "InternalError" };
     said(status, code, "")
 }
 
 /// A whole answer with an S3 error; `headers` end with a line break each.
-pub(crate) fn said(status: &str, code: &str, headers: &str) -> Vec<u8> {
+pub(crate) fn said(status: &str, code: &str, headers: &str) -> String {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{code}</Message></Error>");
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n{body}"
     )
-    .into_bytes()
 }

@@ -47,7 +47,7 @@ fn what_is_wrong_with_a_bucket_is_said_precisely() {
             ("503 Slow Down", "SlowDown", "", "asks to slow down"),
             ("500 Internal Server Error", "InternalError", "", "the server failed"),
         ] {
-            way.answer(Some(String::from_utf8(said(status, code, headers)).unwrap()));
+            way.answer(said(status, code, headers));
             let said = complaint(&server);
             assert!(said.contains(words), "{said}");
         }

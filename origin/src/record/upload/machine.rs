@@ -28,7 +28,8 @@ pub(in crate::record) struct Journal {
     pub(super) key: String,
     /// It was deleted: nothing shall be left of it in the bucket.
     pub(super) unwanted: bool,
-    /// An upload in parts may have been begun of which we did not learn the id.
+    /// An upload in parts may have been begun of which we did not learn the id. A request that was sent by a dead process
+    /// may be done later than those of the next one, so what it left is looked for at the end.
     pub(super) unsure: bool,
     pub(in crate::record) upload: Option<Upload>,
 }
@@ -50,6 +51,8 @@ pub(super) struct Transfer {
     seen: Option<Option<Seen>>,
     /// Of what was sent, until it was looked at.
     sent: Option<String>,
+    /// Before the upload that is being begun.
+    was_unsure: bool,
 }
 
 /// What to ask the bucket.
@@ -103,7 +106,7 @@ pub(in crate::record) struct Mismatch {
 
 impl Transfer {
     pub(super) fn new(journal: Journal, bytes: u64) -> Self {
-        Self { journal, bytes, seen: None, sent: None }
+        Self { journal, bytes, seen: None, sent: None, was_unsure: false }
     }
 
     pub(super) fn journal(&self) -> &Journal {
@@ -143,10 +146,11 @@ impl Transfer {
         let ours = seen.as_ref().filter(|seen| self.is_ours(seen));
         let whole = ours.filter(|seen| seen.bytes == self.bytes && !unwanted);
         let foreign = seen.is_some() && ours.is_none();
+        let over = *unwanted || whole.is_some() || foreign;
         match upload {
             // Of no use any more, whatever has arrived of it.
-            Some(upload) if *unwanted || whole.is_some() || foreign => abort(upload),
-            None if *unsure => Action::Sweep,
+            Some(upload) if over => abort(upload),
+            None if *unsure && over => Action::Sweep,
             None if *unwanted => {
                 if ours.is_some() {
                     Action::Delete
@@ -172,7 +176,7 @@ impl Transfer {
                 Some(seen) => Action::Arrived { etag: seen.etag.clone() },
                 None if self.bytes <= PART_BYTES => Action::Put,
                 None => {
-                    self.journal.unsure = true;
+                    self.was_unsure = std::mem::replace(&mut self.journal.unsure, true);
                     Action::Begin
                 }
             },
@@ -189,7 +193,7 @@ impl Transfer {
                 self.confirm(etag);
             }
             Answer::Begun { upload_id } => {
-                self.journal.unsure = false;
+                self.journal.unsure = self.was_unsure;
                 let part_bytes = part_bytes(self.bytes);
                 self.journal.upload = Some(Upload { id: upload_id, part_bytes, parts: Vec::new() });
             }

@@ -59,7 +59,10 @@ impl Uploads {
             let before = transfer.sent_bytes();
             match self.ask(place, transfer.journal(), &action, transfer.bytes()).await {
                 Ok(answer) => {
-                    transfer.answered(answer)?;
+                    if let Err(mismatch) = transfer.answered(answer) {
+                        self.note_failure(vod_id, place, &transfer, mismatch.to_string()).await?;
+                        return Err(mismatch.into());
+                    }
                     if action != Action::Look {
                         retries = RETRIES;
                     }
@@ -73,12 +76,7 @@ impl Uploads {
                 }
                 Err(error) => {
                     transfer.failed(&action, error.fault);
-                    let (journal, text) = (transfer.journal().clone(), error.to_string());
-                    let note = move |uploads: &Self, vod_id: &VodId, place: &Place| {
-                        uploads.save(vod_id, place, journal)?;
-                        uploads.tell(vod_id, place, text)
-                    };
-                    self.blocking(vod_id, place, note).await?;
+                    self.note_failure(vod_id, place, &transfer, error.to_string()).await?;
                     if error.fault == Fault::Local && !self.store.exists(place) {
                         return self.blocking(vod_id, place, Self::lost).await;
                     }
@@ -86,6 +84,21 @@ impl Uploads {
                 }
             }
         }
+    }
+
+    async fn note_failure(
+        self: &Arc<Self>,
+        vod_id: &VodId,
+        place: &Place,
+        transfer: &Transfer,
+        error: String,
+    ) -> Result<(), UploadError> {
+        let journal = transfer.journal().clone();
+        let note = move |uploads: &Self, vod_id: &VodId, place: &Place| {
+            uploads.save(vod_id, place, journal)?;
+            uploads.tell(vod_id, place, error)
+        };
+        self.blocking(vod_id, place, note).await
     }
 
     async fn ask(&self, place: &Place, journal: &Journal, action: &Action, bytes: u64) -> Result<Answer, BucketError> {

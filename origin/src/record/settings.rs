@@ -1,0 +1,55 @@
+//! What is recorded, and how. In: an application's settings. Out: the same in the units that the recorder works with.
+
+use std::collections::BTreeMap;
+
+use headwater_common::config;
+
+use super::cutter::Limits;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether broadcasts of an application are recorded; `record` where it is not named.
+    pub apps: BTreeMap<String, bool>,
+    pub record: bool,
+    /// By application; those that are not named have none.
+    pub rules: BTreeMap<String, Rules>,
+    /// Which node this is: its rows in the registry are told from those of others by that.
+    pub node: String,
+    /// Recordings end, and none begins, while the disk has less room than this.
+    pub free_disk_mb_min: u64,
+    /// The log warns while it has less than this.
+    pub free_disk_mb_warn: u64,
+}
+
+/// How an application's recordings are cut, named and kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    pub(super) limits: Limits,
+    pub(super) date_time: bool,
+    pub(super) retention_days: u32,
+}
+
+impl From<&config::Recording> for Rules {
+    fn from(settings: &config::Recording) -> Self {
+        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days } = *settings;
+        let limits = Limits {
+            split_us: i64::from(split_s) * 1_000_000,
+            split_bytes: u64::from(split_mb) << 20,
+            gap_us: i64::from(gap_tolerance_s) * 1_000_000,
+        };
+        Self { limits, date_time, retention_days }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            apps: BTreeMap::new(),
+            record: false,
+            rules: BTreeMap::new(),
+            node: String::new(),
+            free_disk_mb_min: 512,
+            free_disk_mb_warn: 4096,
+        }
+    }
+}

@@ -283,6 +283,14 @@ async fn recordings_are_listed_newest_first_and_own_their_file(registry: &dyn Re
     (failed.epoch, failed.frames_lost) = (epoch(3), 2);
     registry.put_recording(&failed).await.unwrap();
     assert_eq!(registry.recording("live", &failed.vod_id).await.unwrap(), Some(failed.clone()));
+    let object = ObjectRow { key: "live/even_6.mp4".into(), etag: String::new(), error: "no route".into() };
+    for defect in [Some("torn".to_owned()), None] {
+        let mut uploading = registry.recording_of_file("live", "even_6.mp4").await.unwrap().unwrap();
+        uploading.state = RecordingState::Uploading { defect };
+        uploading.object = Some(object.clone());
+        registry.put_recording(&uploading).await.unwrap();
+        assert_eq!(registry.recording("live", &uploading.vod_id).await.unwrap(), Some(uploading));
+    }
     assert_eq!(registry.unfinished_recordings("n1").await.unwrap().len(), 10);
     assert_eq!(registry.unfinished_recordings("n2").await.unwrap(), [], "another node writes them");
 

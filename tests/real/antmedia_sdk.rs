@@ -93,7 +93,7 @@ fn a_publisher_that_is_replaced_stays_away() {
 #[test]
 fn publisher_and_viewer_come_back_after_a_restart() {
     heavy(s(120), || {
-        let mut server = Server::start();
+        let mut server = Server::with("[drain]\nviewers_s = 2\npublishers_s = 2\n");
         let mut camera = Broadcaster::antmedia(&server, "live", "again", &["--id=4"]);
         camera.until("publish_started", s(20), |report| told(report, "publish_started"));
         let mut viewer = Player::antmedia(&server, "live", "again").of_browser();

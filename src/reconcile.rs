@@ -4,21 +4,25 @@
 use std::sync::Arc;
 
 use headwater_common::{
+    cluster::identity::Identity,
     config::Config,
-    registry::{Embedded, Life},
+    registry::{Embedded, Mongo, Registry},
     store::{Store, s3::Bucket},
 };
 use headwater_origin::record::Reconciler;
 
 pub(crate) async fn run(config: Config, repair: bool) -> anyhow::Result<()> {
     crate::process::install_crypto()?;
-    let (registry, _) = Embedded::open(&config.data.join("registry.redb"))?;
+    let registry: Arc<dyn Registry> = match config.registry.mongodb.reveal() {
+        "" => Arc::new(Embedded::open(&config.data.join("registry.redb"))?.0),
+        uri => Arc::new(Mongo::new(uri, config.apps.keys().cloned()).await?),
+    };
     let reconciler = Reconciler {
-        registry: Arc::new(registry),
+        registry,
         store: Store::open(&config.data)?,
         bucket: Bucket::open(&config.store.s3).await,
         apps: config.apps.keys().cloned().collect(),
-        node: Life::default().node,
+        node: Identity::load(&config.data)?.id.to_string(),
     };
     let findings = reconciler.run(repair).await?;
     for finding in &findings {

@@ -6,9 +6,10 @@ use headwater_common::{
     cluster::{Cluster, Health, identity::Identity},
     config::Config,
     node::{Node, Role},
-    registry::{Embedded, Life, Mongo, NodeRow, Registry},
+    registry::{Embedded, Life, Mongo, NodeRow, Registry, Seen, Verdict},
 };
 use headwater_origin::membership::{Membership, Surroundings};
+use tokio::sync::watch;
 
 /// How long a start waits for the database. Without it, publishers are let in provisionally.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
@@ -37,10 +38,25 @@ pub(crate) async fn open(
     let mongo = Mongo::new(config.registry.mongodb.reveal(), config.apps.keys().cloned()).await?;
     let surroundings = surroundings(config, role, node.clone(), cluster.cloned());
     let membership = Membership::start(mongo.clone(), life.clone(), surroundings);
+    if let Some(cluster) = cluster {
+        tokio::spawn(introduce(membership.seen(), cluster.clone()));
+    }
     if tokio::time::timeout(JOIN_WITHIN, membership.joined()).await.is_err() {
         tracing::warn!("started without the registry, which does not answer");
     }
     Ok(Kept { registry: Arc::new(mongo), membership: Some(membership), life })
+}
+
+/// Origins that share a registry find each other there.
+async fn introduce(mut seen: watch::Receiver<Seen>, cluster: Cluster) {
+    while seen.changed().await.is_ok() {
+        let origins = |seen: &Seen| {
+            let alive = seen.nodes.iter().filter(|node| node.verdict == Verdict::Alive && !node.row.grpc.is_empty());
+            alive.map(|node| node.row.grpc.clone()).collect()
+        };
+        let places = origins(&seen.borrow_and_update());
+        cluster.learn(places);
+    }
 }
 
 fn surroundings(config: &Config, role: Role, node: Node, cluster: Option<Cluster>) -> Surroundings {

@@ -1,10 +1,10 @@
-//! Whom to call: the origins named in the settings, whatever addresses their names stand for at the moment, and those that
-//! others told of. One caller for each address; those whose origin has gone are ended.
+//! Whom to call: the origins named in the settings, whatever addresses their names stand for at the moment, those that
+//! others told of, and those that the registry knows. One caller for each address; those whose origin has gone are ended.
 
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -65,7 +65,8 @@ fn places(shared: &Shared) -> BTreeSet<String> {
     let view = shared.view();
     let origins = view.nodes().filter(|(facts, health)| facts.role == Role::Origin && *health != Health::Left);
     let told = origins.map(|(facts, _)| facts.grpc.clone());
-    let mut places: BTreeSet<String> = shared.seeds.iter().cloned().chain(told).collect();
+    let learnt = shared.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut places: BTreeSet<String> = shared.seeds.iter().cloned().chain(told).chain(learnt).collect();
     places.remove(&view.me().grpc);
     places
 }

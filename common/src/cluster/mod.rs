@@ -29,7 +29,7 @@ mod wire;
 mod witness;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -100,6 +100,8 @@ struct Shared {
     surroundings: Surroundings,
     begun: Instant,
     seeds: Vec<String>,
+    /// host:port of origins that somebody else than another node told of.
+    learnt: Mutex<BTreeSet<String>>,
     view: Mutex<View>,
     /// Grows with what the others should hear at once.
     version: watch::Sender<u64>,
@@ -144,6 +146,7 @@ impl Cluster {
             surroundings,
             begun: Instant::now(),
             seeds: settings.origins.clone(),
+            learnt: Mutex::default(),
             view: Mutex::new(View::new(me)),
             version: watch::Sender::default(),
             links: watch::Sender::default(),
@@ -153,6 +156,16 @@ impl Cluster {
             door: telemetry.door("cluster"),
         };
         Ok(Listening { listener, cluster: Self { shared: Arc::new(shared) } })
+    }
+
+    /// Origins that the registry knows, by host:port: they are called like those in the settings.
+    pub fn learn(&self, places: BTreeSet<String>) {
+        let mut learnt = self.shared.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        if *learnt != places {
+            *learnt = places;
+            drop(learnt);
+            self.shared.version.send_modify(|version| *version += 1);
+        }
     }
 
     pub fn me(&self) -> NodeFacts {

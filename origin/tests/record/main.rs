@@ -178,6 +178,8 @@ async fn another_format_and_a_late_track_begin_the_next_file() {
     // Pictures alone, then pictures of another size, then sound joins.
     let mut show = stage.publish("x", BORN_US, &small[..1]).await;
     let first = show.all();
+    // A live source leaves the recorder more time than the hall keeps frames for.
+    stage.taken(first.0).await;
     announce(&mut show, &large[0]);
     let shifted = |source: &Source, by_us: i64| -> Source {
         let mut source = source.clone();
@@ -194,6 +196,7 @@ async fn another_format_and_a_late_track_begin_the_next_file() {
         show.writer.write(Kind::Video, sample, now_us).unwrap();
         second += 1;
     }
+    stage.taken(first.0 + second).await;
     announce(&mut show, &large[1]);
     let (pictures, sound) = (shifted(&large[0], 8 * SECOND), shifted(&large[1], 8 * SECOND));
     let mut samples: Vec<_> = pictures.samples.into_iter().map(|s| (Kind::Video, s)).collect();

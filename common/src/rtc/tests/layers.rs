@@ -474,7 +474,7 @@ fn a_single_picture_is_sent_as_the_link_carries_it() {
     watch_alone(&mut stage, &mut watcher, 4);
     let (settled, before) = (Instant::now(), watcher.seen.len());
     let bits_per_s = watch_alone(&mut stage, &mut watcher, 8);
-    assert!((350_000.0..610_000.0).contains(&bits_per_s), "{bits_per_s} bit/s over a narrow link");
+    assert!((250_000.0..610_000.0).contains(&bits_per_s), "{bits_per_s} bit/s over a narrow link");
     let seen: Vec<Instant> = [settled].into_iter().chain(watcher.seen[before..].iter().map(|(_, at)| *at)).collect();
     let longest = seen.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(longest < Duration::from_secs(2), "nothing was seen for {longest:?}");

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use reqwest::blocking::Response;
 use serde_json::Value;
 
 use crate::cluster;
@@ -246,7 +247,9 @@ impl Pair {
     }
 
     fn viewers(&self, node: usize) -> u64 {
-        let broadcast = self.nodes[node].broadcast("live", "pair").unwrap_or_default();
+        // A node that has left has none.
+        let answer = self.nodes[node].request("GET", "/live/rest/v2/broadcasts/pair").send();
+        let broadcast: Value = answer.and_then(Response::json).unwrap_or_default();
         broadcast["webRTCViewerCount"].as_u64().unwrap_or(0)
     }
 

@@ -31,11 +31,12 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const INDEX: Asset = asset!("index.html", HTML);
 const PLAY: Asset = asset!("play.html", HTML);
 const PUBLISH: Asset = asset!("publish.html", HTML);
-const ASSETS: [Asset; 16] = [
+const ASSETS: [Asset; 17] = [
     asset!("favicon.svg", "image/svg+xml"),
     asset!("style.css", "text/css; charset=utf-8"),
     asset!("index.js", SCRIPT),
     asset!("play.js", SCRIPT),
+    asset!("ongoing.js", SCRIPT),
     asset!("player.js", SCRIPT),
     asset!("delivery.js", SCRIPT),
     asset!("session.js", SCRIPT),

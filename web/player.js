@@ -7,6 +7,7 @@
 
 import { DeliveryError } from "./delivery.js";
 import { Hls } from "./hls.js";
+import { Ongoing } from "./ongoing.js";
 import { Vod } from "./vod.js";
 import { Whep } from "./whep.js";
 
@@ -34,9 +35,7 @@ const PICTURE_MS = 30;
 const FACTS_MS = 10000;
 const FACTS_STALLED_MS = 2000;
 
-export class Player extends EventTarget {
-  state = "idle";
-  message = "";
+export class Player extends Ongoing {
   /** What REST says about the broadcast; null where this viewer may not ask. */
   facts = null;
   #video;
@@ -49,7 +48,6 @@ export class Player extends EventTarget {
   #moving = null;
   #lost_at = -Infinity;
   #poor = new Set();
-  #hurry = () => {};
   #factsAllowed = true;
   #facts_at = -Infinity;
 
@@ -77,8 +75,8 @@ export class Player extends EventTarget {
     this.#turn++;
     this.#delivery?.stop();
     this.#delivery = null;
-    this.#hurry();
-    this.#say("idle", "");
+    this.hurry();
+    this.say("idle", "");
   }
 
   /** The viewer's choice goes first from now on, whatever was learnt before. */
@@ -89,16 +87,11 @@ export class Player extends EventTarget {
     this.start();
   }
 
-  /** Ends a wait between two attempts. */
-  hurry() {
-    this.#hurry();
-  }
-
   async #run(turn) {
     const mine = () => turn === this.#turn;
     let wait_ms = WAIT_MS_MIN;
     let played = false;
-    if (!this.#order.length) return this.#say("failed", "No way to play was named: playOrder takes webrtc, hls, vod.");
+    if (!this.#order.length) return this.say("failed", "No way to play was named: playOrder takes webrtc, hls, vod.");
     while (mine()) {
       const errors = [];
       for (const name of this.#wanted()) {
@@ -113,13 +106,13 @@ export class Player extends EventTarget {
         else if (started || !error.elsewhere) break;
       }
       if (wait_ms === 0) {
-        this.#say("interrupted", "The connection to the server was lost. Connecting anew…");
+        this.say("interrupted", "The connection to the server was lost. Connecting anew…");
         wait_ms = WAIT_MS_MIN;
         continue;
       }
       this.#explain(errors, played);
       // Viewers of one stream must not come back in step.
-      await this.#wait(wait_ms * (0.8 + 0.4 * Math.random()));
+      await this.wait(wait_ms * (0.8 + 0.4 * Math.random()));
       wait_ms = Math.min(wait_ms * 1.5, WAIT_MS_MAX);
     }
   }
@@ -143,7 +136,7 @@ export class Player extends EventTarget {
     const delivery = this.#deliver(name);
     this.#delivery = delivery;
     // While it waits for a stream to come back, the viewer reads why, not "connecting" at every attempt.
-    if (this.state === "idle") this.#say("connecting", "Connecting…");
+    if (this.state === "idle") this.say("connecting", "Connecting…");
     let started = false;
     let over = false;
     const goesOn = () => mine() && !over;
@@ -265,18 +258,18 @@ export class Player extends EventTarget {
         if (!lives && this.#delivery === delivery) return new DeliveryError("network", "The server has lost this viewer.");
       }
       const stalled = at - moved_at > STALL_MS;
-      if (!stalled && seen) this.#say("playing", "");
+      if (!stalled && seen) this.say("playing", "");
       else if (stalled) this.#stalled();
       this.#learn(stalled);
       this.dispatchEvent(new CustomEvent("report", { detail: report }));
-      await this.#wait(seen ? REPORT_MS : FIRST_MS);
+      await this.wait(seen ? REPORT_MS : FIRST_MS);
     }
     return new DeliveryError("stopped", "Stopped.");
   }
 
   #stalled() {
-    if (this.facts?.status === "finished") return this.#say("ended", "The stream has ended. It goes on here when it starts again.");
-    this.#say("interrupted", "The publisher is away. The stream goes on here when it is back.");
+    if (this.facts?.status === "finished") return this.say("ended", "The stream has ended. It goes on here when it starts again.");
+    this.say("interrupted", "The publisher is away. The stream goes on here when it is back.");
   }
 
   /** Facts are a courtesy: only some viewers may ask, and the picture never waits for them. */
@@ -295,29 +288,12 @@ export class Player extends EventTarget {
   #explain(errors, played) {
     const kinds = errors.map((error) => error.kind);
     if (kinds.includes("ended") || (played && kinds.includes("absent"))) {
-      return this.#say("ended", "The stream has ended. It goes on here when it starts again.");
+      return this.say("ended", "The stream has ended. It goes on here when it starts again.");
     }
     const telling = errors.find((error) => error.kind === "absent") ?? errors.at(-1);
-    if (telling.kind !== "absent") return this.#say("failed", `${telling.message} Trying again…`);
-    if (this.#order[0] === "vod") return this.#say("absent", telling.message);
-    this.#say("absent", "Nobody is publishing this stream now. It starts here as soon as somebody does.");
-  }
-
-  #say(state, message) {
-    if (this.state === state && this.message === message) return;
-    this.state = state;
-    this.message = message;
-    this.dispatchEvent(new Event("state"));
-  }
-
-  #wait(ms) {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#hurry = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    if (telling.kind !== "absent") return this.say("failed", `${telling.message} Trying again…`);
+    if (this.#order[0] === "vod") return this.say("absent", telling.message);
+    this.say("absent", "Nobody is publishing this stream now. It starts here as soon as somebody does.");
   }
 }
 

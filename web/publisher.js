@@ -5,6 +5,7 @@
 // States: idle, connecting, live, interrupted (it was live and comes back by itself), waiting (it was not live yet and tries
 // again), and three that wait for the user: taken (somebody else publishes under this name), refused, failed.
 
+import { Ongoing } from "./ongoing.js";
 import { SessionError } from "./session.js";
 import { Whip } from "./whip.js";
 
@@ -14,9 +15,7 @@ const SLEPT_MS = 10000;
 const WAIT_MS_MIN = 500;
 const WAIT_MS_MAX = 10000;
 
-export class Publisher extends EventTarget {
-  state = "idle";
-  message = "";
+export class Publisher extends Ongoing {
   /** Whether the other publisher would give way, in the state taken. */
   replaceable = false;
   #app;
@@ -24,7 +23,6 @@ export class Publisher extends EventTarget {
   #whip = null;
   #sending = { video: null, audio: null };
   #limit_bits_per_s = 0;
-  #hurry = () => {};
 
   /** `app` is the address of the application, without a slash at its end. */
   constructor({ app }) {
@@ -47,8 +45,8 @@ export class Publisher extends EventTarget {
     this.#turn++;
     const whip = this.#whip;
     this.#whip = null;
-    this.#hurry();
-    this.#say("idle", "");
+    this.hurry();
+    this.say("idle", "");
     await whip?.end();
   }
 
@@ -63,14 +61,9 @@ export class Publisher extends EventTarget {
     await this.#whip?.limit(bits_per_s);
   }
 
-  /** Ends a wait between two attempts. */
-  hurry() {
-    this.#hurry();
-  }
-
   /** The network is another one now. */
   renew() {
-    this.#hurry();
+    this.hurry();
     this.#whip?.renew();
   }
 
@@ -79,7 +72,7 @@ export class Publisher extends EventTarget {
     let wait_ms = WAIT_MS_MIN;
     let wasLive = false;
     let { replace } = settings;
-    this.#say("connecting", "Connecting…");
+    this.say("connecting", "Connecting…");
     while (mine()) {
       const { error, started } = await this.#attempt({ ...settings, replace }, mine);
       if (!mine()) return;
@@ -90,9 +83,9 @@ export class Publisher extends EventTarget {
         wait_ms = WAIT_MS_MIN;
       }
       if (!started && this.#giveUp(error)) return;
-      this.#say(wasLive ? "interrupted" : "waiting", `${error.message} Trying again…`);
+      this.say(wasLive ? "interrupted" : "waiting", `${error.message} Trying again…`);
       // Publishers of one server must not come back in step.
-      await this.#wait(Math.max(wait_ms * (0.6 + 0.8 * Math.random()), 1000 * (error.retryAfter_s ?? 0)));
+      await this.wait(Math.max(wait_ms * (0.6 + 0.8 * Math.random()), 1000 * (error.retryAfter_s ?? 0)));
       wait_ms = Math.min(wait_ms * 2, WAIT_MS_MAX);
     }
   }
@@ -133,10 +126,10 @@ export class Publisher extends EventTarget {
     while (mine() && this.#whip === whip) {
       if (Date.now() - looked_at > SLEPT_MS) whip.renew();
       looked_at = Date.now();
-      if (whip.connected) this.#say("live", "");
-      else this.#say("interrupted", "The connection is being repaired.");
+      if (whip.connected) this.say("live", "");
+      else this.say("interrupted", "The connection is being repaired.");
       this.dispatchEvent(new CustomEvent("report", { detail: await whip.report() }));
-      await this.#wait(REPORT_MS);
+      await this.wait(REPORT_MS);
     }
     return new SessionError("stopped", "Stopped.");
   }
@@ -154,24 +147,7 @@ export class Publisher extends EventTarget {
   }
 
   #end(state, message) {
-    this.#say(state, message);
+    this.say(state, message);
     return true;
-  }
-
-  #say(state, message) {
-    if (this.state === state && this.message === message) return;
-    this.state = state;
-    this.message = message;
-    this.dispatchEvent(new Event("state"));
-  }
-
-  #wait(ms) {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#hurry = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
   }
 }

@@ -158,7 +158,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         finder,
         node: node.clone(),
         ice_servers: ice_servers.clone(),
-        claim: origin.as_ref().map(Origin::claim),
+        entrance: origin.as_ref().map(Origin::entrance),
         plays: edge.is_some(),
         describe: origin_describes.or(others_describe).unwrap_or_else(nothing_known),
         door: telemetry.door("antmedia"),

@@ -144,8 +144,8 @@ impl Origin {
     }
 
     /// For publishers that come by Ant Media's signalling.
-    pub fn claim(&self) -> antmedia::Claim {
-        ingest::webrtc::claim(self.desk.clone())
+    pub fn entrance(&self) -> antmedia::Entrance {
+        ingest::webrtc::entrance(self.desk.clone())
     }
 
     /// How many publish here now, whatever their protocol.

@@ -5,7 +5,7 @@ use std::{net::TcpStream, time::Instant};
 use serde_json::{Value, json};
 use tungstenite::{Error, Message, WebSocket, client, protocol::frame::coding::CloseCode};
 
-use crate::harness::{Clock, Server, heavy, light, s, until};
+use crate::harness::{Clock, SOUND_OFFER, Server, heavy, light, s, until};
 
 struct Socket(WebSocket<TcpStream>);
 
@@ -94,6 +94,39 @@ fn whatever_a_client_says_it_is_answered() {
 
         socket.0.send(Message::binary(vec![1, 2, 3])).expect("taken");
         assert_eq!(socket.hear_end(), Some(CloseCode::Unsupported));
+    });
+}
+
+/// An answer makes no publisher: who sends now goes on. Where nobody is replaced the client is told at once.
+#[test]
+fn a_client_that_never_connects_takes_nobodys_stream() {
+    heavy(s(60), || {
+        let server = Server::with("[apps.live]\ntakeover = \"replace\"\n[apps.first]\ntakeover = \"refuse\"\n");
+        let urls = ["live/one", "first/one"].map(|name| server.rtmp_url(name));
+        let _ffmpeg = Clock::default().publish_to_all(&urls);
+        server.until_status("one", "broadcasting");
+        until("both", s(10), || (server.broadcast("first", "one")?["status"] == "broadcasting").then_some(()));
+        let publish = json!({ "command": "publish", "streamId": "one" });
+        let offer = json!({ "command": "takeConfiguration", "streamId": "one", "type": "offer", "sdp": SOUND_OFFER });
+
+        let mut ghost = Socket::open(&server);
+        ghost.say(&publish);
+        assert_eq!(ghost.hear()["command"], "start");
+        ghost.say(&offer);
+        let answer = ghost.hear();
+        assert_eq!((&answer["command"], &answer["type"]), (&json!("takeConfiguration"), &json!("answer")), "{answer}");
+
+        let mut second = Socket::try_open(&server, "/first/websocket").expect("an open socket");
+        second.say(&publish);
+        assert_eq!(second.hear()["command"], "start");
+        let told = second.asks(offer, "streamIdInUse");
+        assert!(told["information"].as_str().is_some_and(|text| text.contains("rtmp")), "{told}");
+
+        ghost.asks(json!({ "command": "stop", "streamId": "one" }), "publish_finished");
+        for app in ["live", "first"] {
+            let broadcast = server.broadcast(app, "one").expect("it goes on");
+            assert_eq!((&broadcast["status"], &broadcast["publishType"]), (&json!("broadcasting"), &json!("RTMP")));
+        }
     });
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::cluster;
 use crate::harness::{
-    Balancer, Broadcaster, Clock, Player, Report, Server, flv, heavy, light, rtmp::Wire, s, server::send, until,
+    Balancer, Broadcaster, Clock, Player, Report, SOUND_OFFER, Server, flv, heavy, light, rtmp::Wire, s, server::send,
+    until,
 };
 
 fn ready(server: &Server) -> (u16, String) {
@@ -173,12 +174,6 @@ fn a_client_is_told_where_to_go_and_the_sdk_goes_there() {
     });
 }
 
-const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
-    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=sendonly\r\n\
-    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
-    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
-    a=rtpmap:111 opus/48000/2\r\n";
-
 #[test]
 fn a_session_is_ended_through_any_node_and_clients_are_placed_on_every_one() {
     light(s(60), || {
@@ -193,7 +188,7 @@ fn a_session_is_ended_through_any_node_and_clients_are_placed_on_every_one() {
         };
         until("all to know that all are ready", s(10), || all.iter().all(ready).then_some(()));
 
-        let offer = first.request("POST", "/live/whip/x").header("content-type", "application/sdp").body(OFFER);
+        let offer = first.request("POST", "/live/whip/x").header("content-type", "application/sdp").body(SOUND_OFFER);
         let created = send(offer);
         assert_eq!(created.status(), 201);
         let location = created.headers()["location"].to_str().expect("text").to_owned();

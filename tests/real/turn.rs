@@ -8,16 +8,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Clock, Player, Process, Server, heavy, light, s, scratch, server, until};
+use crate::harness::{Clock, Player, Process, SOUND_OFFER, Server, heavy, light, s, scratch, server, until};
 
 const SECRET: &str = "rosebud-57349";
-
-/// A publisher's, with sound only.
-const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
-    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=sendonly\r\n\
-    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
-    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
-    a=rtpmap:111 opus/48000/2\r\n";
 
 struct Coturn {
     process: Process,
@@ -140,7 +133,8 @@ fn coturn_takes_our_credentials_until_they_expire() {
 fn publishers_are_told_of_turn_with_the_answer() {
     light(s(30), || {
         let server = Server::with(&settings(&["turn:turn.example.org".to_owned()]));
-        let request = server.request("POST", "/live/whip/told").header("content-type", "application/sdp").body(OFFER);
+        let request =
+            server.request("POST", "/live/whip/told").header("content-type", "application/sdp").body(SOUND_OFFER);
         let response = server::send(request);
         assert_eq!(response.status(), 201);
         let link = response.headers()["link"].to_str().expect("ASCII");

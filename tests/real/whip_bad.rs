@@ -2,7 +2,9 @@
 
 use std::net::UdpSocket;
 
-use crate::harness::{Broadcaster, Link, Player, Server, heavy, s, server::send, until};
+use crate::harness::{
+    Broadcaster, Clock, Link, Player, SOUND_OFFER, Server, flv, heavy, rtmp::Wire, s, server::send, until,
+};
 
 const FLOOD_PACKETS: usize = 30_000;
 const GROWTH_MB_MAX: f64 = 40.0;
@@ -66,22 +68,84 @@ fn a_forged_fingerprint_and_a_handshake_that_never_ends_get_nowhere() {
         let mut camera = Broadcaster::whip(&server, "live", "honest", &["--id=3"]);
         camera.until_connected();
         let link = Link::to(server.rtc);
-        link.lose_handshakes();
+        link.lose_handshakes(true);
         let stuck = Broadcaster::whip_via(&link, &server, "live", "stuck");
         let forger = Broadcaster::whip(&server, "live", "forged", &["--forged"]);
         for mut broadcaster in [stuck, forger] {
             let posted = broadcaster.until("the answer", s(20), |report| report.number("session.status") == 201.0);
             let session = posted.text("session.location").to_owned();
-            until("the session to be forgotten", s(20), || {
-                let asked = send(server.request("PATCH", &session).header("content-type", "text/plain").body("?"));
-                (asked.status() == 404).then_some(())
-            });
+            until_gone(&server, &session);
             let last = broadcaster.finish();
             assert_ne!(last.text("rtc.state"), "connected", "{:#}", last.0);
         }
         let mut viewer = Player::whep(&server, "live", "honest").of_browser();
         viewer.until_playing();
         viewer.settle(3.0).assert_sound();
+    });
+}
+
+/// Until nobody knows the session any more.
+fn until_gone(server: &Server, session: &str) {
+    until("the session to be forgotten", s(25), || {
+        // Of the wrong type where there is somebody to read it.
+        let asked = send(server.request("PATCH", session).header("content-type", "text/plain").body("?"));
+        (asked.status() == 404).then_some(())
+    });
+}
+
+/// A request is no publisher: who sends now goes on, and a name that nobody has is still free.
+#[test]
+fn who_posts_an_offer_and_never_connects_replaces_nobody_and_holds_no_name() {
+    heavy(s(60), || {
+        let server = Server::with("[apps.live]\ntakeover = \"replace\"\n[apps.first]\ntakeover = \"refuse\"\n");
+        let post =
+            |path: &str| send(server.request("POST", path).header("content-type", "application/sdp").body(SOUND_OFFER));
+        let _camera = Clock::default().publish(&server.rtmp_url("live/one"));
+        server.until_status("one", "broadcasting");
+        let mut viewer = Player::whep(&server, "live", "one");
+        viewer.until_playing();
+
+        let ghost = post("/live/whip/one");
+        assert_eq!(ghost.status(), 201);
+        let ghost = ghost.headers()["location"].to_str().expect("a path").to_owned();
+        assert_eq!(post("/first/whip/two").status(), 201);
+        assert!(server.broadcast("first", "two").is_none(), "nobody publishes that");
+        let mut wire = Wire::connect(&server);
+        wire.publish("first", "two").expect("the name is free");
+        let sending = wire.play_out(flv::clip().to_vec());
+        let refused = post("/first/whip/two");
+        assert_eq!(refused.status(), 409, "{}", refused.text().unwrap_or_default());
+        drop(sending);
+
+        until_gone(&server, &ghost);
+        let broadcast = server.broadcast("live", "one").expect("it goes on");
+        assert_eq!((&broadcast["status"], &broadcast["publishType"]), (&"broadcasting".into(), &"RTMP".into()));
+        let seen = viewer.settle(3.0);
+        seen.assert_sound();
+        assert_eq!(seen.number("rtc.connections"), 1.0, "the viewer noticed nothing");
+    });
+}
+
+/// Answered while nobody published, connected when somebody does: it is too late, and that somebody is left alone.
+#[test]
+fn a_publisher_that_is_outrun_while_it_connects_is_turned_away() {
+    heavy(s(60), || {
+        let mut server = Server::with("[apps.first]\ntakeover = \"refuse\"\n");
+        let link = Link::to(server.rtc);
+        link.lose_handshakes(true);
+        let mut slow = Broadcaster::whip_via(&link, &server, "first", "one");
+        let posted = slow.until("the answer", s(20), |report| report.number("session.status") == 201.0);
+        let mut wire = Wire::connect(&server);
+        wire.publish("first", "one").expect("nobody has the name");
+        let _sending = wire.play_out(flv::clip().to_vec());
+        let mark = server.log_lines();
+        link.lose_handshakes(false);
+        let told = server.log_line_after(mark, "why", |line| line.contains("turned away").then(|| line.to_owned()));
+        assert!(told.contains("being published by rtmp"), "{told}");
+        until_gone(&server, posted.text("session.location"));
+        slow.until("it to be told", s(10), |report| report.text("rtc.state") != "connected");
+        let broadcast = server.broadcast("first", "one").expect("it goes on");
+        assert_eq!(broadcast["publishType"], "RTMP", "{broadcast:#}");
     });
 }
 

@@ -42,9 +42,9 @@ use crate::{
     telemetry::Door,
 };
 
-/// Gives a broadcast to a publisher who shows this token.
-pub type Claim = Arc<dyn Fn(BroadcastId, String, Publisher) -> Claiming + Send + Sync>;
-pub type Claiming = Pin<Box<dyn Future<Output = Result<Writer, Refusal>> + Send>>;
+/// What is asked about a broadcast on behalf of a publisher who shows this token.
+pub type Ask<T> = Arc<dyn Fn(BroadcastId, String, Publisher) -> Asking<T> + Send + Sync>;
+pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send>>;
 /// A broadcast as REST shows it, live or past; another node may have to be asked.
 pub type Describe = Arc<dyn Fn(BroadcastId) -> Describing + Send + Sync>;
 pub type Describing = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -54,6 +54,14 @@ const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// How long clients have to leave when the node stops.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
+/// How publishers are let in.
+pub struct Entrance {
+    /// Whether this one would be. Changes nothing.
+    pub check: Ask<()>,
+    /// Gives it the broadcast.
+    pub claim: Ask<Writer>,
+}
+
 /// What sockets have to do with.
 pub struct Shared {
     pub apps: BTreeSet<String>,
@@ -62,7 +70,7 @@ pub struct Shared {
     pub node: Node,
     pub ice_servers: Arc<IceServers>,
     /// Absent where no publishers are taken.
-    pub claim: Option<Claim>,
+    pub entrance: Option<Entrance>,
     /// Whether viewers are served here.
     pub plays: bool,
     pub describe: Describe,

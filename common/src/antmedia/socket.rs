@@ -9,7 +9,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Action, Ending, Found, Look, Machine, Measured, Outcome, Refusal, Rendition, Shared, Ticket, seats::Taken,
+    Action, Ending, Entrance, Found, Look, Machine, Measured, Outcome, Refusal, Rendition, Shared, Ticket, seats::Taken,
 };
 use crate::{
     clock,
@@ -30,6 +30,7 @@ use crate::{
     media::{Accepts, Delivery, Kind, Shape},
     node::Busy,
     rtc::{End, JoinError, Quality, RestartError, SessionId, State},
+    telemetry::Door,
     waiting,
 };
 
@@ -68,6 +69,14 @@ struct Held {
     session: Option<SessionId>,
     /// What is played.
     broadcast: Option<Arc<Broadcast>>,
+    /// Why a publisher that was connected was not let in.
+    refusal: Arc<OnceLock<Refusal>>,
+}
+
+impl Held {
+    fn of(session: SessionId) -> Self {
+        Self { session: Some(session), ..Self::default() }
+    }
 }
 
 pub(super) struct Socket<'a> {
@@ -203,31 +212,40 @@ impl<'a> Socket<'a> {
         let _ = timeout(SEND_MAX, self.web.send(Message::Close(Some(frame)))).await;
     }
 
-    /// The offer is looked at before the broadcast is claimed: one that can't be taken must not end somebody else's
-    /// stream.
+    /// The broadcast is claimed when the client is connected: one that never is, or whose offer can't be taken, must not
+    /// end somebody else's stream.
     async fn publish(&mut self, ticket: Ticket, stream: BroadcastId, token: String, offer: &str) -> Outcome {
-        let Shared { engine, claim, door, .. } = self.shared;
+        let Shared { engine, entrance, door, .. } = self.shared;
         let remote = self.publisher.remote.clone();
-        let refused = |refusal: Refusal| {
-            door.errors.inc();
-            tracing::warn!(broadcast = %stream, remote, ?refusal, "publisher turned away");
-            Outcome::Refused(refusal)
-        };
-        let Some(claim) = claim else {
+        let refused = |refusal: Refusal| Outcome::Refused(turned_away(refusal, &stream, &remote, door));
+        let Some(Entrance { check, claim }) = entrance else {
             return refused(Refusal::Elsewhere("publishers are taken by origins, and this is an edge"));
         };
         let incoming = match engine.receive(offer) {
             Ok(incoming) => incoming,
             Err(error) => return refused(error.into()),
         };
-        let writer = match claim(stream.clone(), token, self.publisher.clone()).await {
-            Ok(writer) => writer,
-            Err(refusal) => return refused(refusal),
+        if let Err(refusal) = check(stream.clone(), token.clone(), self.publisher.clone()).await {
+            return refused(refusal);
+        }
+        let refusal = Arc::new(OnceLock::new());
+        let claimed = claim(stream.clone(), token, self.publisher.clone());
+        let entry = {
+            let (stream, remote, door, refusal) = (stream.clone(), remote.clone(), door.clone(), refusal.clone());
+            async move {
+                match claimed.await {
+                    Ok(writer) => Some(Intake::new(writer, door)),
+                    Err(why) => {
+                        refusal.get_or_init(|| turned_away(why, &stream, &remote, &door));
+                        None
+                    }
+                }
+            }
         };
-        match engine.publish(incoming, Intake::new(writer, door.clone())) {
+        match engine.publish(incoming, &stream, entry) {
             Ok(answer) => {
                 tracing::info!(broadcast = %stream, remote, session = %answer.session, "Ant Media publisher");
-                self.hold(ticket, answer.session, None);
+                self.hold(ticket, Held { refusal, ..Held::of(answer.session) });
                 Outcome::Answer(answer.sdp)
             }
             Err(error) => refused(error.into()),
@@ -270,7 +288,7 @@ impl<'a> Socket<'a> {
             Ok(invitation) => {
                 let (broadcast_id, session) = (broadcast.id(), &invitation.session);
                 tracing::info!(broadcast = %broadcast_id, %session, agent = self.publisher.agent, "Ant Media viewer");
-                self.hold(ticket, invitation.session, Some(broadcast));
+                self.hold(ticket, Held { broadcast: Some(broadcast), ..Held::of(invitation.session) });
                 Outcome::Offer(invitation.sdp)
             }
             Err(error) => Outcome::Refused(error.into()),
@@ -296,6 +314,11 @@ impl<'a> Socket<'a> {
             }
             News::Complete(broadcast) => self.invite(ticket, broadcast),
             News::State(State::Ended(End::Replaced)) => Outcome::Ended(Ending::Replaced),
+            News::State(State::Ended(End::Refused)) => match self.held.get(&ticket).and_then(|held| held.refusal.get())
+            {
+                Some(refusal) => Outcome::Refused(refusal.clone()),
+                None => Outcome::Ended(Ending::Over),
+            },
             News::State(State::Ended(_)) | News::Over => Outcome::Ended(Ending::Over),
             News::State(state @ (State::Connecting | State::Connected)) => {
                 self.follow(ticket, state);
@@ -305,9 +328,11 @@ impl<'a> Socket<'a> {
         self.machine.outcome(ticket, outcome)
     }
 
-    fn hold(&mut self, ticket: Ticket, session: SessionId, broadcast: Option<Arc<Broadcast>>) {
-        let held = self.held.entry(ticket).or_default();
-        (held.session, held.broadcast) = (Some(session), broadcast);
+    fn hold(&mut self, ticket: Ticket, held: Held) {
+        let old = self.held.insert(ticket, held);
+        if let Some(watcher) = old.and_then(|old| old.watcher) {
+            watcher.abort();
+        }
         self.follow(ticket, State::Connecting);
     }
 
@@ -362,6 +387,12 @@ impl<'a> Socket<'a> {
             self.shared.engine.close(&session);
         }
     }
+}
+
+fn turned_away(refusal: Refusal, broadcast: &BroadcastId, remote: &str, door: &Door) -> Refusal {
+    door.errors.inc();
+    tracing::warn!(%broadcast, remote, ?refusal, "publisher turned away");
+    refusal
 }
 
 /// What a client asks about a broadcast. Borrows no socket, which another thread may not look at meanwhile.

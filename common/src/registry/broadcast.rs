@@ -224,7 +224,8 @@ impl BroadcastRow {
         Ok(claimed)
     }
 
-    fn yields_to(&self, bid: &Bid) -> Result<(), Denied> {
+    /// Whether a claim would be granted.
+    pub fn yields_to(&self, bid: &Bid) -> Result<(), Denied> {
         let held_elsewhere = self.status == BroadcastStatus::Broadcasting && self.owner.node != bid.life.node;
         let owner = || self.owner.clone();
         match bid.ask {

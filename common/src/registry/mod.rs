@@ -129,7 +129,7 @@ impl RegistryError {
         matches!(self, Self::Database { .. } | Self::Away)
     }
 
-    fn denied(id: &BroadcastId, denied: Denied) -> Self {
+    pub fn denied(id: &BroadcastId, denied: Denied) -> Self {
         let id = id.clone();
         match denied {
             Denied::InUse { owner, protocol, remote } => Self::InUse { id, protocol, remote, node: owner.node },

@@ -125,7 +125,7 @@ pub struct IceSession {
     pub remote_ufrag: String,
 }
 
-/// A publisher's offer that was understood. Nothing is claimed for it yet.
+/// A publisher's offer that was understood.
 pub struct Incoming(Box<Agreed>, Sends);
 
 #[derive(Debug)]
@@ -321,7 +321,7 @@ impl Engine {
         Ok(accepted.await.map_err(|_| RestartError::Gone)??)
     }
 
-    /// Looks at the offer of somebody who wants to publish, before anything is claimed for it.
+    /// Looks at the offer of somebody who wants to publish.
     pub fn receive(&self, offer: &str) -> Result<Incoming, JoinError> {
         let shared = &self.0.shared;
         shared.check_room()?;
@@ -329,11 +329,28 @@ impl Engine {
         Ok(Incoming(Box::new(agreed), sends))
     }
 
-    /// Lets a publisher write into the hall. Like a viewer's, the session begins with its first connectivity check.
-    pub fn publish(&self, incoming: Incoming, intake: Intake) -> Result<Answer, JoinError> {
+    /// Answers a publisher. Like a viewer's, the session begins with its first connectivity check. Once it is connected,
+    /// and only then, `entry` is polled: it comes to the publisher's place in the hall, or to nothing where somebody else
+    /// has it; that ends the session. To be called in a runtime that can do what `entry` does.
+    pub fn publish(
+        &self,
+        incoming: Incoming,
+        broadcast: &BroadcastId,
+        entry: impl Future<Output = Option<Intake>> + Send + 'static,
+    ) -> Result<Answer, JoinError> {
         let Incoming(agreed, sends) = incoming;
-        let (id, publishing) = (intake.broadcast().id().clone(), Box::new(Publishing::new(intake, sends)));
-        self.0.shared.await_check(*agreed, &id, Part::Publisher(publishing), Instant::now())
+        let (publishing, knocked) = Publishing::new(sends);
+        let part = Part::Publisher(Box::new(publishing));
+        let answer = self.0.shared.await_check(*agreed, broadcast, part, Instant::now())?;
+        let (shared, id) = (self.0.shared.clone(), answer.session.clone());
+        tokio::spawn(async move {
+            // Fails when the session is over.
+            if let Ok(shard) = knocked.await {
+                let intake = entry.await.map(Box::new);
+                shared.inboxes[shard].command(Command::LetIn { id, intake });
+            }
+        });
+        Ok(answer)
     }
 
     /// Sends a viewer picture or sound, or stops sending it. A session that is over is left alone.

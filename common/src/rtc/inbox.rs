@@ -18,7 +18,7 @@ use str0m::net::Protocol;
 use tokio::sync::{Notify, oneshot};
 
 use super::{End, Quality, Restarted, SdpError, SessionId, exchange::Message, sdp::Fragment, tcp::TcpOut};
-use crate::media::Kind;
+use crate::{intake::Intake, media::Kind};
 
 /// Packets of TCP peers and of sessions that live on another shard. Full means that the shard is overloaded: what
 /// comes then is dropped and counted, and peers repeat themselves.
@@ -51,6 +51,11 @@ pub(super) enum Command {
         id: SessionId,
         answer: String,
         reply: oneshot::Sender<Result<(), SdpError>>,
+    },
+    /// The publisher that knocked has the broadcast now; nothing: it doesn't get it.
+    LetIn {
+        id: SessionId,
+        intake: Option<Box<Intake>>,
     },
     Enable {
         id: SessionId,

@@ -6,7 +6,7 @@
 //! (`media::Frame::rtp`); per viewer remains a header, encryption, and its share of a system call.
 //!
 //! What was agreed on is in `answer` (viewers) and `reception` (publishers); what a session does with it in `viewing` and
-//! `publishing`; what publishers and viewers say to each other on data channels in `channel` and `exchange`. What a viewer's
+//! `publishing`; that a publisher has the broadcast only when it is connected in `entry`; what publishers and viewers say to each other on data channels in `channel` and `exchange`. What a viewer's
 //! path carries is estimated by the stack where there are several layers to choose from or few sessions (see `answer`);
 //! `layers` chooses, `ladder` knows what there is to choose from. Deliberately absent: signalling (WHIP, WHEP and others are doors
 //! of their own), TURN (ICE over TCP on the same port serves viewers without UDP), and codecs.
@@ -19,6 +19,7 @@ mod clocks;
 mod corridor;
 mod dtls;
 mod engine;
+mod entry;
 mod exchange;
 mod feed;
 mod formats;

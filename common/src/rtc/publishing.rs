@@ -1,21 +1,24 @@
 //! What one publisher sends.
 //!
-//! In: frames as the WebRTC stack put them together. Out: samples for the hall on one clock, and requests for
-//! keyframes. Deliberately absent: the network, and who wants to see it: that somebody needs a keyframe is read from
-//! the tracks of the hall.
+//! In: frames as the WebRTC stack put them together, and whether they are let into the hall (`entry`). Out: samples for
+//! the hall on one clock, and requests for keyframes. Deliberately absent: the network, and who wants to see it: that
+//! somebody needs a keyframe is read from the tracks of the hall.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use str0m::{
     Event, Rtc,
+    channel::ChannelData,
     format::Codec as Format,
     media::{KeyframeRequestKind, MediaData, Mid, Rid},
     stats::MediaIngressStats,
 };
+use tokio::sync::oneshot;
 
 use super::{
     clocks::{Arrival, Clock, Clocks, Report},
+    entry::Entry,
     reception::Sends,
     reorder::Reorder,
     roster::Card,
@@ -38,8 +41,7 @@ const FRAMING: Framing = Framing::AnnexB;
 const LAYERS_MAX: usize = 4;
 
 pub(super) struct Publishing {
-    /// `None` when it is over.
-    intake: Option<Intake>,
+    entry: Entry,
     sends: Sends,
     streams: Vec<Stream>,
     clocks: Clocks,
@@ -62,15 +64,47 @@ struct Stream {
 }
 
 impl Publishing {
-    pub(super) fn new(intake: Intake, sends: Sends) -> Self {
-        Self { intake: Some(intake), sends, streams: Vec::new(), clocks: Clocks::default(), keyframes_asked: 0 }
+    /// The knock comes when it is connected.
+    pub(super) fn new(sends: Sends) -> (Self, oneshot::Receiver<usize>) {
+        let (entry, knocked) = Entry::new();
+        (Self { entry, sends, streams: Vec::new(), clocks: Clocks::default(), keyframes_asked: 0 }, knocked)
+    }
+
+    pub(super) fn connected(&mut self, shard: usize) {
+        self.entry.knock(shard);
+    }
+
+    /// Keeps what can't be dealt with before it is let in; returns everything else.
+    pub(super) fn hold(&mut self, event: Event) -> Option<Event> {
+        self.entry.hold(event)
+    }
+
+    pub(super) fn is_let_in(&self) -> bool {
+        !self.entry.is_outside()
     }
 
     /// Says what will come before the first of it has: a recording or a playlist that began with sound or a picture alone
-    /// would have to begin anew.
-    pub(super) fn connected(&mut self, outcome: &mut Outcome) {
-        let Some(intake) = self.intake.as_mut() else { return };
-        announce(intake, self.sends).unwrap_or_else(|Fenced| outcome.end(End::Replaced));
+    /// would have to begin anew. Returns what it has said on data channels until now.
+    pub(super) fn let_in(
+        &mut self,
+        mut intake: Box<Intake>,
+        rtc: &mut Rtc,
+        card: &Card,
+        outcome: &mut Outcome,
+    ) -> Vec<ChannelData> {
+        announce(&mut intake, self.sends).unwrap_or_else(|Fenced| outcome.end(End::Replaced));
+        let held = self.entry.enter(intake);
+        let mut said = Vec::new();
+        for event in held.events {
+            match event {
+                Event::ChannelData(data) => said.push(data),
+                event => self.event(event, rtc, card, outcome),
+            }
+        }
+        if held.has_gap {
+            self.streams.iter_mut().for_each(|stream| stream.broken = true);
+        }
+        said
     }
 
     pub(super) fn event(&mut self, event: Event, rtc: &mut Rtc, card: &Card, outcome: &mut Outcome) {
@@ -84,20 +118,25 @@ impl Publishing {
         }
     }
 
-    /// Whether nobody else has taken the broadcast.
+    /// Whether nobody else has taken the broadcast from it.
     pub(super) fn holds(&self) -> bool {
-        self.intake.as_ref().is_some_and(Intake::holds)
+        match &self.entry {
+            Entry::Outside { .. } => true,
+            Entry::Inside(intake) => intake.holds(),
+            Entry::Over => false,
+        }
     }
 
     /// Tells the hall how it ended.
     pub(super) fn end(&mut self, end: End, now_us: i64) {
-        if let (Some(intake), End::Asked | End::Left) = (self.intake.take(), end) {
+        let entry = std::mem::replace(&mut self.entry, Entry::Over);
+        if let (Entry::Inside(intake), End::Asked | End::Left) = (entry, end) {
             intake.finish(now_us);
         }
     }
 
     fn take(&mut self, data: MediaData, rtc: &mut Rtc) -> Result<(), Fenced> {
-        let Some(intake) = self.intake.as_mut() else { return Ok(()) };
+        let Entry::Inside(intake) = &mut self.entry else { return Ok(()) };
         let Some(codec) = codec(data.params.spec().codec) else { return Ok(()) };
         let index = match self.streams.iter().position(|stream| stream.mid == data.mid && stream.rid == data.rid) {
             Some(index) => index,

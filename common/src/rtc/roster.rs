@@ -59,7 +59,7 @@ pub enum Role {
 /// How far a session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// ICE and DTLS are under way.
+    /// ICE and DTLS are under way, or a publisher is not let in yet.
     Connecting,
     Connected,
     Ended(End),
@@ -71,7 +71,7 @@ pub struct SessionStats {
     pub id: String,
     pub broadcast: String,
     pub role: Role,
-    /// False while ICE and DTLS are under way.
+    /// False while ICE and DTLS are under way, and until a publisher is let in.
     pub connected: bool,
     pub age_ms: u64,
     pub bytes_sent: u64,

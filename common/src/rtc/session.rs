@@ -31,10 +31,14 @@ use super::{
     tcp::TcpOut,
     viewing::{Clock, Viewing, index},
 };
-use crate::media::Kind;
+use crate::{intake::Intake, media::Kind};
 
 /// Addresses that one session may be reached from at a time (interfaces, NAT rebindings, TCP connections).
 const ADDRESSES_MAX: usize = 32;
+
+/// A publisher that nobody has let in or refused so long after the latest time to connect is refused. Registries answer
+/// sooner, or fail.
+const ENTRY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a stack that estimates wants to be called when it has packets left. It calls each a microsecond later.
 const NEXT_PACKET: Reason = Reason::Pacer(PacerReason::Immediate);
@@ -71,6 +75,8 @@ pub enum End {
     BroadcastGone,
     /// Another publisher took the broadcast.
     Replaced,
+    /// It is connected and was not let in.
+    Refused,
     Failed,
     Panicked,
 }
@@ -183,9 +189,8 @@ impl Session {
 
     /// When it wants to be driven next, whatever arrives until then.
     pub(super) fn deadline(&self) -> Instant {
-        let handshake = (!self.connected).then(|| self.card.began + PENDING_PATIENCE);
         let pace_at = self.viewing().and_then(|viewing| viewing.pace_at);
-        [pace_at, handshake].into_iter().flatten().fold(self.timeout, Instant::min)
+        [pace_at, self.patience().map(|(until, _)| until)].into_iter().flatten().fold(self.timeout, Instant::min)
     }
 
     /// Lets leave what pacing allows, then drives the stack once for all of it.
@@ -220,6 +225,44 @@ impl Session {
             return Ok(Outcome::default());
         }
         self.drive(Input::Timeout(now), outbox)
+    }
+
+    /// To be called by its shard when a publisher is connected.
+    pub(super) fn knock(&mut self, shard: usize) {
+        if let Part::Publisher(publishing) = &mut self.part {
+            publishing.connected(shard);
+        }
+    }
+
+    /// A publisher that is connected is given its broadcast, or isn't.
+    pub(super) fn let_in(
+        &mut self,
+        intake: Option<Box<Intake>>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<Outcome, RtcError> {
+        let mut outcome = Outcome::default();
+        let (Part::Publisher(publishing), Some(intake)) = (&mut self.part, intake) else {
+            outcome.end(End::Refused);
+            return Ok(outcome);
+        };
+        let said = publishing.let_in(intake, &mut self.rtc, &self.card, &mut outcome);
+        self.card.set_state(State::Connected);
+        for data in said {
+            self.channels.heard(data, &self.card, &mut self.rtc, now);
+        }
+        // It may have been asked for a keyframe.
+        let driven = self.drive(Input::Timeout(now), outbox)?;
+        Ok(Outcome { over: outcome.over.or(driven.over), ..driven })
+    }
+
+    /// Whether it can be told what others say.
+    pub(super) fn listens(&self) -> bool {
+        let is_let_in = match &self.part {
+            Part::Viewer(_) => true,
+            Part::Publisher(publishing) => publishing.is_let_in(),
+        };
+        is_let_in && self.channels.listens()
     }
 
     /// A publisher whose broadcast is another's now. One that sends no media would not learn it from the hall.
@@ -258,9 +301,20 @@ impl Session {
         Ok(outcome)
     }
 
-    /// Too late for a handshake.
-    pub(super) fn expired(&self, now: Instant) -> bool {
-        !self.connected && now.saturating_duration_since(self.card.began) > PENDING_PATIENCE
+    /// Until when it may go on without having come further, and what it is after that.
+    fn patience(&self) -> Option<(Instant, End)> {
+        match &self.part {
+            _ if !self.connected => Some((self.card.began + PENDING_PATIENCE, End::Vanished)),
+            Part::Publisher(publishing) if !publishing.is_let_in() => {
+                Some((self.card.began + PENDING_PATIENCE + ENTRY_PATIENCE, End::Refused))
+            }
+            _ => None,
+        }
+    }
+
+    /// What it is if it has taken too long.
+    pub(super) fn expired(&self, now: Instant) -> Option<End> {
+        self.patience().filter(|(until, _)| *until <= now).map(|(_, end)| end)
     }
 
     fn transmit(&mut self, transmit: Transmit, outbox: &mut Outbox) {
@@ -282,13 +336,19 @@ impl Session {
     }
 
     fn event(&mut self, event: Event, now: Instant, outcome: &mut Outcome) {
+        let event = match &mut self.part {
+            Part::Viewer(_) => event,
+            Part::Publisher(publishing) => match publishing.hold(event) {
+                Some(event) => event,
+                None => return,
+            },
+        };
         match event {
             Event::Connected => {
                 self.connected = true;
-                self.card.set_state(State::Connected);
                 outcome.connected = true;
-                if let Part::Publisher(publishing) = &mut self.part {
-                    publishing.connected(outcome);
+                if matches!(self.part, Part::Viewer(_)) {
+                    self.card.set_state(State::Connected);
                 }
             }
             // Consent has expired: an ICE-lite agent sees that by checks that no longer come.

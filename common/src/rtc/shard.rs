@@ -158,6 +158,9 @@ impl Shard {
         let (session, outbox) = (&mut slot.session, &mut self.outbox);
         match catch_unwind(AssertUnwindSafe(|| act(session, outbox))) {
             Ok(Ok(outcome)) => {
+                if outcome.connected {
+                    slot.session.knock(self.index);
+                }
                 if let Some(end) = outcome.over {
                     self.ended.push_back((key, end));
                 } else if outcome.connected || outcome.picture_wanted {
@@ -183,7 +186,7 @@ impl Shard {
     /// Keeps the listeners those who have a data channel.
     fn attend(&mut self, key: usize) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let listens = slot.session.channels.listens();
+        let listens = slot.session.listens();
         if std::mem::replace(&mut slot.listens, listens) == listens {
             return;
         }
@@ -213,8 +216,8 @@ impl Shard {
             self.timers.pop();
             let Some(slot) = self.sessions.get_mut(key).filter(|slot| slot.scheduled == Some(at)) else { continue };
             slot.scheduled = None;
-            if slot.session.expired(clock.now) {
-                self.ended.push_back((key, End::Vanished));
+            if let Some(end) = slot.session.expired(clock.now) {
+                self.ended.push_back((key, end));
             } else if slot.session.deadline() <= clock.now {
                 self.act(key, |session, outbox| session.flush(&clock, outbox));
             } else {

@@ -18,7 +18,7 @@ use headwater_common::{
     config::Config,
     live::{BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
     node::{Busy, Node},
-    registry::{Ask, Bid, Claimed, Denied, Ending, Hall, Life, Progress, Registry, RegistryError, Seen, Verdict},
+    registry::{Ask, Bid, Claimed, Ending, Hall, Life, Progress, Registry, RegistryError, Seen, Verdict},
 };
 
 use crate::membership::Membership;
@@ -140,6 +140,41 @@ impl Desk {
         Ok(self.hub.check(&BroadcastId::new(app, stream)?, Takeover::Refuse, clock::now_us())?)
     }
 
+    /// Whether this publisher would be given the broadcast now, as far as that is known without giving it.
+    pub async fn admits(
+        &self,
+        app: &str,
+        stream: &str,
+        token: Option<&str>,
+        publisher: Publisher,
+    ) -> Result<(), Refusal> {
+        self.check(app, stream, token)?;
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let id = BroadcastId::new(app, stream)?;
+        let bid = self.bid(&id, publisher);
+        let row = match self.is_away() {
+            true => Err(RegistryError::Away),
+            false => self.registry.get(&id).await,
+        };
+        let row = match row {
+            Ok(row) => row,
+            Err(error) if error.is_absence() => Some(membership.last_known(&id, bid.now_us)),
+            Err(error) => return Err(error.into()),
+        };
+        let denied = row.and_then(|row| row.yields_to(&bid).err());
+        denied.map_or(Ok(()), |denied| Err(RegistryError::denied(&id, denied).into()))
+    }
+
+    fn bid(&self, id: &BroadcastId, publisher: Publisher) -> Bid {
+        Bid {
+            life: self.life.clone(),
+            publisher,
+            ask: Ask::Enter(self.config.apps[id.app()].takeover),
+            hall: self.hub.get(id).map(|broadcast| Hall::of(&broadcast)),
+            now_us: clock::now_us(),
+        }
+    }
+
     /// Gives the broadcast to this publisher.
     pub async fn claim(
         &self,
@@ -152,14 +187,7 @@ impl Desk {
         self.check(app, stream, token)?;
         let id = BroadcastId::new(app, stream)?;
         let takeover = self.config.apps[app].takeover;
-        let now_us = clock::now_us();
-        let bid = Bid {
-            life: self.life.clone(),
-            publisher: publisher.clone(),
-            ask: Ask::Enter(takeover),
-            hall: self.hub.get(&id).map(|broadcast| Hall::of(&broadcast)),
-            now_us,
-        };
+        let bid = self.bid(&id, publisher.clone());
         // Reports leave it alone until the hall holds it. Who asks beside another publisher is ordered by the registry.
         let _claiming = self.claiming.alone(&id);
         let claimed = self.ask(&id, &bid).await?;
@@ -204,14 +232,8 @@ impl Desk {
             },
         };
         let Some(membership) = &self.membership else { return Err(absence.into()) };
-        let claimed = membership.last_known(id, bid.now_us).claim_provisionally(bid).map_err(|denied| {
-            Refusal::from(match denied {
-                Denied::InUse { owner, protocol, remote } => {
-                    RegistryError::InUse { id: id.clone(), protocol, remote, node: owner.node }
-                }
-                Denied::Outrun { owner, epoch } => RegistryError::Outrun { id: id.clone(), node: owner.node, epoch },
-            })
-        })?;
+        let claimed = membership.last_known(id, bid.now_us).claim_provisionally(bid);
+        let claimed = claimed.map_err(|denied| RegistryError::denied(id, denied))?;
         tracing::warn!(broadcast = %id, epoch = format_args!("{:#x}", claimed.epoch), %absence, "publisher let in provisionally");
         Ok(claimed)
     }

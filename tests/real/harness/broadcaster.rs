@@ -4,6 +4,13 @@ use std::time::Duration;
 
 use super::{Link, Report, Server, browser::Browser, s};
 
+/// A publisher's offer, with sound only, and nobody behind it.
+pub(crate) const SOUND_OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtcp-mux\r\na=mid:0\r\na=sendonly\r\n\
+    a=ice-ufrag:tZI2\r\na=ice-pwd:Z9ZzpyPFNtEjuHq3QLmhV1MN\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 64:89:A6:FE:6A:D2:CB:8E:5C:A3:D6:86:AE:C9:22:EB:95:02:DA:18:CD:4D:5A:C3:77:E1:B5:96:B7:4B:D4:D1\r\n\
+    a=rtpmap:111 opus/48000/2\r\n";
+
 /// Dropping it is a crash; [`Broadcaster::finish`] is a proper end.
 pub(crate) struct Broadcaster(Browser);
 

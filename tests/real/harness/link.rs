@@ -123,9 +123,9 @@ impl Link {
         lock(&self.shared.down).bits_per_second = bits_per_second;
     }
 
-    /// From now on, checks get through and handshakes don't.
-    pub(crate) fn lose_handshakes(&self) {
-        lock(&self.shared.up).blocks_handshakes = true;
+    /// From now on, checks get through and handshakes don't, or do again.
+    pub(crate) fn lose_handshakes(&self, lose: bool) {
+        lock(&self.shared.up).blocks_handshakes = lose;
     }
 
     /// As a NAT that forgot its mapping, or a phone that changed networks: the server sees another address from now on.

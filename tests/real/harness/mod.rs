@@ -26,7 +26,7 @@ use std::{
 };
 
 pub(crate) use balancer::Balancer;
-pub(crate) use broadcaster::Broadcaster;
+pub(crate) use broadcaster::{Broadcaster, SOUND_OFFER};
 pub(crate) use browser::Report;
 pub(crate) use link::Link;
 pub(crate) use mongod::Mongod;

@@ -45,6 +45,11 @@ impl Shard {
                 self.follow_broadcast(key);
                 self.act(key, |session, outbox| session.drive(Input::Timeout(Instant::now()), outbox));
             }
+            Command::LetIn { id, intake } => match self.by_id.get(&id) {
+                Some(&key) => self.act(key, |session, outbox| session.let_in(intake, Instant::now(), outbox)),
+                // It has gone meanwhile, and has sent nothing.
+                None => intake.into_iter().for_each(|intake| intake.finish(crate::clock::now_us())),
+            },
             Command::Enable { id, kind, enabled } => {
                 let Some(&key) = self.by_id.get(&id) else { return };
                 let Some(slot) = self.sessions.get_mut(key) else { return };

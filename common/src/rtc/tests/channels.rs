@@ -55,8 +55,7 @@ impl Talker {
             Role::Viewer => stage.engine.view(&stage.broadcast(), &offer).unwrap(),
             Role::Publisher => {
                 let incoming = stage.engine.receive(&offer).unwrap();
-                let intake = stage.claim();
-                stage.engine.publish(incoming, intake).unwrap()
+                stage.take(incoming)
             }
         };
         let accepted = SdpAnswer::from_sdp_string(&read(&answer.sdp)).unwrap();

@@ -82,9 +82,9 @@ impl Stage {
     }
 
     /// Claims the broadcast, as a publisher that connects (again).
-    fn publish(&mut self) {
+    fn writer_of(&mut self, protocol: &'static str) -> Writer {
         self.epoch += 1;
-        let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
+        let publisher = Publisher { protocol, remote: String::new(), agent: String::new() };
         let claim = Claim {
             epoch: self.epoch,
             next_gop: 0,
@@ -93,7 +93,12 @@ impl Stage {
             segment_target_s: None,
             publisher,
         };
-        let mut writer = self.hub.claim(&self.id, claim, Takeover::Replace, crate::clock::now_us()).unwrap();
+        self.hub.claim(&self.id, claim, Takeover::Replace, crate::clock::now_us()).unwrap()
+    }
+
+    /// Somebody publishes.
+    fn publish(&mut self) {
+        let mut writer = self.writer_of("test");
         writer.announce(video_info(false)).unwrap();
         let shape = Shape::Audio { sample_rate: 48_000, channels: 2 };
         writer.announce(Info { codec: Codec::Opus, config: Bytes::new(), shape }).unwrap();

@@ -1,9 +1,12 @@
 //! Publishers: what they send reaches the hall, whatever the network does to it.
 
+use std::sync::LazyLock;
+
 use str0m::{
     format::Codec as Format,
     media::{Frequency, MediaTime, Mid, Rid, Simulcast, SimulcastLayer},
 };
+use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::*;
 use crate::{
@@ -52,24 +55,31 @@ impl Stage {
         stage
     }
 
-    pub(super) fn claim(&mut self) -> Intake {
-        self.epoch += 1;
-        let publisher = Publisher { protocol: "webrtc", remote: String::new(), agent: String::new() };
-        let claim = Claim {
-            epoch: self.epoch,
-            next_gop: 0,
-            discontinuity: 0,
-            born_us: self.hub.get(&self.id).map_or_else(crate::clock::now_us, |known| known.born_us()),
-            segment_target_s: None,
-            publisher,
-        };
-        let writer = self.hub.claim(&self.id, claim, Takeover::Replace, crate::clock::now_us()).unwrap();
-        Intake::new(writer, Telemetry::new().door("test"))
+    fn claim(&mut self) -> Intake {
+        Intake::new(self.writer_of("webrtc"), Telemetry::new().door("test"))
+    }
+
+    /// With whatever decides whether it is let in.
+    fn answer(&self, incoming: Incoming, entry: impl Future<Output = Option<Intake>> + Send + 'static) -> Answer {
+        // Shared: one that is dropped among asynchronous code panics.
+        static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+        let _entered = RUNTIME.enter();
+        self.engine.publish(incoming, &self.id, entry).unwrap()
+    }
+
+    /// One that is let in.
+    pub(super) fn take(&mut self, incoming: Incoming) -> Answer {
+        let intake = self.claim();
+        self.answer(incoming, async { Some(intake) })
     }
 }
 
 impl Sender {
     fn join(stage: &mut Stage, rids: &[&str]) -> Self {
+        Self::answered(stage, rids, Stage::take)
+    }
+
+    fn answered(stage: &mut Stage, rids: &[&str], answer: impl FnOnce(&mut Stage, Incoming) -> Answer) -> Self {
         let socket = UdpSocket::bind((stage.engine.address().ip(), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
         let mut rtc = RtcConfig::new().build(Instant::now());
@@ -83,8 +93,7 @@ impl Sender {
         let audio = api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
         let (offer, pending) = api.apply().unwrap();
         let incoming = stage.engine.receive(&offer.to_sdp_string()).unwrap();
-        let intake = stage.claim();
-        let answer = stage.engine.publish(incoming, intake).unwrap();
+        let answer = answer(stage, incoming);
         let accepted = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
         rtc.sdp_api().accept_answer(pending, accepted).unwrap();
         Self {
@@ -214,6 +223,84 @@ fn what_a_publisher_sends_is_in_the_hall_and_plays() {
     sender.until("the end is known", |_| broadcast.status() == Status::Ended);
     let session = sender.session.clone();
     sender.until("nothing remains", |_| stage.engine.state(&session).is_none());
+}
+
+#[test]
+fn who_never_connects_asks_for_nothing() {
+    let mut stage = Stage::empty(1);
+    let (entry, mut asked) = oneshot::channel::<()>();
+    let sender = Sender::answered(&mut stage, &[], |stage, incoming| {
+        stage.answer(incoming, async move {
+            drop(entry);
+            panic!("it was never connected");
+        })
+    });
+    let state = stage.engine.state(&sender.session).unwrap();
+    let broadcast = stage.broadcast();
+    assert_eq!((*state.borrow(), broadcast.status()), (State::Connecting, Status::Ended));
+    stage.engine.expire_for_test(Instant::now() + Duration::from_secs(11));
+    assert_eq!(stage.engine.counts(), (0, 0));
+    // What would have asked is dropped, not run.
+    let limit = Instant::now() + PATIENCE;
+    while asked.try_recv() != Err(oneshot::error::TryRecvError::Closed) {
+        assert!(Instant::now() < limit, "it still waits");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(broadcast.status(), Status::Ended);
+}
+
+/// A registry takes its time; the first keyframe is not repeated for that.
+#[test]
+fn what_is_sent_before_a_publisher_is_let_in_is_in_the_hall_afterwards() {
+    let mut stage = Stage::empty(1);
+    let (let_in, entry) = oneshot::channel::<Intake>();
+    let mut sender =
+        Sender::answered(&mut stage, &[], |stage, incoming| stage.answer(incoming, async move { entry.await.ok() }));
+    let engine = stage.engine.clone();
+    sender.until("some pictures are sent", |sender| sender.pictures > 20 && sender.sounds > 20);
+    let broadcast = stage.broadcast();
+    assert_eq!((broadcast.status(), frames(&broadcast, Kind::Video)), (Status::Ended, 0));
+    assert_eq!(*engine.state(&sender.session).unwrap().borrow(), State::Connecting, "not let in yet");
+    assert!(!engine.sessions(&stage.id)[0].connected);
+    let_in.send(stage.claim()).ok().unwrap();
+    let sent = sender.pictures;
+    let broadcast = stage.broadcast();
+    sender.until("all of them are in the hall", |_| frames(&broadcast, Kind::Video) >= sent);
+    assert_eq!(*engine.state(&sender.session).unwrap().borrow(), State::Connected);
+    let mut reader = broadcast.source(Kind::Video).unwrap().read(Start::Oldest);
+    let pictures: Vec<_> = std::iter::from_fn(|| reader.try_next()).collect();
+    assert!(pictures[0].keyframe);
+    let steps = pictures.windows(2).map(|pair| pair[1].dts_us - pair[0].dts_us);
+    assert!(steps.clone().all(|step| (20_000..50_000).contains(&step)), "{:?}", steps.collect::<Vec<_>>());
+    assert!(frames(&broadcast, Kind::Audio) >= 20);
+}
+
+#[test]
+fn a_publisher_that_is_not_let_in_is_told_and_leaves_nothing() {
+    let mut stage = Stage::empty(1);
+    let mut sender =
+        Sender::answered(&mut stage, &[], |stage, incoming| stage.answer(incoming, std::future::ready(None)));
+    let state = stage.engine.state(&sender.session).unwrap();
+    sender.until("it is told", |_| *state.borrow() == State::Ended(End::Refused));
+    let engine = stage.engine.clone();
+    sender.until("nothing remains", |sender| engine.state(&sender.session).is_none());
+    assert_eq!(stage.broadcast().status(), Status::Ended);
+}
+
+/// What was asked for is given back at once.
+#[test]
+fn a_publisher_that_goes_before_it_is_let_in_holds_nothing() {
+    let mut stage = Stage::empty(1);
+    let (let_in, entry) = oneshot::channel::<Intake>();
+    let mut sender =
+        Sender::answered(&mut stage, &[], |stage, incoming| stage.answer(incoming, async move { entry.await.ok() }));
+    sender.until("it sends", |sender| sender.pictures > 2);
+    let engine = stage.engine.clone();
+    assert!(engine.close(&sender.session));
+    sender.until("it is gone", |sender| engine.state(&sender.session).is_none());
+    let_in.send(stage.claim()).ok().unwrap();
+    let broadcast = stage.broadcast();
+    sender.until("the broadcast is free", |_| broadcast.status() == Status::Ended);
 }
 
 #[test]

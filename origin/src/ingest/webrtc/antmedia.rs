@@ -3,18 +3,27 @@
 
 use std::sync::Arc;
 
-use headwater_common::antmedia;
+use headwater_common::{antmedia, live::Writer};
 
 use crate::announce::{Desk, Refusal};
 
-pub(crate) fn claim(desk: Desk) -> antmedia::Claim {
-    Arc::new(move |stream, token, publisher| {
+pub(crate) fn entrance(desk: Desk) -> antmedia::Entrance {
+    let asked = desk.clone();
+    let check: antmedia::Ask<()> = Arc::new(move |stream, token, publisher| {
+        let desk = asked.clone();
+        Box::pin(async move {
+            let admitted = desk.admits(stream.app(), stream.stream(), Some(&token), publisher).await;
+            admitted.map_err(|refusal| told(&refusal))
+        })
+    });
+    let claim: antmedia::Ask<Writer> = Arc::new(move |stream, token, publisher| {
         let desk = desk.clone();
         Box::pin(async move {
             let claimed = desk.claim(stream.app(), stream.stream(), Some(&token), publisher).await;
             claimed.map_err(|refusal| told(&refusal))
         })
-    })
+    });
+    antmedia::Entrance { check, claim }
 }
 
 fn told(refusal: &Refusal) -> antmedia::Refusal {

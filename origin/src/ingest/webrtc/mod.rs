@@ -9,5 +9,5 @@ mod antmedia;
 mod tests;
 mod whip;
 
-pub(crate) use antmedia::claim;
+pub(crate) use antmedia::entrance;
 pub(crate) use whip::router;

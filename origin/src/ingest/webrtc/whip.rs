@@ -3,7 +3,9 @@
 //!
 //! With `If-None-Match: *` nobody who publishes now is replaced: the answer is 412 then, where the settings would allow it.
 //!
-//! The offer is looked at before the broadcast is claimed: one that can't be taken must not end somebody else's stream.
+//! The broadcast is claimed when the publisher is connected: a request that is not followed by media must not end somebody
+//! else's stream. Whatever can be refused before that is. Who is refused only then, because somebody else was faster, finds
+//! its session ended.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,7 +24,7 @@ use headwater_common::{
     clock,
     ice_servers::IceServers,
     intake::Intake,
-    live::Publisher,
+    live::{BroadcastId, Publisher},
     rtc::{Engine, Role},
     telemetry::Door,
     wish::{self, Home},
@@ -57,20 +59,21 @@ async fn publish(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let turned_away = |refusal: &Refusal| {
-        whip.door.errors.inc();
-        tracing::warn!(app, stream = id, %remote, reason = %refusal, "publisher turned away");
-        refuse(refusal)
-    };
-    let token = bearer(&headers);
-    if let Err(refusal) = whip.desk.check(&app, &id, token) {
-        return turned_away(&refusal);
+    let publisher =
+        Publisher { protocol: "webrtc", remote: remote.to_string(), agent: wish::agent(&headers).to_owned() };
+    let token = bearer(&headers).map(str::to_owned);
+    if let Err(refusal) = whip.desk.admits(&app, &id, token.as_deref(), publisher.clone()).await {
+        return refuse(&whip.turned_away(&app, &id, &publisher, refusal));
     }
     // RFC 9110 section 13.1.2. Our page asks its user before it comes without this.
     let yields = headers.get(IF_NONE_MATCH).is_some_and(|value| value == "*");
     if yields && let Err(refusal) = whip.desk.check_free(&app, &id) {
         return wish::refuse(StatusCode::PRECONDITION_FAILED, refusal.to_string());
     }
+    let broadcast = match BroadcastId::new(&app, &id) {
+        Ok(broadcast) => broadcast,
+        Err(error) => return refuse(&error.into()),
+    };
     let offer = match wish::offer(&headers, body) {
         Ok(offer) => offer,
         Err(response) => return *response,
@@ -82,15 +85,21 @@ async fn publish(
             return wish::refuse_offer(&error);
         }
     };
-    let agent = wish::agent(&headers).to_owned();
-    let publisher = Publisher { protocol: "webrtc", remote: remote.to_string(), agent };
-    let writer = match whip.desk.claim(&app, &id, token, publisher).await {
-        Ok(writer) => writer,
-        Err(refusal) => return turned_away(&refusal),
+    let entry = {
+        let (whip, app, id) = (whip.clone(), app.clone(), id.clone());
+        async move {
+            let free = if yields { whip.desk.check_free(&app, &id) } else { Ok(()) };
+            let claimed = match free {
+                Ok(()) => whip.desk.claim(&app, &id, token.as_deref(), publisher.clone()).await,
+                Err(refusal) => Err(refusal),
+            };
+            let refused = claimed.map_err(|refusal| whip.turned_away(&app, &id, &publisher, refusal));
+            refused.ok().map(|writer| Intake::new(writer, whip.door.clone()))
+        }
     };
-    match whip.engine.publish(incoming, Intake::new(writer, whip.door.clone())) {
+    match whip.engine.publish(incoming, &broadcast, entry) {
         Ok(answer) => {
-            tracing::info!(broadcast = format!("{app}/{id}"), %remote, session = %answer.session, "WHIP publisher");
+            tracing::info!(%broadcast, %remote, session = %answer.session, "WHIP publisher");
             wish::created(
                 &format!("/{app}/whip/{id}"),
                 whip.home.as_ref(),
@@ -99,6 +108,14 @@ async fn publish(
             )
         }
         Err(error) => wish::refuse_offer(&error),
+    }
+}
+
+impl Whip {
+    fn turned_away(&self, app: &str, stream: &str, publisher: &Publisher, refusal: Refusal) -> Refusal {
+        self.door.errors.inc();
+        tracing::warn!(app, stream, remote = publisher.remote, reason = %refusal, "publisher turned away");
+        refusal
     }
 }
 

@@ -8,6 +8,8 @@
 //! Tracks are told in the order of their frames' times: an edge that packs segments must not take the track whose ring
 //! comes second for a silent one.
 
+mod lane;
+
 use std::{
     collections::VecDeque,
     pin::Pin,
@@ -21,10 +23,11 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tonic::{Status, Streaming};
 
+use self::lane::Lane;
 use super::wire;
 use crate::{
-    live::{Broadcast, Reader, Start, Status as Going, Told, Track},
-    media::{Frame, Info, Kind},
+    live::{Broadcast, Status as Going, Told},
+    media::Kind,
     node::Node,
     rtc::{Corridor, Utterance},
     telemetry::Door,
@@ -32,9 +35,6 @@ use crate::{
 
 /// A stream that has nothing to tell says so this often. Whoever pulls takes two seconds of silence for a stall.
 const BEAT: Duration = Duration::from_millis(400);
-/// A node that was at the live edge and is this far behind now has a connection that carries less than the broadcast:
-/// it goes on at the newest keyframe.
-const LAG_US_MAX: i64 = 4_000_000;
 /// Gops that the other node is known to remember. All tracks of a broadcast are within one or two of each other, but
 /// for a moment at the start.
 const GOPS_KNOWN: usize = 64;
@@ -67,20 +67,6 @@ pub struct Serving {
     stopping: Boxed,
     leaving: Option<Boxed>,
     over: bool,
-}
-
-struct Lane {
-    track: Arc<Track>,
-    /// As it was told.
-    info: Option<Arc<Info>>,
-    waiting: bool,
-    sent: bool,
-    reader: Option<Reader>,
-    head: Option<Arc<Frame>>,
-    /// It has been at the live edge.
-    caught_up: bool,
-    /// And the other node knows.
-    told_live: bool,
 }
 
 /// Why a pull ends.
@@ -176,15 +162,11 @@ impl Serving {
             wish::Wish::Open(_) => Err(refused("a broadcast was named already")),
             wish::Wish::Want(Want { track, wanted }) => {
                 let lane = self.lane(track)?;
-                let begins = wanted && lane.reader.is_none();
-                if begins {
-                    lane.reader = Some(lane.track.read(Start::Oldest));
-                    (lane.caught_up, lane.told_live) = (false, false);
+                if !wanted {
+                    lane.leave();
+                } else if lane.begin() {
                     let whole = lane.track.is_whole();
                     self.ahead.push_back(piece::Piece::Run(Run { track, whole }));
-                } else if !wanted {
-                    lane.reader = None;
-                    lane.head = None;
                 }
                 Ok(())
             }
@@ -254,10 +236,10 @@ impl Serving {
 
     /// The earliest frame of those that are there, behind what has to be known of it.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
-        self.lanes.iter_mut().try_for_each(|lane| lane.fill(cx))?;
+        self.fill(cx)?;
         if self.lanes.iter().any(Lane::lags) {
             self.skip();
-            self.lanes.iter_mut().try_for_each(|lane| lane.fill(cx))?;
+            self.fill(cx)?;
         }
         for (track, lane) in (0..).zip(&mut self.lanes) {
             if lane.caught_up && !lane.told_live {
@@ -295,6 +277,13 @@ impl Serving {
             }
             None => frame,
         }))
+    }
+
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        match self.lanes.iter_mut().all(|lane| lane.fill(cx)) {
+            true => Ok(()),
+            false => Err(End::Over),
+        }
     }
 
     /// Goes on at the newest picture that needs no other one, and with the sound that belongs to it.
@@ -375,66 +364,6 @@ impl Stream for Serving {
                 }
             }
         }
-    }
-}
-
-impl Lane {
-    fn new(track: &Arc<Track>) -> Self {
-        Self {
-            track: track.clone(),
-            info: None,
-            waiting: track.waiting(),
-            sent: false,
-            reader: None,
-            head: None,
-            caught_up: false,
-            told_live: false,
-        }
-    }
-
-    fn told(&self, info: &Arc<Info>) -> bool {
-        self.info.as_ref().is_some_and(|told| Arc::ptr_eq(told, info) || told == info)
-    }
-
-    /// There are frames that were not told yet.
-    fn is_under_way(&self) -> bool {
-        self.head.is_some() || self.reader.as_ref().is_some_and(|reader| reader.behind_us() > 0)
-    }
-
-    /// Takes the next frame if there is one.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let Some(reader) = self.reader.as_mut().filter(|_| self.head.is_none()) else { return Ok(()) };
-        match reader.poll_next(cx) {
-            Poll::Ready(Some(frame)) => self.head = Some(frame),
-            Poll::Ready(None) => return Err(End::Over),
-            Poll::Pending => self.caught_up = true,
-        }
-        Ok(())
-    }
-
-    fn lags(&self) -> bool {
-        self.caught_up && self.reader.as_ref().is_some_and(|reader| reader.behind_us() > LAG_US_MAX)
-    }
-
-    fn reads(&self, kind: Kind) -> bool {
-        self.reader.is_some() && self.track.kind() == kind
-    }
-
-    /// Returns how many frames that leaves out. If any, it counts as catching up from now on.
-    fn skip_to_newest(&mut self) -> u64 {
-        let Some(reader) = &mut self.reader else { return 0 };
-        let skipped = reader.skip_to_newest();
-        if skipped > 0 {
-            self.head = reader.try_next();
-            self.caught_up = false;
-        }
-        skipped
-    }
-
-    fn skip_to(&mut self, dts_us: i64) {
-        self.reader = Some(self.track.read(Start::At { dts_us }));
-        self.head = None;
-        self.caught_up = false;
     }
 }
 

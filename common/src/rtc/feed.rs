@@ -41,7 +41,7 @@ pub(super) struct Feed {
     behind: bool,
     /// No more than a ring.
     held: Vec<Arc<Frame>>,
-    skipped: bool,
+    rest: Option<Vec<Arc<Frame>>>,
     rate: Rate,
 }
 
@@ -63,7 +63,7 @@ impl Feed {
             broken: false,
             behind: false,
             held: Vec::new(),
-            skipped: false,
+            rest: None,
             rate: Rate::default(),
         }
     }
@@ -116,17 +116,21 @@ impl Feed {
     /// The past is over. What is only a little late goes on as it is.
     fn come(&mut self, frames: &mut Vec<Arc<Frame>>) {
         self.behind = false;
-        let span_us = self.held.first().zip(self.held.last()).map_or(0, |(first, last)| last.dts_us - first.dts_us);
-        self.skipped |= !(0..=LATE_US_MAX).contains(&span_us);
-        if !self.skipped {
-            frames.append(&mut self.held);
+        let mut held = std::mem::take(&mut self.held);
+        let span_us = held.first().zip(held.last()).map_or(0, |(first, last)| last.dts_us - first.dts_us);
+        if (0..=LATE_US_MAX).contains(&span_us) {
+            frames.append(&mut held);
+        } else {
+            held.drain(..held.iter().rposition(|frame| frame.keyframe).unwrap_or(0));
+            self.rest = Some(held);
         }
-        self.held.clear();
     }
 
-    /// Whether it has come to the present by leaving something out: its viewers have to be shown the newest gop.
-    pub(super) fn has_skipped(&mut self) -> bool {
-        std::mem::take(&mut self.skipped)
+    /// What brings viewers to the present who were sent everything so far, if the feed has just come there: without it
+    /// they would stay late, and a whole gop would show them again what they have seen. Without a keyframe it goes on
+    /// where the feed was.
+    pub(super) fn take_rest(&mut self) -> Option<Vec<Arc<Frame>>> {
+        self.rest.take()
     }
 
     /// The newest keyframe and what followed, as far as this feed has come.
@@ -250,10 +254,14 @@ mod tests {
         }
     }
 
+    fn in_ms(frames: Vec<Arc<Frame>>) -> Vec<i64> {
+        frames.iter().map(|frame| frame.dts_us / 1_000).collect()
+    }
+
     fn taken_ms(feed: &mut Feed) -> Vec<i64> {
         let mut frames = Vec::new();
         while feed.take(&mut frames) && frames.len() >= FRAMES_PER_TURN {}
-        frames.iter().map(|frame| frame.dts_us / 1_000).collect()
+        in_ms(frames)
     }
 
     #[test]
@@ -262,12 +270,14 @@ mod tests {
         let mut feed = Feed::open(mirror.track(lane), 0, &Arc::default());
         mirror.begin_run(lane, false);
         write(&mut mirror, lane, (0..3_500).step_by(20));
-        assert!(taken_ms(&mut feed).is_empty() && !feed.has_skipped() && feed.newest_gop().is_empty());
+        assert!(taken_ms(&mut feed).is_empty() && feed.take_rest().is_none() && feed.newest_gop().is_empty());
         write(&mut mirror, lane, (3_500..4_200).step_by(20));
         mirror.is_live(lane);
-        assert!(taken_ms(&mut feed).is_empty() && feed.has_skipped() && !feed.has_skipped());
-        let gop: Vec<_> = feed.newest_gop().iter().map(|frame| frame.dts_us / 1_000).collect();
-        assert_eq!(gop, (4_000..4_200).step_by(20).collect::<Vec<_>>());
+        assert!(taken_ms(&mut feed).is_empty());
+        let newest: Vec<_> = (4_000..4_200).step_by(20).collect();
+        assert_eq!(feed.take_rest().map(in_ms), Some(newest.clone()));
+        assert!(feed.take_rest().is_none());
+        assert_eq!(in_ms(feed.newest_gop()), newest);
         write(&mut mirror, lane, (4_200..4_260).step_by(20));
         assert_eq!(taken_ms(&mut feed), [4_200, 4_220, 4_240]);
     }
@@ -285,6 +295,23 @@ mod tests {
         assert!(taken_ms(&mut feed).is_empty());
         mirror.is_live(lane);
         assert_eq!(taken_ms(&mut feed), (1_000..1_200).step_by(20).collect::<Vec<_>>());
-        assert!(!feed.has_skipped());
+        assert!(feed.take_rest().is_none());
+    }
+
+    #[test]
+    fn nothing_is_shown_twice_after_a_stall_however_long_ago_the_keyframe_was() {
+        let (mut mirror, lane) = mirror();
+        let mut feed = Feed::open(mirror.track(lane), 0, &Arc::default());
+        mirror.begin_run(lane, false);
+        mirror.is_live(lane);
+        write(&mut mirror, lane, (0..300).step_by(20));
+        assert_eq!(taken_ms(&mut feed).len(), 15);
+        mirror.begin_run(lane, false);
+        write(&mut mirror, lane, (0..960).step_by(20));
+        mirror.is_live(lane);
+        assert!(taken_ms(&mut feed).is_empty());
+        assert_eq!(feed.take_rest().map(in_ms), Some((300..960).step_by(20).collect()));
+        // Who has come meanwhile has seen nothing yet.
+        assert_eq!(in_ms(feed.newest_gop()), (0..960).step_by(20).collect::<Vec<_>>());
     }
 }

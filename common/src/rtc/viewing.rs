@@ -54,6 +54,9 @@ const LATE: Duration = Duration::from_secs(1);
 const TOO_LATE: Duration = Duration::from_secs(3);
 /// A gop is sent again to a viewer that lost its picture at most this often.
 const REPLAY_EVERY: Duration = Duration::from_secs(1);
+/// A viewer that lost something says so sooner than this. Browsers ask for a keyframe after three seconds without a
+/// picture as well, though they have all there is: shown again, it would be a jump back.
+const SILENT: Duration = Duration::from_secs(2);
 /// Packets kept for retransmission, and for how long: with the default (2,000 packets, 3 s) a session takes twice the
 /// memory.
 const RTX: (usize, Duration) = (256, Duration::from_secs(1));
@@ -137,6 +140,8 @@ pub(super) struct Viewing {
     /// How far frames were seen ahead of the wall clock: sender reports must not speak of the future.
     lead: Duration,
     replayed: Option<Instant>,
+    /// When there was a picture to send last.
+    news: Option<Instant>,
     /// Packets handed to the stack.
     pub(super) packets: u64,
     pub(super) dropped: u64,
@@ -164,6 +169,7 @@ impl Viewing {
             seam: Seam::default(),
             lead: Duration::ZERO,
             replayed: None,
+            news: None,
             packets: 0,
             dropped: 0,
             switches: 0,
@@ -243,6 +249,7 @@ impl Viewing {
                     return left;
                 }
                 let rtp_time = out.clock.picture(frame);
+                self.news = Some(clock.now);
                 self.queue.push_back(Item { frame: frame.clone(), rtp_time, next: 0, since: clock.now });
             }
         }
@@ -250,14 +257,19 @@ impl Viewing {
     }
 
     /// The newest keyframe and everything since, for a viewer without a picture: as fast as pacing allows and stamped
-    /// as if it had been taken just now, so that the player catches up at once instead of staying late.
+    /// as if it had been taken just now, so that the player catches up at once instead of staying late. Or all that came
+    /// since the last picture it was sent.
     pub(super) fn catch_up(&mut self, gop: &[Arc<Frame>], rate: i64, now: Instant) {
         let Some(out) = self.outs[VIDEO].as_mut() else { return };
-        if !out.enabled || !gop.first().is_some_and(|frame| frame.keyframe) {
+        let Some(anew) = gop.first().map(|frame| frame.keyframe) else { return };
+        if !out.enabled || (out.waiting && !anew) {
             return;
         }
         self.rates[VIDEO] = rate;
-        self.queue.clear();
+        if anew {
+            self.queue.clear();
+        }
+        self.news = Some(now);
         if let Some(newest) = gop.last() {
             out.clock.shift(self.seam.place(newest, now));
         }
@@ -267,13 +279,23 @@ impl Viewing {
         out.waiting = false;
     }
 
+    pub(super) fn follows(&self, feed: usize) -> bool {
+        self.outs[VIDEO].as_ref().is_some_and(|out| out.feed == Some(feed))
+    }
+
+    pub(super) fn waits_for_picture(&self) -> bool {
+        self.outs[VIDEO].as_ref().is_none_or(|out| out.waiting)
+    }
+
     /// Whether a gop should be sent again now that the viewer says it has no picture.
     pub(super) fn may_replay(&mut self, now: Instant) -> bool {
-        let waiting = self.outs[VIDEO].as_ref().is_none_or(|out| out.waiting);
+        let waiting = self.waits_for_picture();
+        // It misses what comes, not what went.
+        let silent = self.news.is_some_and(|at| now.saturating_duration_since(at) >= SILENT);
         // What it lacks is on its way.
         let under_way = self.queue.iter().any(|item| item.frame.keyframe);
         let lately = self.replayed.is_some_and(|at| now.saturating_duration_since(at) < REPLAY_EVERY);
-        if waiting || under_way || lately {
+        if waiting || silent || under_way || lately {
             return false;
         }
         self.replayed = Some(now);

@@ -8,6 +8,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
+    pin::pin,
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -28,7 +29,7 @@ use headwater_proto::{Begin, Frame, Keyframe, Live, Open, Piece, Run, Said, Want
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::{Stream as _, wrappers::ReceiverStream};
 use tonic::Streaming;
@@ -41,10 +42,8 @@ use super::{
 
 /// Asked, a node answers within this or is passed over.
 const BEGIN_WITHIN: Duration = Duration::from_secs(3);
-/// The other side says something more than four times in this, so it has stalled. With [`LOOK_EVERY`] it is noticed
-/// within two seconds.
+/// The other side says something more than four times in this, so it has stalled.
 const SILENT_MAX: Duration = Duration::from_millis(1_700);
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// On their way to the other node. When full, what is wanted waits where it is, as a value.
 const WISHES_WAITING: usize = 16;
 /// Taken at a time: other pulls, and the viewers, have a turn as well.
@@ -196,19 +195,14 @@ impl Stream<'_> {
     async fn pass_on(&mut self) -> Result<std::convert::Infallible, Loss> {
         let mut pieces = Vec::with_capacity(PIECES_AT_ONCE);
         let mut heard = Instant::now();
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut patience = pin!(sleep(SILENT_MAX));
         let (wishes, mut unsent) = (self.wishes.clone(), None);
         loop {
             let idle = unsent.is_none();
             tokio::select! {
-                taken = take(&mut self.pieces, &mut pieces) => {
-                    heard = Instant::now();
-                    let now_us = clock::now_us();
-                    pieces.drain(..).try_for_each(|piece| self.apply(piece, now_us))?;
-                    taken?;
-                }
-                Some(demand) = self.demanded.recv(), if idle => unsent = Some(self.wish(demand)),
+                // Patience comes last: a busy machine must not take what is there already for silence.
+                biased;
+                Some(demand) = self.demanded.recv(), if idle => unsent = self.wish(demand),
                 utterance = self.corridor.hear(), if idle => unsent = Some(said(utterance)),
                 room = wishes.reserve(), if !idle => {
                     // Whether the other side still listens is told by its pieces.
@@ -216,7 +210,20 @@ impl Stream<'_> {
                         room.send(Wish { wish: Some(wish) });
                     }
                 }
-                _ = looks.tick() => if heard.elapsed() > SILENT_MAX { return Err(Loss::Stalled) },
+                taken = take(&mut self.pieces, &mut pieces) => {
+                    heard = Instant::now();
+                    let now_us = clock::now_us();
+                    pieces.drain(..).try_for_each(|piece| self.apply(piece, now_us))?;
+                    taken?;
+                }
+                () = &mut patience => {
+                    // Setting a timer anew with each piece would cost more than this.
+                    let end = heard + SILENT_MAX;
+                    if end <= Instant::now() {
+                        return Err(Loss::Stalled);
+                    }
+                    patience.as_mut().reset(end);
+                }
             }
         }
     }
@@ -295,17 +302,20 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn wish(&mut self, demand: Demand) -> wish::Wish {
+    fn wish(&mut self, demand: Demand) -> Option<wish::Wish> {
         match demand {
-            Demand::Wanted(track) => wish::Wish::Want(Want { track, wanted: true }),
+            Demand::Wanted(track) => Some(wish::Wish::Want(Want { track, wanted: true })),
             Demand::Unwanted(track) => {
-                if let Some(told) = self.lanes.get_mut(track as usize) {
-                    told.runs = false;
-                    self.mirror.clear(told.lane);
+                let told = self.lanes.get_mut(track as usize)?;
+                // Somebody has come meanwhile and must not be given twice what is here.
+                if self.mirror.track(told.lane).readers() > 0 {
+                    return None;
                 }
-                wish::Wish::Want(Want { track, wanted: false })
+                told.runs = false;
+                self.mirror.clear(told.lane);
+                Some(wish::Wish::Want(Want { track, wanted: false }))
             }
-            Demand::Keyframe(track) => wish::Wish::Keyframe(Keyframe { track }),
+            Demand::Keyframe(track) => Some(wish::Wish::Keyframe(Keyframe { track })),
         }
     }
 }

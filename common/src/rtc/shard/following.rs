@@ -12,7 +12,7 @@ use crate::{
     rtc::{
         feed::{Audience, Feed},
         session::End,
-        viewing::{AUDIO, Clock, VIDEO, Viewing},
+        viewing::{AUDIO, Clock, VIDEO},
     },
 };
 
@@ -30,7 +30,7 @@ impl Shard {
         let Some(feed) = self.feeds.get_mut(feed_key) else { return };
         let mut frames = std::mem::take(&mut self.frames);
         let goes_on = feed.take(&mut frames);
-        let (index, rate, skipped) = (feed.index, feed.rate(), feed.has_skipped());
+        let (index, rate, rest) = (feed.index, feed.rate(), feed.take_rest());
         // Taken out while walking: who leaves meanwhile is dealt with afterwards.
         let subscribers = std::mem::take(&mut feed.subscribers);
         let mut left = Vec::new();
@@ -58,11 +58,16 @@ impl Shard {
             // Whoever joined during the walk is in the list already.
             feed.subscribers.splice(0..0, subscribers.iter().copied());
         }
-        let follows = |viewing: &Viewing| viewing.outs[VIDEO].as_ref().is_some_and(|out| out.feed == Some(feed_key));
-        for &key in subscribers.iter().filter(|_| skipped) {
-            let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
-            if viewing.is_some_and(follows) {
-                self.show_picture(key, true);
+        if let Some(rest) = rest.filter(|_| index == VIDEO) {
+            let clock = self.clock();
+            for &key in &subscribers {
+                let viewing = self.sessions.get(key).and_then(|slot| slot.session.viewing());
+                let Some(viewing) = viewing.filter(|viewing| viewing.follows(feed_key)) else { continue };
+                if viewing.waits_for_picture() {
+                    self.show_picture(key, true);
+                } else {
+                    self.catch_up(key, &rest, rate, &clock);
+                }
             }
         }
         for (key, feed) in left {
@@ -168,6 +173,7 @@ impl Shard {
             let mut feed = Feed::open(track, feed_key, &self.inbox);
             // Catches up with the track; who joins is sent the newest gop by itself.
             feed.take(&mut Vec::new());
+            feed.take_rest();
             entry.insert(feed);
             feed_key
         });

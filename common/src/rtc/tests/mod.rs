@@ -338,6 +338,25 @@ fn a_lost_picture_is_sent_again_and_asked_for_at_the_source() {
 }
 
 #[test]
+fn a_viewer_who_has_all_there_is_is_not_shown_it_again() {
+    let mut stage = Stage::new(1);
+    stage.gop(10);
+    let mut client = Client::join(&stage);
+    client.until("the gop is there", |client| client.pictures() == 10);
+    // As a browser does when the publisher, or the way from it, stands still.
+    let silent = Instant::now();
+    client.until("a while passes", |_| silent.elapsed() > Duration::from_millis(2_200));
+    let ssrc = client.video[0].header.ssrc;
+    client.rtc.direct_api().stream_rx(&ssrc).unwrap().request_keyframe(KeyframeRequestKind::Pli);
+    let track = stage.broadcast().source(Kind::Video).unwrap();
+    client.until("it is asked for at the source", |_| track.take_keyframe_request());
+    stage.write(true, 1_000);
+    client.until("the next picture is there", |client| client.pictures() > 10);
+    assert_eq!((client.pictures(), client.keyframes()), (11, 2));
+    client.assert_seamless();
+}
+
+#[test]
 fn a_lost_packet_is_retransmitted() {
     let mut stage = Stage::new(1);
     stage.gop(3);

@@ -129,12 +129,16 @@ async fn a_stream_that_stands_still_on_a_living_connection_is_begun_anew_within_
     let broadcast = edge.find().await;
     let mut reader = edge.read(Kind::Video).await;
     timeout(PATIENCE, reader.next()).await.expect("a frame").expect("a frame");
-    until("it waits for ever", || parrot.times() > 2).await;
-    let pulled = parrot.pulled.lock().unwrap().clone();
-    for pair in pulled.windows(2) {
-        let after = pair[1] - pair[0];
-        assert!((1_600..2_300).contains(&after.as_millis()), "{after:?}");
+    let mut fastest = Duration::MAX;
+    for times in 1..3 {
+        until("it waits for ever", || parrot.times() >= times && broadcast.status() == Status::Live).await;
+        until("nobody notices", || broadcast.status() == Status::Interrupted).await;
+        let after = parrot.pulled.lock().unwrap()[times - 1].elapsed();
+        assert!(after > Duration::from_millis(1_600), "{after:?}");
+        fastest = fastest.min(after);
     }
+    assert!(fastest < Duration::from_secs(2), "{fastest:?}");
+    until("it is not begun anew", || parrot.times() > 2).await;
     // What comes again is not seen twice.
     assert!(timeout(Duration::from_millis(100), reader.next()).await.is_err());
 

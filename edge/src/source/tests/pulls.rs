@@ -96,6 +96,25 @@ async fn a_pull_ends_a_while_after_the_last_viewer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_pauses_is_no_stall() {
+    let origin = Origin::new("origin").await;
+    let mut camera = origin.camera(1, 0, 0);
+    camera.play(1_000_000);
+    let edge = Edge::of("edge", &origin);
+    let mut reader = edge.read(Kind::Video).await;
+    read_until(&mut reader, 966_000).await;
+    let broadcast = edge.find().await;
+    let paused = Instant::now();
+    while paused.elapsed() < Duration::from_secs(5) {
+        assert_eq!(broadcast.status(), Status::Live, "after {:?}", paused.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    camera.play(100_000);
+    assert_eq!(read_until(&mut reader, 1_066_000).await.len(), 3);
+    assert_eq!(edge.metric("headwater_errors_total{door=\"pull\"}"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wishes_for_keyframes_travel_back() {
     let origin = Origin::new("origin").await;
     let mut camera = origin.camera(1, 0, 0);

@@ -308,6 +308,7 @@ mod tests {
         assert_eq!(taken_ms(&mut feed).len(), 15);
         mirror.begin_run(lane, false);
         write(&mut mirror, lane, (0..960).step_by(20));
+        assert!(taken_ms(&mut feed).is_empty());
         mirror.is_live(lane);
         assert!(taken_ms(&mut feed).is_empty());
         assert_eq!(feed.take_rest().map(in_ms), Some((300..960).step_by(20).collect()));

@@ -13,6 +13,8 @@
 //! | RTMP publishers that know how to | a reconnect request | ended |
 //! | publishers with Ant Media's SDK | `server_will_stop` on their socket | ended |
 //! | other publishers | nothing | ended |
+//!
+//! A process that ends and knows no other node ends its publishers without waiting: there is nowhere to go but back here.
 
 use std::{
     collections::HashSet,
@@ -49,6 +51,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everybody who is here, and how long they have.
 pub(crate) struct Party {
+    /// There is no other node.
+    pub(crate) is_alone: bool,
     pub(crate) node: Node,
     pub(crate) engine: Engine,
     pub(crate) signalling: Signalling,
@@ -61,6 +65,8 @@ pub(crate) struct Party {
 pub(crate) struct Drain {
     party: Arc<Party>,
     course: Arc<Mutex<Course>>,
+    /// The process is to end.
+    ends: Arc<watch::Sender<bool>>,
     /// Nobody is left, or nobody is waited for any longer.
     done: Arc<watch::Sender<bool>>,
 }
@@ -68,13 +74,11 @@ pub(crate) struct Drain {
 #[derive(Default)]
 struct Course {
     running: Option<AbortHandle>,
-    /// The process is to end: there is no way back.
-    ends: bool,
 }
 
 impl Drain {
     pub(crate) fn new(party: Party) -> Self {
-        Self { party: Arc::new(party), course: Arc::default(), done: Arc::default() }
+        Self { party: Arc::new(party), course: Arc::default(), ends: Arc::default(), done: Arc::default() }
     }
 
     pub(crate) fn router(&self, admin: Admin) -> Router {
@@ -87,10 +91,16 @@ impl Drain {
 
     /// For a process that is to end: resolves when it may.
     pub(crate) async fn leave(&self) {
-        self.lock().ends = true;
+        self.ends.send_replace(true);
         self.begin();
         // The sender lives as long as `self`.
         let _ = self.done.subscribe().wait_for(|done| *done).await;
+    }
+
+    /// For a process that is this node no longer: what its publishers send now, nobody sees.
+    pub(crate) fn end_publishers(&self) {
+        self.party.node.drain();
+        self.party.end_publishers();
     }
 
     /// One that is under way goes on.
@@ -101,9 +111,9 @@ impl Drain {
         }
         self.party.node.drain();
         self.done.send_replace(false);
-        let (party, done) = (self.party.clone(), self.done.clone());
+        let (party, ends, done) = (self.party.clone(), self.ends.subscribe(), self.done.clone());
         let task = tokio::spawn(async move {
-            party.leave().await;
+            party.leave(ends).await;
             done.send_replace(true);
         });
         course.running = Some(task.abort_handle());
@@ -112,7 +122,8 @@ impl Drain {
     /// `false`: the process ends, there is nothing to take back.
     fn take_back(&self) -> bool {
         let mut course = self.lock();
-        if course.ends {
+        // There is no way back.
+        if *self.ends.borrow() {
             return false;
         }
         if let Some(running) = course.running.take() {
@@ -129,11 +140,11 @@ impl Drain {
 }
 
 impl Party {
-    async fn leave(&self) {
+    async fn leave(&self, ends: watch::Receiver<bool>) {
         let (viewers, publishers) = (self.viewers(), (self.publishers)());
         tracing::info!(viewers, publishers, "draining");
         self.move_viewers().await;
-        self.move_publishers().await;
+        self.move_publishers(ends).await;
         let (viewers, publishers) = (self.viewers(), (self.publishers)());
         tracing::info!(viewers, publishers, "drained");
     }
@@ -175,19 +186,42 @@ impl Party {
         late.iter().for_each(|member| self.engine.send_away(&member.session));
     }
 
-    async fn move_publishers(&self) {
+    /// `ends`: the process is to end.
+    async fn move_publishers(&self, mut ends: watch::Receiver<bool>) {
         if (self.publishers)() == 0 {
             return;
         }
-        self.node.ask_publishers_to_leave();
-        if self.until_no_publishers(Duration::from_secs(self.settings.publishers_s.into())).await {
-            return;
+        let limit = Duration::from_secs(self.settings.publishers_s.into());
+        let nowhere_to_go = async {
+            match self.is_alone {
+                // A sender that is gone has nothing to say.
+                true => drop(ends.wait_for(|ends| *ends).await),
+                false => std::future::pending().await,
+            }
+        };
+        let asked = async {
+            self.node.ask_publishers_to_leave();
+            self.until_no_publishers(limit).await
+        };
+        tokio::select! {
+            biased;
+            () = nowhere_to_go => {
+                let publishers = (self.publishers)();
+                tracing::info!(publishers, "publishers are ended: there is no other node that they could go to");
+            }
+            gone = asked => match gone {
+                true => return,
+                false => tracing::warn!(publishers = (self.publishers)(), "publishers that did not go are ended"),
+            },
         }
-        tracing::warn!(publishers = (self.publishers)(), "publishers that did not go are ended");
-        self.node.end_publishers();
-        let late = self.engine.members(Role::Publisher);
-        late.iter().for_each(|member| self.engine.send_away(&member.session));
+        self.end_publishers();
         self.until_no_publishers(GONE_WITHIN).await;
+    }
+
+    fn end_publishers(&self) {
+        self.node.end_publishers();
+        let members = self.engine.members(Role::Publisher);
+        members.iter().for_each(|member| self.engine.send_away(&member.session));
     }
 
     async fn until_no_publishers(&self, limit: Duration) -> bool {

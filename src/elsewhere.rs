@@ -27,9 +27,10 @@ use headwater_common::{
     http::{Admin, ByNode, NO_STORE},
     live::BroadcastId,
     node::Role,
-    registry::{RecordingRow, Registry, RegistryError, VodId},
+    registry::{RecordingRow, RegistryError, VodId},
     wish::{HandingOver, Home},
 };
+use headwater_origin::inquiry::Inquiry;
 
 /// From an edge to an origin, and from there to the owner.
 const HOPS_MAX: u32 = 2;
@@ -48,7 +49,7 @@ pub(crate) struct Elsewhere {
 #[derive(Clone)]
 struct Shelves {
     elsewhere: Elsewhere,
-    registry: Arc<dyn Registry>,
+    inquiry: Inquiry,
 }
 
 impl Elsewhere {
@@ -57,16 +58,16 @@ impl Elsewhere {
     }
 
     /// At an origin, in front of its own answers to REST.
-    pub(crate) fn before_origin(&self, router: Router, registry: Arc<dyn Registry>) -> Router {
-        let shelves = Shelves { elsewhere: self.clone(), registry };
+    pub(crate) fn before_origin(&self, router: Router, inquiry: Inquiry) -> Router {
+        let shelves = Shelves { elsewhere: self.clone(), inquiry };
         router
             .layer(middleware::from_fn_with_state(shelves, deletion_to_keeper))
             .layer(middleware::from_fn_with_state(self.clone(), to_owner))
     }
 
     /// At an origin, behind its own recordings.
-    pub(crate) fn behind_recordings(&self, router: Router, registry: Arc<dyn Registry>) -> Router {
-        let shelves = Shelves { elsewhere: self.clone(), registry };
+    pub(crate) fn behind_recordings(&self, router: Router, inquiry: Inquiry) -> Router {
+        let shelves = Shelves { elsewhere: self.clone(), inquiry };
         router.layer(middleware::from_fn_with_state(shelves, recording_to_keeper))
     }
 
@@ -210,7 +211,8 @@ async fn recording_to_keeper(State(shelves): State<Shelves>, request: Request, n
     if here.status() != StatusCode::NOT_FOUND {
         return here;
     }
-    match shelves.keeper(shelves.registry.recording_of_file(&app, &file).await) {
+    let found = shelves.inquiry.ask(|registry| registry.recording_of_file(&app, &file)).await;
+    match shelves.keeper(found) {
         Some(keeper) => {
             let request = Request::from_parts(head, Body::empty());
             shelves.elsewhere.hand_on(vec![keeper], request).await.into_response()
@@ -223,7 +225,8 @@ async fn deletion_to_keeper(State(shelves): State<Shelves>, request: Request, ne
     let Some((app, vod)) = vod_in(request.uri().path()).filter(|_| *request.method() == Method::DELETE) else {
         return next.run(request).await;
     };
-    match shelves.keeper(shelves.registry.recording(app, &vod).await) {
+    let found = shelves.inquiry.ask(|registry| registry.recording(app, &vod)).await;
+    match shelves.keeper(found) {
         Some(keeper) => shelves.elsewhere.hand_on(vec![keeper], request).await.into_response(),
         None => next.run(request).await,
     }

@@ -14,6 +14,7 @@ mod process;
 mod reconcile;
 mod registry;
 mod routes;
+mod sessions;
 mod turn;
 mod welcome;
 
@@ -49,6 +50,7 @@ use drain::Drain;
 use elsewhere::Elsewhere;
 use flags::Task;
 use placement::Placement;
+use sessions::Sessions;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -164,7 +166,10 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         door: telemetry.door("antmedia"),
     });
 
+    let membership = origin.as_ref().and_then(Origin::membership);
+    let sessions = Sessions { config: config.clone(), engine: engine.clone(), cluster: cluster.clone() };
     let drain = Drain::new(drain::Party {
+        is_alone: cluster.is_none() && membership.is_none(),
         node: node.clone(),
         engine,
         signalling: signalling.clone(),
@@ -178,18 +183,24 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         .merge(signalling.router())
         .merge(routes::of_roles(origin.as_ref(), edge.as_ref(), elsewhere.as_ref(), &placement))
         .merge(placement.router())
-        .merge(nodes::router(cluster.clone(), role, admin.clone()))
+        .merge(sessions::router(sessions, admin.clone()))
+        .merge(nodes::router(
+            nodes::Desk { cluster: cluster.clone(), membership: membership.clone() },
+            role,
+            admin.clone(),
+        ))
         .merge(drain.router(admin))
         .merge(pages::router())
         .merge(turn::router(config.clone(), ice_servers))
-        .merge(health::router(node.clone(), telemetry.clone()));
+        .merge(health::router(node.clone(), registry::is_provisional(membership.clone()), telemetry.clone()));
     let clients = routes::for_clients(router.clone(), &node, &telemetry);
     let server = tokio::spawn(http::serve(&config.http, tls.clone(), clients, &node)?);
     let serving = listening.map(|listening| listening.serve(to_nodes, router)).transpose()?;
+    let me = cluster.clone();
     tokio::spawn(ready_when_joined(node.clone(), cluster.filter(|_| role == Role::Edge)));
     welcome::print(&config, role);
 
-    process::stop_signal(tls, credentials, &drain).await?;
+    let mishap = process::stop_signal(tls, credentials, &drain, registry::displaced(membership, me)).await?;
     node.stop();
     signalling.finish().await;
     if let Some(origin) = origin {
@@ -199,7 +210,7 @@ async fn run(role: Role, config: Arc<Config>) -> anyhow::Result<()> {
         serving.finish().await;
     }
     server.await??;
-    Ok(())
+    mishap.map_or(Ok(()), |mishap| Err(anyhow::Error::from_boxed(mishap)))
 }
 
 /// An edge has nothing to offer before an origin has told it what there is.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /rest/v2/cluster/nodes/{offset}/{size}` | nodes, this one first |
 //! | `GET /rest/v2/cluster/node-count` | `{"number":…}` |
-//! | `DELETE /rest/v2/cluster/node/{id}` | 200; 404 where it is not known, 409 while it is there |
+//! | `DELETE /rest/v2/cluster/node/{id}` | 200; 404 where it is not known, 409 while it is there, 503 while the registry is away |
 //! | `GET /rest/v2/cluster-mode-status` | `{"success":true}` in a cluster |
 //!
 //! In: requests. Out: what this node knows of the others, which is the same everywhere within a second or two.
@@ -23,12 +23,13 @@ use headwater_common::{
     http::{Admin, NO_STORE, admin_to_change},
     node::Role,
 };
+use headwater_origin::membership::{Membership, Removal};
 use serde::Serialize;
 
 /// What a page of a list may hold, as in the other lists.
 const PAGE_MAX: usize = 50;
 
-/// Ant Media's names as far as `cpu`. The others are ours.
+/// Ant Media's names as far as `dbQueryAveargeTimeMs`. The others are ours.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeJson {
@@ -39,6 +40,11 @@ struct NodeJson {
     status: &'static str,
     /// Of all cores, as text, as Ant Media's clients know it.
     cpu: String,
+    /// Of the machine, percent as text.
+    memory: String,
+    /// How long the registry takes for one operation; Ant Media's spelling. 0 where a node keeps none.
+    #[serde(rename = "dbQueryAveargeTimeMs")]
+    db_query_average_time_ms: u64,
     role: &'static str,
     phase: &'static str,
     /// False while there is no link with it.
@@ -58,10 +64,21 @@ struct Outcome {
     message: String,
 }
 
-/// `cluster` is absent where a node is alone. What changes the list is an origin's to do: the others listen to origins.
-pub(crate) fn router(cluster: Option<Cluster>, role: Role, admin: Admin) -> Router {
+/// Who is asked.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    /// Absent where a node is alone.
+    pub(crate) cluster: Option<Cluster>,
+    /// Where nodes share the registry: their rows are there.
+    pub(crate) membership: Option<Membership>,
+}
+
+/// What changes the list is an origin's to do: the others listen to origins.
+pub(crate) fn router(desk: Desk, role: Role, admin: Admin) -> Router {
+    let cluster = desk.cluster.clone();
     let changes = Router::new()
         .route("/rest/v2/cluster/node/{id}", delete(remove))
+        .with_state(desk)
         .layer(middleware::from_fn_with_state(admin, admin_to_change));
     Router::new()
         .route("/rest/v2/cluster/nodes/{offset}/{size}", get(list))
@@ -90,19 +107,33 @@ async fn list(State(cluster): State<Option<Cluster>>, Path((offset, size)): Path
     ([NO_STORE], Json(page.map(|node| describe(node, now_ms)).collect::<Vec<_>>()))
 }
 
-async fn remove(State(cluster): State<Option<Cluster>>, Path(id): Path<String>) -> Response {
+async fn remove(State(Desk { cluster, membership }): State<Desk>, Path(id): Path<String>) -> Response {
     let node = NodeId::from(&*id);
-    let Some(cluster) = cluster.filter(|cluster| cluster.nodes().iter().any(|known| *known.facts.id() == node)) else {
-        return outcome(StatusCode::NOT_FOUND, format!("node {id:?} is not known"));
-    };
-    if cluster.remove(&node) {
-        tracing::info!(%node, "removed by REST");
-        return outcome(StatusCode::OK, String::new());
+    let lives = || outcome(StatusCode::CONFLICT, format!("node {id:?} is there, it can't be removed"));
+    let nodes = cluster.as_ref().map(Cluster::nodes).unwrap_or_default();
+    let known = nodes.iter().find(|known| *known.facts.id() == node);
+    if known.is_some_and(|known| known.health.is_there()) {
+        return lives();
     }
-    outcome(StatusCode::CONFLICT, format!("node {id:?} is there, it can't be removed"))
+    // First, so that no look into the registry brings it back.
+    let row = match &membership {
+        Some(membership) => membership.remove_node(&id, known.is_some()).await,
+        None => Ok(Removal::Unknown),
+    };
+    let had_row = match row {
+        Ok(Removal::Lives) => return lives(),
+        Ok(removal) => removal == Removal::Removed,
+        Err(error) => return outcome(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    let was_listed = cluster.is_some_and(|cluster| cluster.remove(&node));
+    if !had_row && !was_listed {
+        return outcome(StatusCode::NOT_FOUND, format!("node {id:?} is not known"));
+    }
+    tracing::info!(%node, "removed by REST");
+    outcome(StatusCode::OK, String::new())
 }
 
-fn outcome(status: StatusCode, message: String) -> Response {
+pub(crate) fn outcome(status: StatusCode, message: String) -> Response {
     (status, [NO_STORE], Json(Outcome { success: status.is_success(), message })).into_response()
 }
 
@@ -117,6 +148,9 @@ fn describe(Known { facts, health, silent }: Known, now_ms: i64) -> NodeJson {
             Health::Left => "left",
         },
         cpu: facts.load.cpu_percent.to_string(),
+        memory: facts.load.memory_percent.to_string(),
+        // To whole ones, and what takes time takes one at least.
+        db_query_average_time_ms: facts.registry.operation.as_micros().div_ceil(1_000) as u64,
         role: match facts.role {
             Role::Origin => "origin",
             Role::Edge => "edge",

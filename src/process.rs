@@ -1,5 +1,7 @@
 //! What a process does before and after its work: the crypto provider, the signals that end it or renew its certificates.
 
+use std::error::Error;
+
 use headwater_common::{cluster::tls::Credentials, http};
 
 use crate::drain::Drain;
@@ -13,18 +15,29 @@ pub(crate) fn install_crypto() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Why a process ends that nobody told to.
+pub(crate) type Mishap = Box<dyn Error + Send + Sync>;
+
 /// Returns on Ctrl-C, and on SIGTERM when the node is drained or the signal comes again; SIGHUP reads the certificates again
-/// meanwhile.
+/// meanwhile. `displaced`: another process is this node now, and this one goes as after SIGTERM, but for its publishers,
+/// who go at once. That is what is returned then.
 pub(crate) async fn stop_signal(
     tls: Option<http::Tls>,
     credentials: Option<Credentials>,
     drain: &Drain,
-) -> anyhow::Result<()> {
+    displaced: impl Future<Output = Mishap>,
+) -> anyhow::Result<Option<Mishap>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    let mut leaves = false;
+    let (mut leaves, mut mishap) = (false, None);
+    tokio::pin!(displaced);
     loop {
         tokio::select! {
+            error = &mut displaced, if mishap.is_none() => {
+                tracing::error!(%error, "this process has to go");
+                drain.end_publishers();
+                (leaves, mishap) = (true, Some(error));
+            }
             _ = terminate.recv() => match leaves {
                 true => break,
                 false => leaves = true,
@@ -35,7 +48,7 @@ pub(crate) async fn stop_signal(
         }
     }
     tracing::info!("stopping");
-    Ok(())
+    Ok(mishap)
 }
 
 async fn renew(tls: Option<&http::Tls>, credentials: Option<&Credentials>) {

@@ -3,13 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use headwater_common::{
-    cluster::{Cluster, Health, identity::Identity},
+    clock,
+    cluster::{
+        Cluster, Health, Judged, NodeFacts, RegistryFacts,
+        identity::{Identity, NodeId},
+    },
     config::Config,
-    node::{Node, Role},
-    registry::{Embedded, Life, Mongo, NodeRow, Registry, Seen, Verdict},
+    load::Load,
+    node::{Node, Phase, Role},
+    registry::{Embedded, Life, Mongo, NodeRow, Registry, Seen, SeenNode, Verdict},
 };
 use headwater_origin::membership::{Membership, Surroundings};
 use tokio::sync::watch;
+
+use crate::{health::IsProvisional, process::Mishap};
 
 /// How long a start waits for the database. Without it, publishers are let in provisionally.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
@@ -33,30 +40,82 @@ pub(crate) async fn open(
         for row in orphans {
             tracing::warn!(broadcast = format!("{}/{}", row.app, row.stream), "ended when the last process died");
         }
-        return Ok(Kept { registry: Arc::new(registry), membership: None, life });
+        let registry = Arc::new(registry);
+        if let Some(cluster) = cluster {
+            // Of this node alone, and so is its name.
+            let id = identity.id.to_string();
+            tokio::spawn(describe(registry.clone(), Arc::new(move || id.clone()), cluster.clone()));
+        }
+        return Ok(Kept { registry, membership: None, life });
     }
     let mongo = Mongo::new(config.registry.mongodb.reveal(), config.apps.keys().cloned()).await?;
     let surroundings = surroundings(config, role, node.clone(), cluster.cloned());
     let membership = Membership::start(mongo.clone(), life.clone(), surroundings);
     if let Some(cluster) = cluster {
         tokio::spawn(introduce(membership.seen(), cluster.clone()));
+        let named = mongo.clone();
+        let id = Arc::new(move || named.id().unwrap_or_default().to_owned());
+        tokio::spawn(describe(Arc::new(mongo.clone()), id, cluster.clone()));
     }
-    if tokio::time::timeout(JOIN_WITHIN, membership.joined()).await.is_err() {
-        tracing::warn!("started without the registry, which does not answer");
+    match tokio::time::timeout(JOIN_WITHIN, membership.joined()).await {
+        Ok(Ok(())) => {}
+        // Nobody but the operator can mend that.
+        Ok(Err(refused)) => return Err(refused.into()),
+        Err(_) => {
+            tracing::warn!("started without the registry, which does not answer: publishers are let in provisionally")
+        }
     }
     Ok(Kept { registry: Arc::new(mongo), membership: Some(membership), life })
 }
 
-/// Origins that share a registry find each other there.
+/// Other nodes hear which registry this one keeps, and how that does.
+async fn describe(registry: Arc<dyn Registry>, id: Arc<dyn Fn() -> String + Send + Sync>, cluster: Cluster) {
+    let mut turn = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        turn.tick().await;
+        cluster.keeps(RegistryFacts { id: id(), operation: registry.operation_time() });
+    }
+}
+
+/// Origins that share a registry find each other there, and who is dead or gone.
 async fn introduce(mut seen: watch::Receiver<Seen>, cluster: Cluster) {
     while seen.changed().await.is_ok() {
         let origins = |seen: &Seen| {
             let alive = seen.nodes.iter().filter(|node| node.verdict == Verdict::Alive && !node.row.grpc.is_empty());
             alive.map(|node| node.row.grpc.clone()).collect()
         };
-        let places = origins(&seen.borrow_and_update());
+        let (places, rows) = {
+            let seen = seen.borrow_and_update();
+            if !seen.answers {
+                continue;
+            }
+            (origins(&seen), seen.nodes.iter().filter_map(judged).collect())
+        };
         cluster.learn(places);
+        cluster.judge(rows);
     }
+}
+
+/// `None`: no node of a cluster, or one of a version that knows more.
+fn judged(SeenNode { row, verdict }: &SeenNode) -> Option<Judged> {
+    let role = Role::of_name(&row.role).filter(|role| role.has_peers())?;
+    let silent_ms = (clock::now_us() / 1_000).saturating_sub(row.updated_ms);
+    Some(Judged {
+        facts: NodeFacts {
+            identity: Identity { id: NodeId::from(&*row.life.node), incarnation: row.life.incarnation },
+            role,
+            phase: Phase::of_name(&row.phase)?,
+            version: row.version.clone(),
+            grpc: row.grpc.clone(),
+            http: row.http.clone(),
+            load: Load::default(),
+            registry: RegistryFacts::default(),
+            age: Duration::ZERO,
+        },
+        verdict: *verdict,
+        beat: row.beat,
+        silent: Duration::from_millis(silent_ms.try_into().unwrap_or_default()),
+    })
 }
 
 fn surroundings(config: &Config, role: Role, node: Node, cluster: Option<Cluster>) -> Surroundings {
@@ -81,6 +140,19 @@ fn surroundings(config: &Config, role: Role, node: Node, cluster: Option<Cluster
             nodes.map(|known| life_of(&known.facts.identity)).collect()
         }),
         newest_epoch: Arc::new(move |id| Some(known.as_ref()?.whereabouts(id)?.epoch)),
+    }
+}
+
+pub(crate) fn is_provisional(membership: Option<Membership>) -> IsProvisional {
+    Arc::new(move || membership.as_ref().is_some_and(Membership::is_away))
+}
+
+/// Resolves when another process is this node: so says the registry, or where none is shared, who has heard of both.
+pub(crate) async fn displaced(membership: Option<Membership>, cluster: Option<Cluster>) -> Mishap {
+    match (membership, cluster) {
+        (Some(membership), _) => membership.displaced().await.into(),
+        (None, Some(cluster)) => cluster.displaced().await.into(),
+        (None, None) => std::future::pending().await,
     }
 }
 

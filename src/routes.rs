@@ -27,8 +27,8 @@ pub(crate) fn of_roles(
     match (origin, elsewhere) {
         (Some(origin), None) => origin.serve_recordings(streams).merge(origin.router(home)),
         (Some(origin), Some(elsewhere)) => {
-            let recordings = elsewhere.behind_recordings(origin.serve_recordings(streams), origin.registry());
-            recordings.merge(elsewhere.before_origin(origin.router(home), origin.registry()))
+            let recordings = elsewhere.behind_recordings(origin.serve_recordings(streams), origin.inquiry());
+            recordings.merge(elsewhere.before_origin(origin.router(home), origin.inquiry()))
         }
         (None, Some(elsewhere)) => elsewhere.before_edge(streams).merge(elsewhere.router()),
         (None, None) => streams,

@@ -32,6 +32,8 @@ pub struct Load {
     pub sessions: u32,
     /// The most exhausted of the limits; the processor counts where it has no limit as well. 100 is full.
     pub used_percent: u32,
+    /// Of the machine's memory, taken by anybody.
+    pub memory_percent: u32,
 }
 
 /// Counters as they stand: each only grows, but for the sessions.
@@ -42,6 +44,8 @@ struct Reading {
     processor: Duration,
     egress_bytes: u64,
     sessions: usize,
+    /// Of the machine.
+    memory_percent: u32,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl Meter {
             egress_bits_per_s: self.egress_bits_per_s.round() as u64,
             sessions: reading.sessions.try_into().unwrap_or(u32::MAX),
             used_percent: if self.is_full { 100 } else { used.max(busy).clamp(0.0, 99.0) as u32 },
+            memory_percent: reading.memory_percent,
         }
     }
 
@@ -104,6 +109,7 @@ pub async fn watch(node: Node, limits: Limits, egress: Counter, sessions: impl F
             processor: processor_time(),
             egress_bytes: egress.get(),
             sessions: sessions(),
+            memory_percent: memory_percent(),
         });
         let before = node.phase();
         node.bear(load, meter.is_full);
@@ -118,6 +124,22 @@ pub async fn watch(node: Node, limits: Limits, egress: Counter, sessions: impl F
 /// Of all threads of this process, since it began.
 fn processor_time() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap_or_default()
+}
+
+/// Of the machine, taken by anybody. Linux is asked; elsewhere nothing is known.
+fn memory_percent() -> u32 {
+    std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| taken_percent(&text)).unwrap_or_default()
+}
+
+/// By `proc_meminfo(5)`: what is available without swapping is not taken.
+fn taken_percent(meminfo: &str) -> Option<u32> {
+    let kb_of = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok()
+    };
+    let (total_kb, available_kb) = (kb_of("MemTotal:")?, kb_of("MemAvailable:")?);
+    let percent = 100 * total_kb.saturating_sub(available_kb) / total_kb.max(1);
+    u32::try_from(percent).ok()
 }
 
 #[cfg(test)]
@@ -140,6 +162,7 @@ mod tests {
                 processor: processor + elapsed.mul_f64(busy_cores),
                 egress_bytes: bytes + megabits_per_s * 125_000 * second,
                 sessions,
+                memory_percent: 7,
             });
         }
         load
@@ -157,7 +180,7 @@ mod tests {
             assert_eq!(meter.is_full, load.used_percent == 100);
         }
         let load = minute(&mut Meter::new(limits, 4), 2.0, 40, 7);
-        assert_eq!((load.cpu_percent, load.sessions), (50, 7));
+        assert_eq!((load.cpu_percent, load.sessions, load.memory_percent), (50, 7, 7));
         assert!(load.egress_bits_per_s.abs_diff(40_000_000) < 10_000, "{load:?}");
     }
 
@@ -188,6 +211,14 @@ mod tests {
         let at = last.at + Duration::from_secs(1);
         let load = meter.measure(Reading { at, egress_bytes: last.egress_bytes + 300 * 125_000, ..last });
         assert!(!meter.is_full && load.used_percent < 80, "{load:?}");
+    }
+
+    #[test]
+    fn memory_that_is_available_is_not_taken() {
+        let text = "MemTotal:       24000000 kB\nMemFree:          100000 kB\nMemAvailable:   18000000 kB\n";
+        assert_eq!(taken_percent(text), Some(25));
+        assert_eq!(taken_percent("MemTotal: 5 kB\n"), None);
+        assert!((1..=100).contains(&memory_percent()), "{}", memory_percent());
     }
 
     #[test]

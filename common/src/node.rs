@@ -30,6 +30,11 @@ impl Role {
         self != Self::Origin
     }
 
+    /// What [`Role::name`] says.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Whole, Self::Origin, Self::Edge].into_iter().find(|role| role.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -58,6 +63,12 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// What [`Phase::name`] says.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let all = [Self::Starting, Self::Ready, Self::Full, Self::Draining, Self::Stopping];
+        all.into_iter().find(|phase| phase.name() == name)
+    }
+
     /// As `/readyz` says it.
     pub fn name(self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@
 pub mod announce;
 mod api;
 pub mod ingest;
+pub mod inquiry;
 pub mod ladders;
 pub mod membership;
 #[cfg(feature = "transcode")]
@@ -46,6 +47,7 @@ use tokio::task::JoinHandle;
 
 use announce::Desk;
 use ingest::rtmp::Rtmp;
+use inquiry::Inquiry;
 use ladders::Ladders;
 use membership::Membership;
 use record::Recorder;
@@ -134,13 +136,18 @@ impl Origin {
 
     fn api(&self) -> api::Api {
         let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
-        let (recorder, ladders) = (self.recorder.clone(), self.ladders.clone());
-        api::Api { config, hub, engine, registry, recorder, ladders, viewers, cluster }
+        let (recorder, ladders, inquiry) = (self.recorder.clone(), self.ladders.clone(), self.inquiry());
+        api::Api { config, hub, engine, registry, inquiry, recorder, ladders, viewers, cluster }
     }
 
     /// Whose broadcasts and recordings are whose.
-    pub fn registry(&self) -> Arc<dyn Registry> {
-        self.shared.registry.clone()
+    pub fn inquiry(&self) -> Inquiry {
+        Inquiry::new(self.shared.registry.clone(), self.shared.membership.clone())
+    }
+
+    /// Where nodes share the registry.
+    pub fn membership(&self) -> Option<Membership> {
+        self.shared.membership.clone()
     }
 
     /// For publishers that come by Ant Media's signalling.

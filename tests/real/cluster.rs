@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::harness::{
-    Clock, Server, light, s, scratch,
+    Clock, Mongod, Server, light, s, scratch,
     server::{headwater, send},
     until,
 };
@@ -28,6 +28,15 @@ pub(crate) fn secret() -> String {
 pub(crate) fn settings(trust: &str, origins: &[&Server]) -> String {
     let origins: Vec<_> = origins.iter().map(|origin| format!("\"{}\"", origin.grpc())).collect();
     format!("[apps.live]\nrecord = true\n[cluster]\norigins = [{}]\n{trust}", origins.join(", "))
+}
+
+/// One of those that share `mongod`.
+pub(crate) fn part(role: &'static str, trust: &str, origins: &[&Server], mongod: &Mongod) -> Server {
+    let mut settings = settings(trust, origins);
+    if role == "origin" {
+        settings.push_str(&format!("[registry]\nmongodb = \"{}\"\n", mongod.uri("")));
+    }
+    Server::part(role, &settings)
 }
 
 /// The nodes that a server lists, by the address of their gRPC.
@@ -47,11 +56,11 @@ fn until_sees(server: &Server, other: &Server, key: &str, value: &str) -> Value 
 #[test]
 fn nodes_find_each_other_and_every_one_shows_all() {
     light(s(90), || {
-        let trust = secret();
-        let first = Server::part("origin", &settings(&trust, &[]));
-        let second = Server::part("origin", &settings(&trust, &[&first]));
+        let (trust, mongod) = (secret(), Mongod::standalone(scratch("mongod")));
+        let first = part("origin", &trust, &[], &mongod);
+        let second = part("origin", &trust, &[&first], &mongod);
         // Given one origin, it learns of the other.
-        let edge = Server::part("edge", &settings(&trust, &[&second]));
+        let edge = part("edge", &trust, &[&second], &mongod);
         for server in [&first, &second, &edge] {
             for (other, role) in [(&first, "origin"), (&second, "origin"), (&edge, "edge")] {
                 let node = until_sees(server, other, "phase", "ready");
@@ -92,10 +101,10 @@ fn an_origin_serves_no_viewers_and_an_edge_takes_no_publishers() {
 #[test]
 fn a_killed_origin_is_dead_everywhere_within_five_seconds_and_what_it_held_is_terminated() {
     light(s(120), || {
-        let trust = secret();
-        let mut first = Server::part("origin", &settings(&trust, &[]));
-        let second = Server::part("origin", &settings(&trust, &[&first]));
-        let edge = Server::part("edge", &settings(&trust, &[&first, &second]));
+        let (trust, mongod) = (secret(), Mongod::standalone(scratch("mongod")));
+        let mut first = part("origin", &trust, &[], &mongod);
+        let second = part("origin", &trust, &[&first], &mongod);
+        let edge = part("edge", &trust, &[&first, &second], &mongod);
         until_sees(&edge, &second, "phase", "ready");
         let _publisher = Clock::default().publish(&first.rtmp_url("live/lost"));
         first.until_playable("lost");
@@ -144,10 +153,10 @@ fn a_killed_origin_is_dead_everywhere_within_five_seconds_and_what_it_held_is_te
 #[test]
 fn who_stops_has_left_and_is_not_dead() {
     light(s(90), || {
-        let trust = secret();
-        let first = Server::part("origin", &settings(&trust, &[]));
-        let mut second = Server::part("origin", &settings(&trust, &[&first]));
-        let mut edge = Server::part("edge", &settings(&trust, &[&first]));
+        let (trust, mongod) = (secret(), Mongod::standalone(scratch("mongod")));
+        let first = part("origin", &trust, &[], &mongod);
+        let mut second = part("origin", &trust, &[&first], &mongod);
+        let mut edge = part("edge", &trust, &[&first], &mongod);
         until_sees(&edge, &second, "phase", "ready");
         for server in [&mut second, &mut edge] {
             assert!(server.terminate(s(15)).success());
@@ -238,10 +247,10 @@ fn certificates_instead_of_a_secret_and_health_for_who_has_them() {
 #[test]
 fn requests_land_anywhere() {
     light(s(120), || {
-        let trust = secret();
-        let first = Server::part("origin", &settings(&trust, &[]));
-        let second = Server::part("origin", &settings(&trust, &[&first]));
-        let edge = Server::part("edge", &settings(&trust, &[&second]));
+        let (trust, mongod) = (secret(), Mongod::standalone(scratch("mongod")));
+        let first = part("origin", &trust, &[], &mongod);
+        let second = part("origin", &trust, &[&first], &mongod);
+        let edge = part("edge", &trust, &[&second], &mongod);
         until_sees(&edge, &first, "phase", "ready");
         let publisher = Clock::default().publish(&first.rtmp_url("live/there"));
         first.until_playable("there");
@@ -282,6 +291,51 @@ fn requests_land_anywhere() {
 }
 
 #[test]
+fn the_sessions_of_all_nodes_are_listed_on_each() {
+    light(s(90), || {
+        let trust = secret();
+        let origin = Server::part("origin", &settings(&trust, &[]));
+        let edges = [0, 1].map(|_| Server::part("edge", &settings(&trust, &[&origin])));
+        let _publisher = Clock::default().publish(&origin.rtmp_url("live/watched"));
+        origin.until_playable("watched");
+        let offer = crate::drain::OFFER.replace("sendonly", "recvonly");
+        for edge in [&edges[0], &edges[1], &edges[1]] {
+            until("a session", s(10), || {
+                let request = edge.request("POST", "/live/whep/watched").header("content-type", "application/sdp");
+                (send(request.body(offer.clone())).status() == 201).then_some(())
+            });
+        }
+        let page = |server: &Server, span: &str| {
+            let response = server.get(&format!("/live/rest/v2/broadcasts/watched/webrtc-client-stats/{span}"));
+            assert_eq!(response.status(), 200);
+            let total = response.headers()["x-total-count"].to_str().expect("text").to_owned();
+            let sessions: Vec<Value> = response.json().expect("a list");
+            let name = |session: &Value| (session["node"].to_string(), session["clientId"].to_string());
+            (total, sessions.iter().map(name).collect::<Vec<_>>())
+        };
+        for server in [&origin, &edges[0], &edges[1]] {
+            let (total, all) =
+                until("all three", s(5), || Some(page(server, "0/50")).filter(|(_, all)| all.len() == 3));
+            assert_eq!(total, "3");
+            let of_nodes: std::collections::BTreeSet<_> = all.iter().map(|(node, _)| node).collect();
+            assert_eq!(of_nodes.len(), 2, "{all:?}");
+            let (first, second) = (page(server, "0/2").1, page(server, "2/2").1);
+            assert_eq!((first.len(), second.len()), (2, 1));
+            assert_eq!([first, second].concat(), all);
+            assert_eq!(page(server, "3/50").1, []);
+        }
+        // One that stands still costs its own, and a moment.
+        edges[1].signal("STOP");
+        let begun = Instant::now();
+        let (_, rest) = page(&origin, "0/50");
+        assert!(begun.elapsed() < s(3), "{:?}", begun.elapsed());
+        edges[1].signal("CONT");
+        assert_eq!(rest.len(), 1, "{rest:?}");
+        assert!(origin.log().contains("its sessions are not listed"), "{}", origin.log());
+    });
+}
+
+#[test]
 fn recordings_are_played_from_the_edge() {
     light(s(120), || {
         let trust = secret();
@@ -311,10 +365,10 @@ fn recordings_are_played_from_the_edge() {
 #[test]
 fn an_edge_survives_every_origin_but_one() {
     light(s(120), || {
-        let trust = secret();
-        let mut first = Server::part("origin", &settings(&trust, &[]));
-        let edge = Server::part("edge", &settings(&trust, &[&first]));
-        let second = Server::part("origin", &settings(&trust, &[&first]));
+        let (trust, mongod) = (secret(), Mongod::standalone(scratch("mongod")));
+        let mut first = part("origin", &trust, &[], &mongod);
+        let edge = part("edge", &trust, &[&first], &mongod);
+        let second = part("origin", &trust, &[&first], &mongod);
         until_sees(&edge, &second, "phase", "ready");
         first.kill();
         let begun = Instant::now();

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::cluster;
 use crate::harness::{
-    Balancer, Broadcaster, Clock, Player, Report, SOUND_OFFER, Server, flv, heavy, light, rtmp::Wire, s, server::send,
-    until,
+    Balancer, Broadcaster, Clock, Mongod, Player, Report, SOUND_OFFER, Server, flv, heavy, light, rtmp::Wire, s,
+    scratch, server::send, until,
 };
 
 fn ready(server: &Server) -> (u16, String) {
@@ -19,6 +19,11 @@ fn ready(server: &Server) -> (u16, String) {
 fn post(server: &Server, path: &str) -> (u16, Value) {
     let response = send(server.request("POST", path));
     (response.status().as_u16(), response.json().expect("JSON"))
+}
+
+/// A node that is not alone in the world.
+fn one_of_a_cluster(settings: &str) -> Server {
+    Server::part("origin", &format!("{}{settings}", cluster::settings(&cluster::secret(), &[])))
 }
 
 /// Encoders whose media don't matter.
@@ -38,6 +43,29 @@ fn a_node_with_nobody_leaves_at_once() {
         let begun = Instant::now();
         assert!(server.terminate(s(10)).success());
         assert!(begun.elapsed() < s(3), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_publisher_that_could_only_come_back_holds_up_no_lone_node_and_its_recording_is_whole() {
+    light(s(60), || {
+        let mut server = Server::with("[apps.live]\nrecord = true\n");
+        let mut wire = publisher(&server, "stays", 1.0);
+        server.until_status("stays", "broadcasting");
+        until("a recording", s(10), || (server.metric("headwater_recordings", "") > 0.0).then_some(()));
+        // A drain that an operator asked for waits, and the end does not.
+        assert_eq!(post(&server, "/rest/v2/drain").0, 202);
+        let asked = wire.until_says(&["onStatus"]).expect("a word");
+        assert!(asked.says("ReconnectRequest"), "{}", asked.readable());
+        let begun = Instant::now();
+        assert!(server.terminate(s(20)).success());
+        println!("from SIGTERM to the end: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < s(10), "{:?}", begun.elapsed());
+        let log = server.log();
+        assert!(log.contains("there is no other node that they could go to"), "{log}");
+        server.start_again();
+        assert_eq!(server.recorded()[0]["processStatus"], "ready");
+        assert_eq!(server.broadcast("live", "stays").expect("known")["status"], "finished");
     });
 }
 
@@ -83,7 +111,7 @@ fn a_drain_is_told_at_once_and_can_be_taken_back() {
 #[test]
 fn publishers_that_know_how_to_are_asked_to_connect_anew_and_then_the_node_leaves() {
     light(s(60), || {
-        let mut server = Server::start();
+        let mut server = one_of_a_cluster("");
         let mut wire = publisher(&server, "moves", 1.0);
         server.until_status("moves", "broadcasting");
         let begun = Instant::now();
@@ -102,7 +130,7 @@ fn publishers_that_know_how_to_are_asked_to_connect_anew_and_then_the_node_leave
 #[test]
 fn publishers_that_stay_are_ended_at_the_deadline_and_their_recording_is_whole() {
     light(s(60), || {
-        let mut server = Server::with("[apps.live]\nrecord = true\n[drain]\npublishers_s = 2\n");
+        let mut server = one_of_a_cluster("[drain]\npublishers_s = 2\n");
         let mut wire = publisher(&server, "stays", 0.0);
         server.until_status("stays", "broadcasting");
         until("a recording", s(10), || (server.metric("headwater_recordings", "") > 0.0).then_some(()));
@@ -121,7 +149,7 @@ fn publishers_that_stay_are_ended_at_the_deadline_and_their_recording_is_whole()
 #[test]
 fn a_second_signal_waits_for_nobody() {
     light(s(60), || {
-        let mut server = Server::start();
+        let mut server = one_of_a_cluster("");
         let _wire = publisher(&server, "stays", 0.0);
         server.until_status("stays", "broadcasting");
         server.signal("TERM");
@@ -177,10 +205,10 @@ fn a_client_is_told_where_to_go_and_the_sdk_goes_there() {
 #[test]
 fn a_session_is_ended_through_any_node_and_clients_are_placed_on_every_one() {
     light(s(60), || {
-        let trust = cluster::secret();
-        let first = Server::part("origin", &cluster::settings(&trust, &[]));
-        let second = Server::part("origin", &cluster::settings(&trust, &[&first]));
-        let edge = Server::part("edge", &cluster::settings(&trust, &[&first]));
+        let (trust, mongod) = (cluster::secret(), Mongod::standalone(scratch("mongod")));
+        let first = cluster::part("origin", &trust, &[], &mongod);
+        let second = cluster::part("origin", &trust, &[&first], &mongod);
+        let edge = cluster::part("edge", &trust, &[&first], &mongod);
         let all = [&first, &second, &edge];
         let ready = |node: &&Server| {
             let nodes = node.json("/rest/v2/cluster/nodes/0/50");

@@ -21,6 +21,7 @@ pub struct NodeFacts {
     /// URL where clients reach it.
     pub http: String,
     pub load: Load,
+    pub registry: RegistryFacts,
     /// How long this life had lasted when it said so.
     pub age: Duration,
 }
@@ -28,6 +29,22 @@ pub struct NodeFacts {
 impl NodeFacts {
     pub fn id(&self) -> &NodeId {
         &self.identity.id
+    }
+}
+
+/// The registry that a node keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryFacts {
+    /// The same on all nodes that share it. Empty on who keeps none, and as long as it is not known.
+    pub id: String,
+    /// How long it takes for one operation, on average.
+    pub operation: Duration,
+}
+
+impl RegistryFacts {
+    /// What is claimed here is not claimed there.
+    pub fn is_another_than(&self, other: &Self) -> bool {
+        !self.id.is_empty() && !other.id.is_empty() && self.id != other.id
     }
 }
 

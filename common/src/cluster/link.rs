@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Once},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,9 +18,10 @@ use tokio::{
     sync::watch,
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
+use tonic::Code;
 
 use super::{
-    BEAT, SILENT_MAX, Shared, dial,
+    BEAT, Double, SILENT_MAX, Shared, dial,
     facts::Health,
     identity::{Identity, NodeId},
     view::Change,
@@ -94,6 +95,10 @@ pub(super) async fn keep(address: SocketAddr, shared: Arc<Shared>) {
             }
             // The others hear of this node by other ways meanwhile; one line tells of a loss, not one for each attempt.
             Ok(Answer::Lost) | Err(LinkError::Closed) => {}
+            Err(LinkError::Call(status)) if !complained && status.code() == Code::FailedPrecondition => {
+                complained = true;
+                tracing::error!(%address, "no link: {}", status.message());
+            }
             Err(error) if !complained => {
                 complained = true;
                 tracing::warn!(%address, %error, "no link with this node");
@@ -121,6 +126,10 @@ pub(super) async fn link(address: SocketAddr, shared: &Arc<Shared>) -> Result<An
     let first = timeout(SILENT_MAX, news.message()).await.map_err(|_| LinkError::Silent)??;
     let mut first = first.ok_or(LinkError::Closed)?;
     let (from, _) = first.from.take().and_then(wire::to_facts).ok_or(LinkError::Nameless)?;
+    if shared.view().is_foreign(&from) {
+        // Who was called has known this node's registry later than this node: it refuses with the next call.
+        return Ok(Answer::Known);
+    }
     hear(first, shared);
     let Some(_held) = Held::take(address, &from.identity, shared) else { return Ok(Answer::Known) };
     tracing::info!(node = %from.id(), %address, "linked");
@@ -153,8 +162,12 @@ fn hear(news: proto::News, shared: &Shared) {
     let mut change = Change::default();
     let mut view = shared.view();
     for (facts, dead) in news.nodes.into_iter().filter_map(wire::to_facts) {
-        if facts.id() == view.me().id() && facts.identity != view.me().identity && !dead {
-            warn_of_double(&facts.identity, &view.me().identity);
+        // An earlier life of this node is remembered for a while.
+        if facts.id() == view.me().id() && !dead && facts.identity.incarnation > view.me().identity.incarnation {
+            let double = |known: &mut Option<Double>| {
+                *known = Some(Double::hear(*known, facts.identity.incarnation, facts.age));
+            };
+            shared.double.send_modify(double);
         }
         change = change.max(view.hear_node(facts, dead, now));
     }
@@ -168,17 +181,6 @@ fn hear(news: proto::News, shared: &Shared) {
     }
     drop(view);
     shared.changed(change);
-}
-
-/// An earlier life of this node is remembered for a while. A later one means that two machines have copies of one data
-/// directory.
-fn warn_of_double(theirs: &Identity, ours: &Identity) {
-    static SAID: Once = Once::new();
-    if theirs.incarnation > ours.incarnation {
-        SAID.call_once(|| {
-            tracing::error!(node = %ours.id, "another process has this node's id: is the data directory a copy?");
-        });
-    }
 }
 
 /// A link's place in the list; giving it up tells the view.

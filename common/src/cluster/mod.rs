@@ -14,6 +14,7 @@
 //! is known here is what nodes tell each other, and is forgotten with the process.
 
 mod dial;
+mod double;
 mod facts;
 mod forward;
 pub mod identity;
@@ -21,6 +22,7 @@ mod incoming;
 mod keeper;
 mod link;
 mod server;
+mod serving;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -36,15 +38,19 @@ use std::{
 };
 
 use axum::Router;
-use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tonic::transport::Channel;
 
-pub use facts::{Health, Known, Located, NodeFacts, Statement, Status};
+pub use double::Displaced;
+use double::Double;
+pub use facts::{Health, Known, Located, NodeFacts, RegistryFacts, Statement, Status};
 pub use forward::ForwardError;
 use identity::{Identity, NodeId};
+pub use serving::Serving;
 use tls::Credentials;
 /// Services that the process serves to other nodes beside this room's.
 pub use tonic::service::Routes;
+pub use view::Judged;
 use view::{Change, View};
 
 use crate::{
@@ -62,8 +68,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const SILENT_MAX: Duration = Duration::from_secs(3);
 /// How often time is looked at: a death is noticed that much late.
 const TICK: Duration = Duration::from_millis(200);
-/// How long the others have to hear that this node goes.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the cluster has to know of the rest of the process.
 pub struct Surroundings {
@@ -110,6 +114,10 @@ struct Shared {
     channels: Mutex<HashMap<String, Channel>>,
     located: Mutex<HashMap<BroadcastId, watch::Sender<Option<Upstream>>>>,
     closing: watch::Sender<bool>,
+    /// The newest word of another process that is this node.
+    double: watch::Sender<Option<Double>>,
+    /// Origins of another registry that have called, each of which is complained of once.
+    foreign: Mutex<BTreeSet<NodeId>>,
     door: Door,
 }
 
@@ -139,6 +147,7 @@ impl Cluster {
             grpc,
             http: url,
             load: surroundings.node.load(),
+            registry: RegistryFacts::default(),
             age: Duration::ZERO,
         };
         tracing::info!(node = %me.id(), grpc = me.grpc, http = me.http, "node of a cluster");
@@ -153,6 +162,8 @@ impl Cluster {
             channels: Mutex::default(),
             located: Mutex::default(),
             closing: watch::Sender::default(),
+            double: watch::Sender::default(),
+            foreign: Mutex::default(),
             door: telemetry.door("cluster"),
         };
         Ok(Listening { listener, cluster: Self { shared: Arc::new(shared) } })
@@ -172,6 +183,22 @@ impl Cluster {
         self.shared.view().me().clone()
     }
 
+    /// Which registry this node keeps, and how that does now.
+    pub fn keeps(&self, registry: RegistryFacts) {
+        let change = {
+            let mut view = self.shared.view();
+            let me = view.me().clone();
+            view.describe(NodeFacts { registry, ..me })
+        };
+        self.shared.changed(change);
+    }
+
+    /// What a look into a shared registry says of all nodes in it.
+    pub fn judge(&self, rows: Vec<Judged>) {
+        let change = self.shared.view().judge(rows, Instant::now());
+        self.shared.changed(change);
+    }
+
     /// All nodes that are known, this one first.
     pub fn nodes(&self) -> Vec<Known> {
         self.shared.view().list(Instant::now())
@@ -184,6 +211,13 @@ impl Cluster {
             self.shared.changed(Change::Great);
         }
         removed
+    }
+
+    /// Resolves when another process is this node, and the later one.
+    pub async fn displaced(&self) -> Displaced {
+        // The sender lives as long as `self`.
+        let _ = self.shared.double.subscribe().wait_for(|double| double.is_some_and(Double::lives)).await;
+        Displaced::of(self.me().identity.id)
     }
 
     /// Resolves when some origin has told what it knows.
@@ -256,33 +290,7 @@ impl Listening {
         if shared.surroundings.role.takes_publishers() {
             loops.push(tokio::spawn(witness::run(shared.surroundings.hub.clone(), shared)));
         }
-        Ok(Serving { cluster, server, loops })
-    }
-}
-
-/// What runs until the node has gone.
-pub struct Serving {
-    cluster: Cluster,
-    server: JoinHandle<()>,
-    loops: Vec<JoinHandle<()>>,
-}
-
-impl Serving {
-    /// To be called last when the node stops: tells the others.
-    pub async fn finish(self) {
-        self.cluster.shared.describe();
-        self.cluster.shared.closing.send_replace(true);
-        let mut links = self.cluster.shared.links.subscribe();
-        let server = self.server.abort_handle();
-        let told = async {
-            // Whoever was called says goodbye as well; whoever called has its last news when the server ends.
-            let _ = links.wait_for(HashMap::is_empty).await;
-            let _ = self.server.await;
-        };
-        // Who does not listen finds out by itself.
-        let _ = tokio::time::timeout(FAREWELL, told).await;
-        server.abort();
-        self.loops.iter().for_each(JoinHandle::abort);
+        Ok(Serving::of(cluster, server, loops))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{
     net::TcpListener,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Se
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    BEAT, SILENT_MAX, Shared, facts::Health, forward, identity::Identity, incoming::incoming, link::MESSAGE_BYTES_MAX,
-    wire,
+    BEAT, NodeFacts, SILENT_MAX, Shared, facts::Health, forward, identity::Identity, incoming::incoming,
+    link::MESSAGE_BYTES_MAX, wire,
 };
 use crate::{
     clock,
@@ -93,8 +93,9 @@ impl Cluster for Desk {
         let mut reports = request.into_inner();
         let first = timeout(SILENT_MAX, reports.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no report came"))??;
-        let Some(identity) = first.and_then(|report| hear(report, &self.shared)) else {
-            return Err(Status::invalid_argument("the first report does not say who you are"));
+        let identity = match first {
+            Some(report) => hear(report, &self.shared).map_err(|status| *status)?,
+            None => return Err(nameless()),
         };
         let caller = Caller { identity, shared: self.shared.clone() };
         let listening = Listening(tokio::spawn(listen(reports, caller)));
@@ -109,9 +110,14 @@ impl Cluster for Desk {
     }
 }
 
+fn nameless() -> Status {
+    Status::invalid_argument("a report does not say who you are")
+}
+
 /// Takes a report into the view; who it is from.
-fn hear(report: proto::Report, shared: &Shared) -> Option<Identity> {
-    let (facts, dead) = wire::to_facts(report.node?)?;
+fn hear(report: proto::Report, shared: &Shared) -> Result<Identity, Box<Status>> {
+    let (facts, dead) = report.node.and_then(wire::to_facts).ok_or_else(|| Box::new(nameless()))?;
+    shared.refuse_foreign(&facts)?;
     let identity = facts.identity.clone();
     let audiences = report.audiences.into_iter().filter_map(wire::to_audience).collect();
     let change = {
@@ -121,7 +127,30 @@ fn hear(report: proto::Report, shared: &Shared) -> Option<Identity> {
         change
     };
     shared.changed(change);
-    Some(identity)
+    Ok(identity)
+}
+
+impl Shared {
+    /// Both say so: this one here, the other one when it hears the answer.
+    fn refuse_foreign(&self, theirs: &NodeFacts) -> Result<(), Box<Status>> {
+        let (me, is_foreign) = {
+            let view = self.view();
+            (view.me().id().clone(), view.is_foreign(theirs))
+        };
+        if !is_foreign {
+            return Ok(());
+        }
+        let them = theirs.id();
+        let problem = format!(
+            "origins {me} and {them} have different registries, and both would let in publishers of one name: give both the \
+             same registry.mongodb, or take each out of the other's cluster.origins"
+        );
+        let first = self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(them.clone());
+        if first {
+            tracing::error!("no link: {problem}");
+        }
+        Err(Box::new(Status::failed_precondition(problem)))
+    }
 }
 
 /// Its end is told to the view, however it comes.
@@ -138,7 +167,7 @@ impl Drop for Caller {
 
 async fn listen(mut reports: Streaming<proto::Report>, caller: Caller) {
     while let Ok(Ok(Some(report))) = timeout(SILENT_MAX, reports.message()).await {
-        if hear(report, &caller.shared).is_none_or(|identity| identity != caller.identity) {
+        if hear(report, &caller.shared).ok() != Some(caller.identity.clone()) {
             return;
         }
     }

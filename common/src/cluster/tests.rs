@@ -313,7 +313,7 @@ fn who_leaves_says_so_and_is_not_called_dead() {
     for peer in [&mut second, &mut edge] {
         let begun = Instant::now();
         peer.stop();
-        assert!(begun.elapsed() < FAREWELL, "nobody had to be waited for: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < serving::FAREWELL, "nobody had to be waited for: {:?}", begun.elapsed());
     }
     for other in ["origin-2", "edge-1"] {
         for peer in [&first, &watcher] {

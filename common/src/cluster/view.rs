@@ -1,6 +1,7 @@
 //! Everything that this node knows of the others: who is there, what is live where, who watches how much. Pure.
 //!
-//! In: what nodes say of themselves, directly or passed on by others; links that broke; the time. Out: where a broadcast is;
+//! In: what nodes say of themselves, directly or passed on by others; what a shared registry says of those that say nothing
+//! ([`Judged`]); links that broke; the time. Out: where a broadcast is;
 //! what changed since a reader last looked. A node alone speaks about itself and about the broadcasts that it holds; the
 //! others pass that on, and of two statements of one node the later one counts, whichever way it came. So nobody's
 //! order of hearing matters, and nobody can vouch for a dead node: its age stands still.
@@ -8,6 +9,8 @@
 //! What follows from death is never said, it is concluded here: a broadcast of a dead owner, or of an earlier life of
 //! its owner, is terminated, and live again if the owner was merely cut off. Deliberately absent: sockets, and the
 //! registry, which decides who may hold a broadcast.
+
+mod verdicts;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -19,6 +22,8 @@ use super::{
     identity::{Identity, NodeId},
 };
 use crate::{audience::Viewers, live::BroadcastId, node::Phase};
+
+pub use verdicts::Judged;
 
 /// A node that nobody has heard for this long is dead.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(3);
@@ -76,16 +81,23 @@ pub(super) struct View {
     audiences: BTreeMap<BroadcastId, BTreeMap<NodeId, Viewers>>,
     version: u64,
     ticked: Option<Instant>,
+    /// By node, as they stood in the registry when it was read last.
+    beats: BTreeMap<NodeId, u64>,
 }
 
 impl View {
     pub(super) fn new(me: NodeFacts) -> Self {
-        let (nodes, statements, audiences) = Default::default();
-        Self { me, me_version: 1, nodes, statements, audiences, version: 1, ticked: None }
+        let (nodes, statements, audiences, beats) = Default::default();
+        Self { me, me_version: 1, nodes, statements, audiences, version: 1, ticked: None, beats }
     }
 
     pub(super) fn me(&self) -> &NodeFacts {
         &self.me
+    }
+
+    /// An origin that is none of this cluster: what it lets in, another origin may let in as well.
+    pub(super) fn is_foreign(&self, facts: &NodeFacts) -> bool {
+        self.me.registry.is_another_than(&facts.registry)
     }
 
     /// What this node says of itself from now on.
@@ -105,7 +117,7 @@ impl View {
 
     /// What another node says of itself, whoever passed it on. `dead`: so thinks who passed it on.
     pub(super) fn hear_node(&mut self, facts: NodeFacts, dead: bool, now: Instant) -> Change {
-        if facts.id() == self.me.id() {
+        if facts.id() == self.me.id() || self.is_foreign(&facts) {
             return Change::Nothing;
         }
         self.version += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use headwater_proto as proto;
 
 use super::{
-    facts::{Health, NodeFacts, Statement, Status},
+    facts::{Health, NodeFacts, RegistryFacts, Statement, Status},
     identity::{Identity, NodeId},
 };
 use crate::{
@@ -30,7 +30,8 @@ pub(super) fn from_facts(facts: &NodeFacts, health: Health) -> proto::Node {
         Role::Edge => proto::Role::Edge,
         Role::Whole => proto::Role::Unspecified,
     };
-    let Load { cpu_percent, egress_bits_per_s, sessions, used_percent } = facts.load;
+    let Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent } = facts.load;
+    let operation_us = facts.registry.operation.as_micros().try_into().unwrap_or(u32::MAX);
     proto::Node {
         id: facts.id().to_string(),
         incarnation: facts.identity.incarnation,
@@ -39,7 +40,8 @@ pub(super) fn from_facts(facts: &NodeFacts, health: Health) -> proto::Node {
         version: facts.version.clone(),
         grpc: facts.grpc.clone(),
         http: facts.http.clone(),
-        load: Some(proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent }),
+        load: Some(proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent }),
+        registry: Some(proto::Registry { id: facts.registry.id.clone(), operation_us }),
         age_ms: facts.age.as_millis().try_into().unwrap_or(u64::MAX),
     }
 }
@@ -60,7 +62,9 @@ pub(super) fn to_facts(node: proto::Node) -> Option<(NodeFacts, bool)> {
         proto::Phase::Dead => (Phase::Stopping, true),
         proto::Phase::Unspecified => return None,
     };
-    let proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent } = node.load.unwrap_or_default();
+    let proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent } =
+        node.load.unwrap_or_default();
+    let proto::Registry { id, operation_us } = node.registry.unwrap_or_default();
     let facts = NodeFacts {
         identity: Identity { id: NodeId::from(&*node.id), incarnation: node.incarnation },
         role,
@@ -68,7 +72,8 @@ pub(super) fn to_facts(node: proto::Node) -> Option<(NodeFacts, bool)> {
         version: node.version,
         grpc: node.grpc,
         http: node.http,
-        load: Load { cpu_percent, egress_bits_per_s, sessions, used_percent },
+        load: Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent },
+        registry: RegistryFacts { id, operation: Duration::from_micros(operation_us.into()) },
         age: Duration::from_millis(node.age_ms),
     };
     (!facts.id().as_str().is_empty()).then_some((facts, dead))

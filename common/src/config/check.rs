@@ -56,6 +56,9 @@ impl Config {
             Role::Edge if cluster.origins.is_empty() => {
                 refuse("cluster.origins", "they are missing: an edge has everything from an origin")
             }
+            Role::Edge if !self.registry.mongodb.is_empty() => {
+                refuse("registry.mongodb", "it is set, and an edge has no registry: it asks its origins")
+            }
             Role::Origin | Role::Edge => Ok(()),
         }
     }

@@ -132,6 +132,7 @@ fn what_a_role_needs_and_what_it_has_no_use_for_is_said() {
     let secret = "secret = \"0123456789abcdef0123456789abcdef\"\n";
     let files = "certificate = \"c\"\nkey = \"k\"\nca = \"a\"\n";
     let origins = "origins = [\"origin:5000\", \"[::1]:5000\", \"10.0.0.1:5000\"]\n";
+    let database = "[registry]\nmongodb = \"mongodb://db\"\n";
     let check = |lines: &[&str], role| file(&format!("[cluster]\n{}", lines.concat())).unwrap().check_for(role);
     for (lines, role, complaint) in [
         (&[secret][..], Role::Whole, "headwater origin"),
@@ -140,6 +141,7 @@ fn what_a_role_needs_and_what_it_has_no_use_for_is_said() {
         (&[], Role::Origin, "cluster.secret"),
         (&[origins], Role::Edge, "cluster.secret"),
         (&[secret], Role::Edge, "cluster.origins"),
+        (&[secret, origins, database], Role::Edge, "registry.mongodb"),
     ] {
         let error = check(lines, role).unwrap_err().to_string();
         assert!(error.contains(complaint), "{lines:?} {role:?}: {error}");
@@ -148,6 +150,8 @@ fn what_a_role_needs_and_what_it_has_no_use_for_is_said() {
         (&[][..], Role::Whole),
         (&[secret], Role::Origin),
         (&[files, origins], Role::Origin),
+        (&[secret, database], Role::Origin),
+        (&[database], Role::Whole),
         (&[secret, origins], Role::Edge),
         (&[files, origins], Role::Edge),
     ] {

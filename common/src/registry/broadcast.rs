@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::epoch;
 use crate::{
     ladder::Rung,
-    live::{Broadcast, BroadcastId, Publisher, Takeover},
+    live::{Broadcast, BroadcastId, Claim, Publisher, Takeover},
 };
 
 /// Numbers that are set aside with every claim and every report of progress. A process that is killed has used more
@@ -131,6 +131,14 @@ pub struct Claimed {
     pub discontinuity: u64,
     pub born_us: i64,
     pub segment_target_s: Option<u32>,
+}
+
+impl Claimed {
+    /// As this node's hall takes it from who asked.
+    pub fn for_hall(self, publisher: Publisher) -> Claim {
+        let Self { epoch, next_gop, discontinuity, born_us, segment_target_s } = self;
+        Claim { epoch, next_gop, discontinuity, born_us, segment_target_s, publisher }
+    }
 }
 
 /// Why not.

@@ -16,10 +16,11 @@ mod epoch;
 mod leases;
 mod mongo;
 mod node;
+mod pace;
 mod recording;
 mod seen;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
@@ -88,6 +89,9 @@ pub trait Registry: Send + Sync {
     /// Recordings of all applications that a dead process of this node left unfinished.
     async fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError>;
 
+    /// How long an operation takes, on average.
+    fn operation_time(&self) -> Duration;
+
     /// Forgets a recording and returns what was known of it. Its file is the caller's business.
     async fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError>;
 }
@@ -108,8 +112,12 @@ pub enum RegistryError {
     Address { problem: String },
     #[error("registry {hosts}: {problem}")]
     Database { hosts: String, problem: String },
+    #[error("registry {hosts} takes neither user name nor password of registry.mongodb: {problem}")]
+    Refused { hosts: String, problem: String },
     #[error("the registry has not answered the last beat of this node")]
     Away,
+    #[error("the registry has not answered within {within:?}")]
+    Late { within: Duration },
     #[error("another process has begun a life of node {node}: two of them can't share one data directory or its copy")]
     Displaced { node: String },
     #[error("broadcast {id} exists already")]
@@ -126,7 +134,7 @@ impl RegistryError {
     /// The registry gave no answer, rather than one that nobody likes: others may reach it, and it may be back soon.
     /// A file of this process is never away.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Database { .. } | Self::Away)
+        matches!(self, Self::Database { .. } | Self::Refused { .. } | Self::Away | Self::Late { .. })
     }
 
     pub fn denied(id: &BroadcastId, denied: Denied) -> Self {

@@ -16,7 +16,7 @@ use std::{
 use headwater_common::{
     clock,
     config::Config,
-    live::{BroadcastId, Claim, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
+    live::{BroadcastId, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
     node::{Busy, Node},
     registry::{Ask, Bid, Claimed, Ending, Hall, Life, Progress, Registry, RegistryError, Seen, Verdict},
 };
@@ -191,15 +191,7 @@ impl Desk {
         // Reports leave it alone until the hall holds it. Who asks beside another publisher is ordered by the registry.
         let _claiming = self.claiming.alone(&id);
         let claimed = self.ask(&id, &bid).await?;
-        let claim = Claim {
-            epoch: claimed.epoch,
-            next_gop: claimed.next_gop,
-            discontinuity: claimed.discontinuity,
-            born_us: claimed.born_us,
-            segment_target_s: claimed.segment_target_s,
-            publisher,
-        };
-        match self.hub.claim(&id, claim, takeover, clock::now_us()) {
+        match self.hub.claim(&id, claimed.for_hall(publisher), takeover, clock::now_us()) {
             Ok(writer) => Ok(writer),
             // Another publisher came while the registry was asked. The newest claim is without one now.
             Err(refused) => {

@@ -112,12 +112,14 @@ pub(super) async fn get(
 }
 
 pub(super) async fn find(api: &Api, id: &BroadcastId) -> Result<Option<BroadcastJson>, ApiError> {
-    let row = match api.registry.get(id).await {
-        // What lives here can be told without its past.
-        Err(error) if error.is_absence() && api.hub.get(id).is_some() => None,
-        row => row?,
-    };
-    Ok(describe(api, id, row))
+    match api.inquiry.ask(|registry| registry.get(id)).await {
+        // What lives, here or elsewhere, can be told without its past; and what was seen of that is not old.
+        Err(error) if error.is_absence() => match describe(api, id, api.inquiry.last_seen(id)) {
+            None => Err(error.into()),
+            known => Ok(known),
+        },
+        row => Ok(describe(api, id, row?)),
+    }
 }
 
 pub(super) async fn list(
@@ -125,7 +127,7 @@ pub(super) async fn list(
     Path((app, offset, size)): Path<(String, usize, usize)>,
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
-    let rows = api.registry.list(&app, offset, size.min(PAGE_MAX)).await?;
+    let rows = api.inquiry.ask(|registry| registry.list(&app, offset, size.min(PAGE_MAX))).await?;
     let described = rows.into_iter().filter_map(|row| {
         let id = BroadcastId::new(&row.app, &row.stream).ok()?;
         describe(&api, &id, Some(row))
@@ -140,7 +142,7 @@ pub(super) struct Count {
 
 pub(super) async fn count(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
     api.app(&app)?;
-    Ok(Json(Count { number: api.registry.count(&app).await? }))
+    Ok(Json(Count { number: api.inquiry.ask(|registry| registry.count(&app)).await? }))
 }
 
 pub(super) async fn count_live(State(api): State<Api>, Path(app): Path<String>) -> Result<Json<Count>, ApiError> {
@@ -195,6 +197,7 @@ pub(super) async fn set_recording(
         return Err(ApiError::Invalid(format!("recordType {other:?}: recordings are mp4")));
     }
     let name = wish.file_name.filter(|name| !name.is_empty());
+    api.inquiry.ask(|registry| registry.get(&id)).await?;
     api.recorder.set(&id, on, name.clone()).await?;
     tracing::info!(broadcast = %id, on, name, "recording switched by REST");
     Ok(Json(Outcome::done(stream)))
@@ -202,9 +205,9 @@ pub(super) async fn set_recording(
 
 /// A registry that fails costs the past only.
 pub(super) async fn describe_as_text(api: &Api, id: &BroadcastId) -> Option<String> {
-    let row = api.registry.get(id).await.unwrap_or_else(|error| {
+    let row = api.inquiry.ask(|registry| registry.get(id)).await.unwrap_or_else(|error| {
         tracing::error!(broadcast = %id, %error, "the registry was not read");
-        None
+        api.inquiry.last_seen(id)
     });
     serde_json::to_string(&describe(api, id, row)?).ok()
 }

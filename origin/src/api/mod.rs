@@ -4,7 +4,6 @@
 //! the networks in `http.admin_networks`. Deliberately absent: media, and queries to the registry for what is live.
 
 mod broadcasts;
-mod sessions;
 mod vods;
 mod wanted;
 
@@ -22,7 +21,7 @@ use headwater_common::{
     audience::CountViewers,
     cluster::{Cluster, Located},
     config::Config,
-    http::{Admin, NO_STORE, admin_only, admin_to_change},
+    http::{Admin, NO_STORE, admin_to_change},
     live::{BroadcastId, Hub},
     registry::{Registry, RegistryError},
     rtc::{Engine, SayError},
@@ -30,6 +29,7 @@ use headwater_common::{
 use serde::Serialize;
 
 use crate::{
+    inquiry::Inquiry,
     ladders::Ladders,
     record::{DeleteError, Recorder, SetError, StorageError},
 };
@@ -39,7 +39,10 @@ pub(crate) struct Api {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) engine: Engine,
+    /// For those who write.
     pub(crate) registry: Arc<dyn Registry>,
+    /// For those who ask.
+    pub(crate) inquiry: Inquiry,
     pub(crate) recorder: Recorder,
     pub(crate) ladders: Ladders,
     pub(crate) viewers: CountViewers,
@@ -48,9 +51,6 @@ pub(crate) struct Api {
 
 pub(crate) fn router(api: Api) -> Router {
     let admin = Admin::new(&api.config.http.admin_networks);
-    let sessions = Router::new()
-        .route("/{app}/rest/v2/broadcasts/{id}/webrtc-client-stats/{offset}/{size}", get(sessions::list))
-        .layer(middleware::from_fn_with_state(admin.clone(), admin_only));
     Router::new()
         .route("/rest/v2/version", get(version))
         .route("/rest/v2/live", get(broadcasts::live))
@@ -69,7 +69,6 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/vods/{vod}", get(vods::get))
         .route("/{app}/rest/v2/vods/{vod}", delete(vods::remove))
         .layer(middleware::from_fn_with_state(admin, admin_to_change))
-        .merge(sessions)
         .with_state(api)
 }
 

@@ -68,7 +68,8 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
-    let rows = api.registry.list_recordings(&app, filter.borrow(), offset, size.min(PAGE_MAX)).await?;
+    let size = size.min(PAGE_MAX);
+    let rows = api.inquiry.ask(|registry| registry.list_recordings(&app, filter.borrow(), offset, size)).await?;
     Ok(([NO_STORE], Json(rows.into_iter().map(|row| describe(&api, row)).collect::<Vec<_>>())))
 }
 
@@ -83,7 +84,8 @@ pub(super) async fn count(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Count>, ApiError> {
     api.app(&app)?;
-    Ok(Json(Count { number: api.registry.count_recordings(&app, filter.borrow()).await? }))
+    let number = api.inquiry.ask(|registry| registry.count_recordings(&app, filter.borrow())).await?;
+    Ok(Json(Count { number }))
 }
 
 pub(super) async fn get(
@@ -91,7 +93,8 @@ pub(super) async fn get(
     Path((app, vod)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     api.app(&app)?;
-    let row = api.registry.recording(&app, &VodId::parse(&vod)).await?;
+    let vod_id = VodId::parse(&vod);
+    let row = api.inquiry.ask(|registry| registry.recording(&app, &vod_id)).await?;
     let row = row.ok_or_else(|| ApiError::Unknown(format!("recording {vod:?}")))?;
     Ok(([NO_STORE], Json(describe(&api, row))))
 }
@@ -101,7 +104,9 @@ pub(super) async fn remove(
     Path((app, vod)): Path<(String, String)>,
 ) -> Result<Json<Outcome>, ApiError> {
     api.app(&app)?;
-    match api.recorder.delete(&app, &VodId::parse(&vod)).await? {
+    let vod_id = VodId::parse(&vod);
+    api.inquiry.ask(|registry| registry.recording(&app, &vod_id)).await?;
+    match api.recorder.delete(&app, &vod_id).await? {
         Some(row) => {
             tracing::info!(app = row.app, file = row.file, "recording deleted by REST");
             Ok(Json(Outcome::done(vod)))

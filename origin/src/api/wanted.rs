@@ -120,10 +120,11 @@ pub(super) async fn create(
     let stream = wanted.stream_id.clone().filter(|stream| !stream.is_empty()).unwrap_or_else(random_id);
     let id = api.id(&app, &stream)?;
     let details = wanted.on_top_of(Details::default())?;
+    if api.inquiry.ask(|registry| registry.get(&id)).await?.is_some() {
+        return Err(in_use(&stream));
+    }
     match api.registry.create(&id, details, clock::now_us()).await {
-        Err(RegistryError::BroadcastExists { .. }) => {
-            return Err(ApiError::Invalid(format!("Stream id is already being used: {stream}")));
-        }
+        Err(RegistryError::BroadcastExists { .. }) => return Err(in_use(&stream)),
         created => created?,
     };
     api.ladders.changed();
@@ -139,12 +140,17 @@ pub(super) async fn change(
 ) -> Result<Json<Outcome>, ApiError> {
     let wanted = Wanted::parse(&body)?;
     let id = api.id(&app, &stream)?;
-    let row = api.registry.get(&id).await?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
+    let row = api.inquiry.ask(|registry| registry.get(&id)).await?.ok_or_else(|| ApiError::Unknown(id.to_string()))?;
     let details = wanted.on_top_of(row.details)?;
     api.registry.set_details(&id, details).await?;
     api.ladders.changed();
     wanted.record(&api, &id, row.record_override).await?;
     Ok(Json(Outcome::done(stream)))
+}
+
+/// In Ant Media's words.
+fn in_use(stream: &str) -> ApiError {
+    ApiError::Invalid(format!("Stream id is already being used: {stream}"))
 }
 
 /// For those who leave the name to us; the registry refuses one that is there already.

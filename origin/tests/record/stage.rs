@@ -7,7 +7,7 @@ use std::{
 };
 
 use headwater_common::{
-    live::{BroadcastId, Claim, Hub, Publisher, Takeover, Writer, Written},
+    live::{BroadcastId, Hub, Publisher, Takeover, Writer, Written},
     media::{Info, Kind, Sample},
     registry::{Ask, Bid, Embedded, Hall, Life, RecordingFilter, RecordingRow, RecordingState, Registry},
     store::{Place, Store},
@@ -85,14 +85,7 @@ impl Stage {
             now_us: at_us,
         };
         let claimed = self.registry.claim(&id(stream), &bid).await.unwrap();
-        let claim = Claim {
-            epoch: claimed.epoch,
-            next_gop: claimed.next_gop,
-            discontinuity: claimed.discontinuity,
-            born_us: claimed.born_us,
-            segment_target_s: claimed.segment_target_s,
-            publisher,
-        };
+        let claim = claimed.for_hall(publisher);
         let mut writer = self.hub.claim(&id(stream), claim, Takeover::Replace, at_us).unwrap();
         let mut samples: Vec<(Kind, Sample)> = Vec::new();
         for source in sources {

@@ -25,6 +25,7 @@ pub(crate) struct Mongod {
     dir: PathBuf,
     members: Vec<Member>,
     is_set: bool,
+    is_guarded: bool,
 }
 
 struct Member {
@@ -44,9 +45,22 @@ impl Mongod {
         Self::start(dir, members, true)
     }
 
+    /// A standalone that lets nobody in but this user.
+    pub(crate) fn guarded(dir: PathBuf, user: &str, password: &str) -> Self {
+        let mut server = Self::standalone(dir);
+        server.command(
+            0,
+            doc! { "createUser": user, "pwd": password, "roles": ["root"], "writeConcern": { "w": 1, "j": true } },
+        );
+        server.kill(0);
+        server.is_guarded = true;
+        server.start_again(0);
+        server
+    }
+
     fn start(dir: PathBuf, members: usize, is_set: bool) -> Self {
         let members = (0..members).map(|_| Member { address: free_address(), shell: None, pid: 0 }).collect();
-        let mut servers = Self { dir, members, is_set };
+        let mut servers = Self { dir, members, is_set, is_guarded: false };
         for index in 0..servers.members.len() {
             servers.start_again(index);
         }
@@ -95,6 +109,9 @@ impl Mongod {
             "--setParameter=enableTestCommands=1".into(),
             "--setParameter=diagnosticDataCollectionEnabled=false".into(),
         ];
+        if self.is_guarded {
+            arguments.push("--auth".into());
+        }
         if self.is_set {
             arguments.extend([format!("--replSet={SET}"), "--oplogSize=64".into()]);
         }

@@ -41,6 +41,13 @@ pub(crate) fn headwater() -> Command {
     command
 }
 
+/// Of a server that is to have these settings.
+fn folder(settings: &str) -> PathBuf {
+    let dir = scratch("server");
+    std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
+    dir
+}
+
 fn with_clock(off: &str) -> Command {
     let mut command = Command::new("faketime");
     command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_headwater")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -55,6 +62,21 @@ impl Server {
     /// `settings` is a TOML page, laid over the defaults.
     pub(crate) fn with(settings: &str) -> Self {
         Self::started(headwater(), settings)
+    }
+
+    /// One that may end at its start.
+    pub(crate) fn lonely(settings: &str) -> Self {
+        Self::launch(headwater(), None, settings)
+    }
+
+    /// With a copy of another one's data, but for what that holds locked.
+    pub(crate) fn with_data_of(other: &Self, settings: &str) -> Self {
+        let dir = folder(settings);
+        std::fs::create_dir_all(dir.join("data")).expect("a data directory");
+        std::fs::copy(other.dir.join("data/node"), dir.join("data/node")).expect("the node's id");
+        let mut server = Self::launch_in(dir, headwater(), None);
+        server.wait_ready();
+        server
     }
 
     /// On a machine whose clock is off, as in "+1h".
@@ -87,8 +109,10 @@ impl Server {
     }
 
     fn launch(command: Command, part: Option<Part>, settings: &str) -> Self {
-        let dir = scratch("server");
-        std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
+        Self::launch_in(folder(settings), command, part)
+    }
+
+    fn launch_in(dir: PathBuf, command: Command, part: Option<Part>) -> Self {
         let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
         let process = run(command, &dir, http, rtmp, rtc, part);
         Self { process, dir, http, rtmp, rtc, part }

@@ -3,7 +3,11 @@
 
 mod file;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use file::File;
@@ -12,12 +16,14 @@ pub(super) use file::VERSION;
 
 use super::{
     Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, Registry, RegistryError,
-    VodId,
+    VodId, pace::Pace,
 };
 use crate::live::BroadcastId;
 
 pub struct Embedded {
     file: Arc<File>,
+    /// Of writes: what is read is in memory.
+    pace: Pace,
 }
 
 impl Embedded {
@@ -25,7 +31,7 @@ impl Embedded {
     /// `terminated_unexpectedly` then, and returned.
     pub fn open(path: &Path) -> Result<(Self, Vec<BroadcastRow>), RegistryError> {
         let (file, orphans) = File::open(path)?;
-        Ok((Self { file: Arc::new(file) }, orphans))
+        Ok((Self { file: Arc::new(file), pace: Pace::default() }, orphans))
     }
 
     /// Writes end with an fsync, which has no place on an async thread.
@@ -33,11 +39,10 @@ impl Embedded {
         &self,
         write: impl FnOnce(&File) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let file = self.file.clone();
-        match tokio::task::spawn_blocking(move || write(&file)).await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        let (file, begun) = (self.file.clone(), Instant::now());
+        let written = tokio::task::spawn_blocking(move || write(&file)).await;
+        self.pace.took(begun.elapsed());
+        written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 }
 
@@ -119,6 +124,10 @@ impl Registry for Embedded {
 
     async fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError> {
         self.file.unfinished_recordings(node)
+    }
+
+    fn operation_time(&self) -> Duration {
+        self.pace.average()
     }
 
     async fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {

@@ -9,19 +9,23 @@
 //! Deliberately absent: transactions, change streams, pipelines in updates, and whatever else only one vendor has.
 //! Nothing waits longer than [`PATIENCE`].
 
+mod beginning;
 mod documents;
 mod fault;
 mod nodes;
+mod rows;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use mongodb::{
-    Client, Collection, Cursor, Database, IndexModel,
+    Client, Collection, Cursor, Database,
     bson::{Document, doc},
-    options::{
-        Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadPreference, SelectionCriteria, WriteConcern,
-    },
+    options::{Acknowledgment, CollectionOptions, ReadPreference, SelectionCriteria, WriteConcern},
 };
 use serde::de::DeserializeOwned;
 
@@ -30,10 +34,11 @@ use self::{
         BroadcastDocument, FINALISING, RECORDING, UPLOADING, VodDocument, fields, key, keys_of, literally, signed,
     },
     fault::Fault,
+    rows::{EPOCH_FLOOR, step_back, update_of},
 };
 use super::{
     Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, Registry, RegistryError,
-    VodId, broadcast::Ahead,
+    VodId, pace::Pace,
 };
 use crate::live::BroadcastId;
 
@@ -41,8 +46,6 @@ pub use nodes::Beaten;
 
 /// For one operation, whatever it waits for. A publisher waits for two of them.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long the driver looks for a server that takes writes.
-const SELECTION: Duration = Duration::from_secs(2);
 /// How long a majority may take to confirm.
 const CONFIRMATION: Duration = Duration::from_secs(2);
 /// Who loses against others this often has met a bug.
@@ -64,6 +67,9 @@ pub struct Mongo {
     /// In front of each database's name.
     prefix: String,
     apps: BTreeSet<String>,
+    pace: Arc<Pace>,
+    /// Of what is in the database, which all have who share it. Absent before [`Mongo::prepare`].
+    id: Arc<OnceLock<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -75,49 +81,6 @@ enum Durability {
 }
 
 impl Mongo {
-    /// Reads the address; servers are looked for when the first operation comes. Fails when the address makes no sense.
-    pub async fn new(uri: &str, apps: impl IntoIterator<Item = String>) -> Result<Self, RegistryError> {
-        let parsed = tokio::time::timeout(2 * PATIENCE, ClientOptions::parse(uri)).await;
-        let mut options = match parsed {
-            Ok(Ok(options)) => options,
-            // What the driver quotes may be a part of the password.
-            Ok(Err(_)) if uri.contains('@') => {
-                return Err(RegistryError::Address {
-                    problem: "it can't be read; special characters in user name and password are to be percent-encoded"
-                        .to_owned(),
-                });
-            }
-            Ok(Err(error)) => return Err(RegistryError::Address { problem: error.kind.to_string() }),
-            Err(_) => return Err(RegistryError::Address { problem: "its name is not resolved in time".to_owned() }),
-        };
-        let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let prefix = options.default_database.as_ref().map_or_else(String::new, |name| format!("{name}_"));
-        options.server_selection_timeout.get_or_insert(SELECTION);
-        options.connect_timeout.get_or_insert(SELECTION);
-        options.app_name.get_or_insert_with(|| "headwater".to_owned());
-        let client = Client::with_options(options)
-            .map_err(|error| RegistryError::Address { problem: error.kind.to_string() })?;
-        Ok(Self { client, hosts, prefix, apps: apps.into_iter().collect() })
-    }
-
-    /// Makes the indexes that are missing. Nothing else works the worse before, except that two recordings could get
-    /// one name.
-    pub async fn prepare(&self) -> Result<(), RegistryError> {
-        let index = |keys: Document| IndexModel::builder().keys(keys).build();
-        let unique = IndexOptions::builder().unique(true).build();
-        for app in self.databases() {
-            let database = self.client.database(&app);
-            let broadcasts = database.collection::<Document>("broadcast");
-            let wanted = [doc! { "streamId": 1 }, doc! { "status": 1 }, doc! { "endTime": 1 }].map(index);
-            self.run(broadcasts.create_indexes(wanted)).await.map_err(|fault| self.explain(fault))?;
-            let vods = database.collection::<Document>("vod");
-            let file = IndexModel::builder().keys(doc! { "app": 1, "vodName": 1 }).options(unique.clone()).build();
-            let wanted = [index(doc! { "node": 1, "processStatus": 1 }), index(doc! { "streamId": 1 }), file];
-            self.run(vods.create_indexes(wanted)).await.map_err(|fault| self.explain(fault))?;
-        }
-        self.prepare_nodes().await
-    }
-
     fn cluster(&self) -> Database {
         self.client.database(&format!("{}{CLUSTER}", self.prefix))
     }
@@ -158,8 +121,12 @@ impl Mongo {
     }
 
     async fn run<T>(&self, operation: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T, Fault> {
+        let begun = Instant::now();
         match tokio::time::timeout(PATIENCE, operation.into_future()).await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => {
+                self.pace.took(begun.elapsed());
+                Ok(outcome?)
+            }
             Err(_) => Err(Fault::Other(format!("no answer within {} s", PATIENCE.as_secs()))),
         }
     }
@@ -167,78 +134,6 @@ impl Mongo {
     fn explain(&self, fault: Fault) -> RegistryError {
         fault.explain(&self.hosts)
     }
-
-    /// Begins again as long as others change the row in between. `rule` says `None` when there is nothing to change.
-    async fn edit<T>(
-        &self,
-        id: &BroadcastId,
-        mut rule: impl FnMut(&mut BroadcastRow) -> Result<Option<T>, RegistryError>,
-    ) -> Result<Option<T>, RegistryError> {
-        let broadcasts = self.broadcasts(id.app());
-        for attempt in 0..ATTEMPTS_MAX {
-            let Some((mut row, revision)) = self.read(id).await? else { return Ok(None) };
-            let Some(outcome) = rule(&mut row)? else { return Ok(None) };
-            let mine = doc! { "_id": key(id.app(), id.stream()), "revision": revision };
-            let change = self.change(row, revision + 1)?;
-            let written = self.run(broadcasts.update_one(mine, change)).await.map_err(|fault| self.explain(fault))?;
-            if written.matched_count > 0 {
-                return Ok(Some(outcome));
-            }
-            step_back(attempt).await;
-        }
-        Err(self.contended(id))
-    }
-
-    async fn read(&self, id: &BroadcastId) -> Result<Option<(BroadcastRow, i64)>, RegistryError> {
-        let key = doc! { "_id": key(id.app(), id.stream()) };
-        let found = self.run(self.broadcasts(id.app()).find_one(key)).await.map_err(|fault| self.explain(fault))?;
-        Ok(found.map(|document| {
-            let revision = document.revision;
-            (document.row(), revision)
-        }))
-    }
-
-    fn change(&self, row: BroadcastRow, revision: i64) -> Result<Document, RegistryError> {
-        // Fields that somebody else has added stay.
-        let fields = fields(&BroadcastDocument::new(row, revision))
-            .map_err(|error| self.explain(Fault::Other(error.to_string())))?;
-        Ok(doc! { "$set": fields })
-    }
-
-    /// False when there is one already.
-    async fn insert(&self, id: &BroadcastId, row: BroadcastRow) -> Result<bool, RegistryError> {
-        match self.run(self.broadcasts(id.app()).insert_one(BroadcastDocument::new(row, 1))).await {
-            Ok(_) => Ok(true),
-            Err(Fault::Duplicate) => Ok(false),
-            Err(fault) => Err(self.explain(fault)),
-        }
-    }
-
-    async fn new_row(&self, id: &BroadcastId, now_us: i64) -> Result<BroadcastRow, RegistryError> {
-        // Read after the row was not found: whoever removed it has raised the floor before.
-        let floor = self.run(self.meta().find_one(doc! { "_id": EPOCH_FLOOR })).await;
-        let floor = floor.map_err(|fault| self.explain(fault))?;
-        let epoch = floor.and_then(|floor| floor.get_i64("epoch").ok()).unwrap_or_default();
-        Ok(BroadcastRow::new(id, epoch.unsigned_abs(), now_us))
-    }
-
-    fn meta(&self) -> Collection<Document> {
-        self.collection(&self.cluster(), "headwater", Durability::Sure)
-    }
-
-    fn contended(&self, id: &BroadcastId) -> RegistryError {
-        self.explain(Fault::Other(format!("{id} is changed by others all the time")))
-    }
-}
-
-/// No removed broadcast had a higher epoch than what this document says.
-const EPOCH_FLOOR: &str = "epochFloor";
-
-/// A moment that differs from one who lost to the next.
-async fn step_back(attempt: u32) {
-    use std::hash::{BuildHasher, RandomState};
-    let spread_ms = 1 << attempt.min(5);
-    tokio::time::sleep(Duration::from_millis(RandomState::new().hash_one(attempt) % spread_ms)).await;
 }
 
 #[async_trait]
@@ -415,6 +310,10 @@ impl Registry for Mongo {
         Ok(unfinished)
     }
 
+    fn operation_time(&self) -> Duration {
+        self.pace.average()
+    }
+
     async fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
         let removed = self.run(self.vods(app).find_one_and_delete(doc! { "_id": key(app, vod_id.as_str()) })).await;
         Ok(removed.map_err(|fault| self.explain(fault))?.map(VodDocument::row))
@@ -435,28 +334,6 @@ async fn all<T: DeserializeOwned>(
 
 fn limit(size: usize) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-/// As the row's own rule has it, without reading the row first: its condition and its maxima are all there is to it.
-fn update_of(progress: &Progress, now_us: i64) -> Document {
-    let Ahead { next_gop, discontinuity } = Ahead::of(progress.next_gop, progress.discontinuity);
-    let mut set = doc! { "silent": progress.silent };
-    if let Some(target_s) = progress.segment_target_s {
-        set.insert("segmentTargetS", target_s);
-    }
-    doc! {
-        "q": {
-            "_id": key(progress.id.app(), progress.id.stream()),
-            "epoch": signed(progress.epoch),
-            "status": "broadcasting",
-        },
-        "u": {
-            "$max": { "nextGop": signed(next_gop), "discontinuity": signed(discontinuity), "updateTime": now_us / 1000 },
-            "$set": set,
-            // Compared for equality only: raised twice is as good as once.
-            "$inc": { "revision": 1_i64 },
-        },
-    }
 }
 
 fn chosen(app: &str, filter: RecordingFilter<'_>) -> Document {

@@ -193,6 +193,31 @@ async fn a_server_that_is_not_there_is_named_in_time_and_without_its_password() 
 }
 
 #[tokio::test]
+async fn who_does_not_know_the_password_is_told_so_and_shows_none() {
+    let server = Mongod::guarded(scratch("guarded"), "operator", "right-one");
+    let host = server.uri("").trim_start_matches("mongodb://").trim_end_matches('/').to_owned();
+    for uri in [format!("mongodb://operator:wrong-one@{host}"), server.uri("")] {
+        let registry = Mongo::new(&uri, []).await.unwrap();
+        let error = registry.join(&about("n1", 1)).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Refused { .. }) && error.is_absence(), "{error:?}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(&host) && text.contains("registry.mongodb") && !text.contains("wrong-one"), "{text}");
+    }
+    let registry = Mongo::new(&format!("mongodb://operator:right-one@{host}"), []).await.unwrap();
+    registry.join(&about("n1", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_shares_a_database_shares_its_name_and_its_time_is_taken() {
+    let (one, other) = (on_a_standalone("same").await, on_a_standalone("same").await);
+    assert!(one.id().is_some_and(|name| !name.is_empty()));
+    assert_eq!(one.id(), other.id());
+    assert_ne!(one.id(), on_a_standalone("another").await.id());
+    let time = one.operation_time();
+    assert!(time > Duration::ZERO && time < Duration::from_secs(1), "{time:?}");
+}
+
+#[tokio::test]
 async fn a_frozen_server_holds_nobody_up_and_one_that_drops_an_answer_is_asked_again() {
     use mongodb::bson::doc;
     let server = Mongod::replica_set(scratch("faults"), 1);

@@ -1,0 +1,106 @@
+//! A look into the registry each second. In: its rows, and whom this node hears over links. Out: [`Seen`]; an end for the
+//! broadcasts of the dead; a word for those that are cut off from the registry and not dead.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use headwater_common::{
+    clock,
+    live::BroadcastId,
+    registry::{BroadcastRow, Leases, Life, NodeRow, RegistryError, SeenNode, Verdict},
+};
+use tokio::time::sleep_until;
+
+use super::{Contact, EVERY, Shared};
+
+/// While it is not known whether somebody is dead: viewers wait for the answer.
+const PRESSING_EVERY: Duration = Duration::from_millis(250);
+/// Broadcasts are looked through this often even if no node says that it has written.
+const ROWS_EVERY_US: i64 = 5_000_000;
+/// How long an ended broadcast is among those that are seen: longer than a hall keeps it.
+const ENDED_FOR_MS: i64 = 120_000;
+
+/// What one look leaves for the next.
+struct Look {
+    leases: Leases,
+    rows: Vec<BroadcastRow>,
+    rows_asked_us: Option<i64>,
+    /// What nodes said of their writing when the rows were read.
+    changes: BTreeMap<Life, u64>,
+}
+
+pub(super) async fn run(shared: Arc<Shared>) {
+    let leases = Leases::new(shared.life.clone());
+    let mut look = Look { leases, rows: Vec::new(), rows_asked_us: None, changes: BTreeMap::new() };
+    loop {
+        let begun = tokio::time::Instant::now();
+        match look.once(&shared).await {
+            Ok(nodes) => {
+                shared.seen.send_modify(|seen| {
+                    seen.looks += 1;
+                    seen.answers = true;
+                    seen.nodes = nodes;
+                    if look.rows_asked_us != Some(seen.asked_us) {
+                        seen.broadcasts.clone_from(&look.rows);
+                        seen.asked_us = look.rows_asked_us.unwrap_or_default();
+                    }
+                });
+            }
+            // Whatever this process thinks of the later life's broadcasts, it is not to act on it.
+            Err(error @ RegistryError::Displaced { .. }) => return shared.is_now(Contact::without(error)),
+            Err(error) => {
+                tracing::debug!(%error, "no look into the registry");
+                look.rows_asked_us = None;
+                shared.seen.send_modify(|seen| seen.answers = false);
+            }
+        }
+        sleep_until(begun + if look.leases.is_pressing() { PRESSING_EVERY } else { EVERY }).await;
+    }
+}
+
+impl Look {
+    async fn once(&mut self, shared: &Shared) -> Result<Vec<SeenNode>, RegistryError> {
+        // Before that, what is there may be what this node left behind when it died.
+        let has_joined = matches!(*shared.contact.borrow(), Contact::Answers);
+        let nodes = shared.mongo.nodes().await?;
+        let is_double = |row: &NodeRow| row.life.node == shared.life.node && row.life != shared.life;
+        if has_joined && nodes.iter().any(is_double) {
+            return Err(RegistryError::Displaced { node: shared.life.node.clone() });
+        }
+        let changes: BTreeMap<_, _> = nodes.iter().map(|row| (row.life.clone(), row.changes)).collect();
+        let asked_us = shared.now_us();
+        let is_old = |asked: i64| asked_us - asked >= ROWS_EVERY_US;
+        if changes != self.changes || self.rows_asked_us.is_none_or(is_old) {
+            self.rows = shared.mongo.recent(clock::now_us() / 1_000 - ENDED_FOR_MS).await?;
+            self.rows_asked_us = Some(asked_us);
+            self.changes = changes;
+        }
+        let now_us = shared.now_us();
+        for life in (shared.surroundings.heard)() {
+            self.leases.hear(&life, now_us);
+        }
+        self.leases.look(&nodes, &self.rows, now_us);
+        for life in self.leases.cut_off() {
+            shared.mongo.vouch(&life).await?;
+        }
+        self.bury(shared).await?;
+        let judged = nodes.into_iter().map(|row| SeenNode { verdict: self.leases.verdict(&row.life), row });
+        Ok(judged.collect())
+    }
+
+    /// Ends what the dead have left. Others do the same at the same time: the registry lets one of them.
+    async fn bury(&mut self, shared: &Shared) -> Result<(), RegistryError> {
+        let is_orphan =
+            |row: &&BroadcastRow| row.held_by(&row.owner) && self.leases.verdict(&row.owner) == Verdict::Dead;
+        let orphans: Vec<_> = self.rows.iter().filter(is_orphan).cloned().collect();
+        for row in orphans {
+            let Ok(id) = BroadcastId::new(&row.app, &row.stream) else { continue };
+            if shared.mongo.bury(&id, &row.owner, clock::now_us()).await? {
+                tracing::warn!(broadcast = %id, node = row.owner.node, "ended: its node is dead");
+                shared.changes.fetch_add(1, Relaxed);
+            }
+            // What it is now stands in the registry.
+            self.rows_asked_us = None;
+        }
+        Ok(())
+    }
+}

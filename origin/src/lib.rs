@@ -45,7 +45,7 @@ use headwater_common::{
 };
 use tokio::task::JoinHandle;
 
-use announce::Desk;
+use announce::{Desk, Witnesses};
 use ingest::rtmp::Rtmp;
 use inquiry::Inquiry;
 use ladders::Ladders;
@@ -86,9 +86,11 @@ pub struct Origin {
 impl Origin {
     /// Opens the doors and starts what works behind them.
     pub async fn start(shared: Shared) -> anyhow::Result<Self> {
-        let Shared { config, hub, registry, membership, life, store, bucket, telemetry, node, tls, .. } = &shared;
+        let Shared { config, hub, registry, membership, life, store, bucket, telemetry, node, tls, cluster, .. } =
+            &shared;
         let desk =
-            Desk::new(config.clone(), hub.clone(), registry.clone(), membership.clone(), life.clone(), node.clone());
+            Desk::new(config.clone(), hub.clone(), registry.clone(), membership.clone(), life.clone(), node.clone())
+                .with(Witnesses::new(cluster.clone(), &config.data, membership.is_some()));
         let rtmp = Rtmp::new(desk.clone(), telemetry.door("rtmp"), node.clone(), config.rtmp.connections_max);
         let mut doors = vec![tokio::spawn(rtmp.clone().serve(net::listen_tcp(config.rtmp.listen, "RTMP")?, None))];
         if let Some(tls) = tls {

@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::harness::{
-    Clock, Mongod, Server, light, s, scratch,
+    Clock, Mongod, SOUND_OFFER, Server, light, s, scratch,
     server::{headwater, send},
     until,
 };
@@ -298,7 +298,7 @@ fn the_sessions_of_all_nodes_are_listed_on_each() {
         let edges = [0, 1].map(|_| Server::part("edge", &settings(&trust, &[&origin])));
         let _publisher = Clock::default().publish(&origin.rtmp_url("live/watched"));
         origin.until_playable("watched");
-        let offer = crate::drain::OFFER.replace("sendonly", "recvonly");
+        let offer = SOUND_OFFER.replace("sendonly", "recvonly");
         for edge in [&edges[0], &edges[1], &edges[1]] {
             until("a session", s(10), || {
                 let request = edge.request("POST", "/live/whep/watched").header("content-type", "application/sdp");

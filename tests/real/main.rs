@@ -25,6 +25,7 @@ mod rest;
 mod rtmp_bad;
 mod s3;
 mod simulcast;
+mod takeover;
 mod tls;
 mod turn;
 mod webrtc;

@@ -21,6 +21,9 @@ pub mod identity;
 mod incoming;
 mod keeper;
 mod link;
+mod reach;
+#[cfg(test)]
+mod reach_tests;
 mod server;
 mod serving;
 #[cfg(test)]
@@ -75,7 +78,7 @@ pub struct Surroundings {
     pub role: Role,
     pub credentials: Credentials,
     pub node: Node,
-    /// Of an origin: what is published here.
+    /// What is published here, or pulled.
     pub hub: Arc<Hub>,
     /// Of an edge: who watches here.
     pub viewers: CountViewers,

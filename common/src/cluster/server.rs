@@ -26,7 +26,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     BEAT, NodeFacts, SILENT_MAX, Shared, facts::Health, forward, identity::Identity, incoming::incoming,
-    link::MESSAGE_BYTES_MAX, wire,
+    link::MESSAGE_BYTES_MAX, reach, wire,
 };
 use crate::{
     clock,
@@ -107,6 +107,11 @@ impl Cluster for Desk {
         request: Request<Streaming<proto::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         Ok(Response::new(forward::answer(self.router.clone(), request.into_inner()).await?))
+    }
+
+    async fn give_way(&self, request: Request<proto::NewClaim>) -> Result<Response<proto::Reach>, Status> {
+        let answer = reach::answer(&self.shared.surroundings.hub, request.into_inner());
+        answer.map(Response::new).ok_or_else(|| Status::invalid_argument("no broadcast has such a name"))
     }
 }
 

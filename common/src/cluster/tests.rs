@@ -21,10 +21,10 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A node, which anybody reaches through its front only.
-struct Peer {
-    runtime: Option<Runtime>,
+pub(super) struct Peer {
+    pub(super) runtime: Option<Runtime>,
     serving: Option<Serving>,
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     front: Front,
     hub: Arc<Hub>,
     node: Node,
@@ -33,11 +33,11 @@ struct Peer {
 }
 
 impl Peer {
-    fn origin(id: &str, seeds: &[&Peer]) -> Self {
+    pub(super) fn origin(id: &str, seeds: &[&Peer]) -> Self {
         Self::start(id, 1, Role::Origin, seeds, SECRET)
     }
 
-    fn edge(id: &str, seeds: &[&Peer]) -> Self {
+    pub(super) fn edge(id: &str, seeds: &[&Peer]) -> Self {
         Self::start(id, 1, Role::Edge, seeds, SECRET)
     }
 
@@ -77,7 +77,7 @@ impl Peer {
     }
 
     /// As `kill -9`.
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 
@@ -87,7 +87,7 @@ impl Peer {
         self.runtime.take().unwrap().block_on(serving.finish());
     }
 
-    fn publish(&self, name: &str, epoch: u64) -> Writer {
+    pub(super) fn publish(&self, name: &str, epoch: u64) -> Writer {
         let publisher = Publisher { protocol: "test", remote: String::new(), agent: String::new() };
         let now_us = crate::clock::now_us();
         let claim = Claim { epoch, next_gop: 0, discontinuity: 0, born_us: now_us, segment_target_s: None, publisher };
@@ -96,7 +96,7 @@ impl Peer {
 
     /// Sees the other node like this.
     #[track_caller]
-    fn sees(&self, other: &str, health: Health) {
+    pub(super) fn sees(&self, other: &str, health: Health) {
         until(&format!("{} to see {other} as {health:?}", self.cluster.me().id()), || {
             self.health(other) == Some(health)
         });
@@ -124,7 +124,7 @@ impl Drop for Peer {
     }
 }
 
-fn id(name: &str) -> BroadcastId {
+pub(super) fn id(name: &str) -> BroadcastId {
     BroadcastId::new("live", name).unwrap()
 }
 

@@ -117,10 +117,10 @@ pub(super) fn to_audience(audience: proto::Audience) -> Option<(BroadcastId, Vie
     Some((to_id(audience.name?)?, viewers))
 }
 
-fn from_id(id: &BroadcastId) -> proto::Name {
+pub(super) fn from_id(id: &BroadcastId) -> proto::Name {
     proto::Name { app: id.app().to_owned(), stream: id.stream().to_owned() }
 }
 
-fn to_id(name: proto::Name) -> Option<BroadcastId> {
+pub(super) fn to_id(name: proto::Name) -> Option<BroadcastId> {
     BroadcastId::new(&name.app, &name.stream).ok()
 }

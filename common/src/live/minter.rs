@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::Reach;
 use crate::media::{Gop, Kind};
 
 /// Keyframes closer together than this share a gop: a segment per picture would drown players in requests. A little
@@ -87,6 +88,10 @@ impl Minter {
 
     pub(super) fn current(&self) -> Option<&Arc<Gop>> {
         self.current.as_ref()
+    }
+
+    pub(super) fn reach(&self) -> Option<Reach> {
+        self.current.as_ref().map(|gop| Reach { next_gop: gop.id + 1, discontinuity: gop.discontinuity })
     }
 
     pub(super) fn next_gop(&self) -> u64 {
@@ -223,6 +228,7 @@ impl Minter {
         if std::mem::take(&mut self.break_ahead) && self.current.is_some() {
             self.discontinuity += 1;
         }
+        let detached = self.current.as_ref().is_none_or(|gop| gop.id + 1 != self.next_gop);
         let gop = Arc::new(Gop {
             id: self.next_gop,
             epoch: self.epoch,
@@ -231,6 +237,7 @@ impl Minter {
             independent,
             has_video: self.has_video && self.video_alive,
             has_audio: self.has_audio,
+            detached,
         });
         self.next_gop += 1;
         self.current = Some(gop.clone());
@@ -269,6 +276,28 @@ mod tests {
                 assert!((lasted_us + 500_000) / 1_000_000 <= 2, "{frames_per_s} a second: {lasted_us} µs");
             }
         }
+    }
+
+    #[test]
+    fn a_gop_is_detached_where_the_one_before_it_was_minted_elsewhere() {
+        let mut minter = Minter::new(7, 2, None);
+        minter.announce(Kind::Video);
+        let open = |minter: &mut Minter, us: i64| {
+            let gop = minter.mint(Kind::Video, us, true).unwrap();
+            (gop.id, gop.discontinuity, gop.detached)
+        };
+        assert_eq!(open(&mut minter, 0), (7, 2, true));
+        assert_eq!(open(&mut minter, 2_000_000), (8, 2, false));
+        let again = |minter: &mut Minter, epoch, next_gop, discontinuity| {
+            minter.begin_epoch(epoch, None);
+            minter.announce(Kind::Video);
+            minter.go_on_from(next_gop, discontinuity);
+        };
+        again(&mut minter, 2, 9, 3);
+        assert_eq!(open(&mut minter, 4_000_000), (9, 3, false), "another publisher here");
+        again(&mut minter, 3, 15, 5);
+        assert_eq!(open(&mut minter, 9_000_000), (15, 5, true), "somebody else had it meanwhile");
+        assert_eq!(minter.reach(), Some(Reach { next_gop: 16, discontinuity: 5 }));
     }
 
     #[test]

@@ -39,7 +39,16 @@ fn declared(origin: Origin) -> Declared {
 
 fn gop(id: u64, epoch: u64) -> Arc<Gop> {
     let start_us = id as i64 * 2_000_000;
-    Arc::new(Gop { id, epoch, discontinuity: 0, start_us, independent: true, has_video: true, has_audio: false })
+    Arc::new(Gop {
+        id,
+        epoch,
+        discontinuity: 0,
+        start_us,
+        independent: true,
+        has_video: true,
+        has_audio: false,
+        detached: false,
+    })
 }
 
 fn sample(dts_us: i64, keyframe: bool, byte: u8) -> Sample {
@@ -338,4 +347,37 @@ fn forgetting_spares_what_is_published_here() {
     let writer = stage.hub.claim(&id(), claim, Takeover::Replace, BORN_US).unwrap();
     stage.hub.forget_mirror(writer.broadcast());
     assert!(stage.hub.get(&id()).is_some());
+}
+
+#[test]
+fn who_has_told_how_far_it_came_takes_nothing_of_an_older_claim() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.hub.give_way_to(&BroadcastId::new("live", "other").unwrap(), 9), None);
+    assert_eq!(stage.hub.give_way_to(&id(), 1), None, "nothing was copied yet");
+    stage.append(&gop(7, 1), 0, true, 1);
+    let reach = Some(Reach { next_gop: 8, discontinuity: 0 });
+    assert_eq!(stage.hub.give_way_to(&id(), 1), reach);
+    stage.append(&gop(7, 1), 40_000, false, 2);
+
+    assert_eq!(stage.hub.give_way_to(&id(), 2), reach);
+    let late = stage.mirror.append(stage.lane, gop(8, 1), sample(2_000_000, true, 3), BORN_US);
+    assert_eq!(late, Err(MirrorError::Fenced(id())));
+    assert_eq!(stage.hub.get(&id()).unwrap().status(), Status::Interrupted);
+    let again = stage.hub.mirror(&id(), BORN_US, told(1), BORN_US);
+    assert_eq!(again.unwrap_err(), MirrorError::Outdated { id: id(), known: 2, told: 1 });
+    let mut stage = Stage::of(stage.hub, 2);
+    assert_eq!(stage.append(&gop(8, 2), 3_000_000, true, 4), Copied::Kept);
+    assert_eq!(stage.times(), [0, 40_000, 3_000_000]);
+}
+
+#[test]
+fn what_is_published_here_goes_on_whoever_asks() {
+    let hub = Hub::new();
+    let publisher = told(1).publisher;
+    let claim = Claim { epoch: 1, next_gop: 5, discontinuity: 2, born_us: BORN_US, segment_target_s: None, publisher };
+    let mut writer = hub.claim(&id(), claim, Takeover::Replace, BORN_US).unwrap();
+    writer.announce(info(b"a")).unwrap();
+    writer.write(Kind::Video, sample(0, true, 1), BORN_US).unwrap();
+    assert_eq!(hub.give_way_to(&id(), 2), Some(Reach { next_gop: 6, discontinuity: 2 }));
+    assert_eq!(writer.write(Kind::Video, sample(40_000, false, 2), BORN_US), Ok(Written::Kept));
 }

@@ -14,6 +14,7 @@ mod hub;
 mod id;
 mod minter;
 mod mirror;
+mod reach;
 mod timeline;
 mod track;
 
@@ -21,6 +22,7 @@ pub use broadcast::{Broadcast, Choice, Fenced, Publisher, Status, Writer, Writte
 pub use hub::{Claim, ClaimError, Hub, LINGER_US, RESUME_US, SILENT_US, Takeover};
 pub use id::{BroadcastId, IdError};
 pub use mirror::{Copied, Declared, Lane, Mirror, MirrorError, Told};
+pub use reach::Reach;
 pub use track::{Impatient, Origin, Rates, Reader, Start, Track, TrackStats, TrackWriter};
 
 #[cfg(test)]

@@ -572,7 +572,16 @@ mod tests {
 
     fn gop(id: u64, start_us: i64) -> Arc<Gop> {
         let (has_video, has_audio) = (true, false);
-        Arc::new(Gop { id, epoch: 1, discontinuity: 0, start_us, independent: true, has_video, has_audio })
+        Arc::new(Gop {
+            id,
+            epoch: 1,
+            discontinuity: 0,
+            start_us,
+            independent: true,
+            has_video,
+            has_audio,
+            detached: false,
+        })
     }
 
     fn frame(gop: &Arc<Gop>, dts_us: i64, keyframe: bool) -> Frame {
@@ -646,7 +655,16 @@ mod tests {
         for (id, bytes) in [(0, 100), (1, 300), (2, 200), (3, 100)] {
             let start_us = id as i64 * 1_000_000;
             let (epoch, discontinuity, independent, has_video, has_audio) = (1, 0, true, true, false);
-            let gop = Arc::new(Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio });
+            let gop = Arc::new(Gop {
+                id,
+                epoch,
+                discontinuity,
+                start_us,
+                independent,
+                has_video,
+                has_audio,
+                detached: false,
+            });
             // Two keyframes in each.
             for at in 0..4 {
                 let dts_us = start_us + at * 250_000;

@@ -63,4 +63,7 @@ pub struct Gop {
     /// Which kinds of source track the broadcast had when the gop began.
     pub has_video: bool,
     pub has_audio: bool,
+    /// Whoever minted it did not know the gop before it, another node or another life of this one did: how far that went
+    /// is not known to everybody.
+    pub detached: bool,
 }

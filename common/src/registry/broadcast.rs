@@ -273,7 +273,7 @@ impl BroadcastRow {
             // Its publisher goes on, and so do its numbers, unless somebody else has used them.
             (Some(hall), Ask::Stay)
                 if self.is_what_the_hall_holds(bid)
-                    && (hall.epoch == self.epoch
+                    && (epoch::is_same_grant(hall.epoch, self.epoch)
                         || (hall.next_gop >= self.next_gop && hall.discontinuity >= self.discontinuity)) =>
             {
                 (hall.next_gop, hall.discontinuity)

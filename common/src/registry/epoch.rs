@@ -30,6 +30,16 @@ pub(super) fn provisional(known: u64, life: &Life) -> u64 {
     (counted << COUNTED_FROM) | (count << PROVISIONAL_FROM) | (tag.finish() & 0xffff)
 }
 
+/// Whether nothing was granted between these two, the second of which was granted.
+pub fn is_next_grant(before: u64, granted: u64) -> bool {
+    after(before) == granted
+}
+
+/// Whether nothing was granted between these two claims.
+pub(super) fn is_same_grant(one: u64, other: u64) -> bool {
+    one >> COUNTED_FROM == other >> COUNTED_FROM
+}
+
 /// Whether the claim was made without the registry.
 pub fn is_provisional(epoch: u64) -> bool {
     epoch & ((1 << COUNTED_FROM) - 1) != 0

@@ -27,7 +27,7 @@ use async_trait::async_trait;
 pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
 pub use duties::{Duty, audit};
 pub use embedded::Embedded;
-pub use epoch::is_provisional;
+pub use epoch::{is_next_grant, is_provisional};
 pub use leases::{DEAD_AFTER_US, Leases, Verdict};
 pub use mongo::{Beaten, Mongo};
 pub use node::NodeRow;

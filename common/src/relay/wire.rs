@@ -267,14 +267,14 @@ fn to_info(info: proto::Info) -> Result<Info, WireError> {
 }
 
 pub fn from_gop(gop: &Gop) -> proto::Gop {
-    let &Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio } = gop;
-    proto::Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio }
+    let &Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio, detached } = gop;
+    proto::Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio, detached }
 }
 
 pub fn to_gop(gop: proto::Gop) -> Result<Gop, WireError> {
-    let proto::Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio } = gop;
+    let proto::Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio, detached } = gop;
     let start_us = time("the start of a gop", start_us)?;
-    Ok(Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio })
+    Ok(Gop { id, epoch, discontinuity, start_us, independent, has_video, has_audio, detached })
 }
 
 /// The payload is shared.

@@ -247,6 +247,7 @@ mod tests {
                 independent: true,
                 has_video: true,
                 has_audio: false,
+                detached: false,
             };
             let payload = Bytes::from_static(b"picture");
             let sample = Sample { dts_us, pts_us: dts_us, keyframe: ms % 1_000 == 0, payload };

@@ -125,6 +125,7 @@ mod tests {
                 independent: true,
                 has_video: true,
                 has_audio: true,
+                detached: false,
             }),
             dts_us: pts_us,
             pts_us,

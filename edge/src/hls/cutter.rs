@@ -12,6 +12,8 @@
 //! - A part is closed when both tracks have passed its end. A track that falls [`SILENT_US`] of media time behind the
 //!   other one is taken for silent and not waited for; what it delivers afterwards goes into the part that is open
 //!   then. Only there the order of arrival shows.
+//! - How far a gop went that died with its node depends on who asks. A part of it is closed by its own frames alone, and
+//!   what they don't close is left out: an edge may have fewer parts of it, but never other ones.
 //!
 //! A consequence worth keeping: when a part is closed, a frame of the next one has been seen. So the name
 //! of the next part (the preload hint) is always right while a publisher is there.
@@ -117,7 +119,8 @@ enum End {
         /// Frames up to here are of this segment.
         until_us: i64,
     },
-    /// Gops are missing behind this one, so how it ended is not known: another edge may have cut more of it.
+    /// Gops are missing behind this one, or what follows was minted elsewhere, so how it ended is not known: another edge
+    /// may have cut more of it.
     Unknown,
 }
 
@@ -210,6 +213,12 @@ impl Cutter {
         // The decider's gop, or one before it that the other track leads: that one has been seen when the other track
         // has got there, which is waited for below.
         let next = self.gops.first_key_value().map(|(_, gop)| gop);
+        let waited_for = other.expected && open.leading == Kind::Video && gop.has_audio;
+        if next.is_some_and(|next| next.detached) {
+            let proven_us = boundary_us - JITTER_US;
+            let proven = leading.holds(gop, proven_us) && (!waited_for || other.holds(gop, proven_us));
+            return Some(if proven { End::Boundary } else { End::Unknown });
+        }
         // Sound alone, of a broadcast with pictures: it lies in their gops by time, whatever gop it was minted into.
         let without_picture = gop.has_video && open.leading == Kind::Audio;
         let next_us = next.map_or(i64::MAX, |next| next.start_us);
@@ -240,7 +249,6 @@ impl Cutter {
             (End::Unknown, Some(next)) => next.start_us,
             (End::Boundary | End::Unknown, _) => boundary_us - JITTER_US,
         };
-        let waited_for = other.expected && open.leading == Kind::Video && gop.has_audio;
         let complete = match (waited_for, without_picture) {
             (true, _) => other.passed(gop, until_us) || leading.passed(gop, until_us.saturating_add(SILENT_US)),
             (false, true) => leading.passed(gop, until_us),
@@ -319,7 +327,13 @@ impl Cutter {
         let (end_us, until_us, last) = match end {
             End::Boundary => (start_us + PART_US, start_us + PART_US - JITTER_US, false),
             End::Segment { end_us, until_us } => (end_us, until_us, true),
-            End::Unknown => return None,
+            End::Unknown => {
+                if self.gops.first_key_value().is_some_and(|(_, next)| next.detached) {
+                    self.video.forget(&gop);
+                    self.audio.forget(&gop);
+                }
+                return None;
+            }
         };
         let (mut video, mut audio) = (Run::default(), Run::default());
         if open.leading == Kind::Video {
@@ -395,6 +409,16 @@ impl Lane {
             true => newest.dts_us >= us,
             false => newest.gop.id > gop.id,
         })
+    }
+
+    /// Frames at this time or later, of the publisher who wrote this gop, wait to be cut.
+    fn holds(&self, gop: &Gop, us: i64) -> bool {
+        self.queue.iter().any(|frame| frame.gop.epoch == gop.epoch && frame.dts_us >= us)
+    }
+
+    /// Drops what would have belonged to a gop that is not cut any further.
+    fn forget(&mut self, gop: &Gop) {
+        while self.queue.pop_front_if(|frame| frame.gop.id <= gop.id).is_some() {}
     }
 
     /// Removes the frames at the front that satisfy the condition, and those of older publishers without a word.

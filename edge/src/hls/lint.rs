@@ -49,6 +49,8 @@ pub struct Segment {
     /// Absolute: the playlist's sequence number and all tags up to here.
     pub discontinuity: u64,
     pub at_us: Option<i64>,
+    /// Counted, and not there.
+    pub gap: bool,
     pub parts: Vec<Part>,
 }
 
@@ -93,6 +95,7 @@ impl Playlist {
                     list.skipped = attribute(value, "SKIPPED-SEGMENTS").and_then(|n| n.parse().ok()).ok_or_else(bad)?;
                 }
                 "#EXT-X-DISCONTINUITY" => tags += 1,
+                "#EXT-X-GAP" => open.gap = true,
                 "#EXT-X-MAP" => open.map = attribute(value, "URI").ok_or_else(bad)?.to_owned(),
                 "#EXT-X-PROGRAM-DATE-TIME" => {
                     let at: jiff::Timestamp = value.parse().map_err(|_| bad())?;
@@ -151,6 +154,10 @@ impl Playlist {
         claim(!self.hint.as_ref().is_some_and(known), "4.4.5.3: the hint is listed already".into());
         for (number, segment) in self.numbered() {
             claim(segment.duration_s.round() <= target_s, format!("4.4.3.1: segment {number} outlasts the target"));
+            claim(
+                !segment.gap || segment.parts.is_empty(),
+                format!("4.4.4.7: segment {number} has parts and is a gap"),
+            );
             claim(segment.duration_s > 0.0, format!("4.4.4.1: segment {number} has no duration"));
             claim(!segment.map.is_empty(), format!("4.4.4.5: segment {number} has no EXT-X-MAP"));
             claim(segment.at_us.is_some(), format!("segment {number} has no date"));
@@ -170,7 +177,7 @@ impl Playlist {
         }
         let mut from_end_s: f64 = self.open.parts.iter().map(|part| part.duration_s).sum();
         for (number, segment) in self.numbered().collect::<Vec<_>>().into_iter().rev() {
-            let bare = segment.parts.is_empty() && from_end_s < 3.0 * target_s - EXACT_S;
+            let bare = segment.parts.is_empty() && !segment.gap && from_end_s < 3.0 * target_s - EXACT_S;
             claim(!bare, format!("4.4.4.9: parts of segment {number} are missing, {from_end_s} s from the end"));
             from_end_s += segment.duration_s;
         }
@@ -219,7 +226,9 @@ impl Lint {
                 let kept = now.parts.len() >= last.open.parts.len() && now.parts.starts_with(&last.open.parts);
                 claim(kept, format!("6.2.1: parts of segment {at} changed"));
                 let next = now.parts.get(last.open.parts.len()).map(|part| &part.uri);
-                let promised = next.is_none() || last.hint.is_none() || next == last.hint.as_ref();
+                // What a publisher that is gone was about to send does not come.
+                let other = now.discontinuity > last.open.discontinuity;
+                let promised = next.is_none() || last.hint.is_none() || next == last.hint.as_ref() || other;
                 claim(promised, format!("4.4.5.3: {:?} was promised, {next:?} came", last.hint));
             }
         }

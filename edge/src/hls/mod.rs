@@ -29,6 +29,8 @@ mod window;
 #[cfg(test)]
 mod ladder_tests;
 #[cfg(test)]
+mod takeover_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -56,6 +56,8 @@ pub(super) struct Packager {
     newest: Option<Arc<Frame>>,
     /// Since when one track is held back for the other.
     held: Option<Instant>,
+    /// Nobody has said how the last publisher ended.
+    abandoned: bool,
     finished: bool,
 }
 
@@ -92,6 +94,7 @@ impl Packager {
             last_frame: now,
             newest: None,
             held: None,
+            abandoned: false,
             finished: false,
         }
     }
@@ -118,6 +121,11 @@ impl Packager {
                 // The hub has forgotten it.
                 Event::Changed if self.shelf.broadcast().is_over() => return,
                 Event::Changed => {
+                    match self.shelf.broadcast().status() {
+                        Status::Live => self.abandoned = false,
+                        Status::Interrupted => self.abandoned = true,
+                        Status::Ended => {}
+                    }
                     self.choose();
                     self.begin();
                 }
@@ -264,9 +272,14 @@ impl Packager {
             && self.last_frame.elapsed() >= DRAIN
             && self.lanes().all(|lane| lane.head.is_none());
         let Some(cutter) = self.cutter.as_mut().filter(|_| over && !self.finished) else { return };
-        let mut parts = Vec::new();
-        cutter.finish(&mut parts);
-        self.put(parts);
+        if self.abandoned && self.shelf.broadcast().is_mirror() {
+            // Other nodes may have heard a little more or less of it.
+            self.shelf.break_off();
+        } else {
+            let mut parts = Vec::new();
+            cutter.finish(&mut parts);
+            self.put(parts);
+        }
         self.shelf.end();
         self.finished = true;
     }

@@ -120,20 +120,23 @@ fn write(text: &mut String, window: &Window, name: &str, form: Form) -> fmt::Res
         }
         if *behind_us < PARTS_TARGETS * target_us {
             for (index, part) in (0..).zip(&segment.parts) {
-                let uri = uri(Piece::Part { gop: gop.id, index });
+                let uri = uri(Piece::Part { epoch: gop.epoch, gop: gop.id, index });
                 write!(text, "#EXT-X-PART:DURATION={},URI=\"{uri}\"", Seconds(part.duration_us))?;
                 text.push_str(if part.independent { ",INDEPENDENT=YES\n" } else { "\n" });
             }
         }
+        if segment.is_gap() {
+            text.push_str("#EXT-X-GAP\n");
+        }
         if segment.complete {
-            let uri = uri(Piece::Segment { gop: gop.id });
+            let uri = uri(segment.piece());
             writeln!(text, "#EXTINF:{},\n{uri}", Seconds(segment.duration_us))?;
         }
     }
     if window.ended() {
         text.push_str("#EXT-X-ENDLIST\n");
-    } else if let Some((gop, index)) = window.next_part() {
-        writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{}\"", uri(Piece::Part { gop, index }))?;
+    } else if let Some(hint) = window.hint() {
+        writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{}\"", uri(hint))?;
     }
     Ok(())
 }

@@ -137,6 +137,10 @@ impl Shelf {
         self.change(Window::end);
     }
 
+    pub(super) fn break_off(&self) {
+        self.change(Window::break_off);
+    }
+
     /// The packager is gone; nobody waits for it any more.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -283,20 +287,25 @@ fn part_too_far_ahead(window: &Window, wanted: Wanted) -> bool {
 /// What of the playlist lists a piece. An init section is there with the first piece that needs it.
 fn wanted(piece: Piece) -> Option<Wanted> {
     match piece {
-        Piece::Segment { gop } => Some(Wanted { gop, part: None }),
-        Piece::Part { gop, index } => Some(Wanted { gop, part: Some(index) }),
+        Piece::Segment { gop, .. } => Some(Wanted { gop, part: None }),
+        Piece::Stump { gop, parts, .. } => Some(Wanted { gop, part: Some(parts.get() - 1) }),
+        Piece::Part { gop, index, .. } => Some(Wanted { gop, part: Some(index) }),
         Piece::Init { .. } => None,
     }
 }
 
 fn find(window: &Window, piece: Piece) -> Option<Media> {
+    let parts = |epoch, gop, parts| {
+        let (init, chunks) = window.parts(epoch, gop, parts)?;
+        let chunks = chunks.iter().map(|chunk| chunk.data.clone()).collect();
+        Some(Media { chunks, has_video: init.has_video() })
+    };
     match piece {
-        Piece::Segment { gop } => window
-            .segment(gop)
+        Piece::Segment { epoch, gop } => window
+            .segment(epoch, gop)
             .map(|segment| Media { chunks: segment.chunks().cloned().collect(), has_video: segment.init.has_video() }),
-        Piece::Part { gop, index } => window
-            .part(gop, index)
-            .map(|(init, data)| Media { chunks: vec![data.clone()], has_video: init.has_video() }),
+        Piece::Stump { epoch, gop, parts: count } => parts(epoch, gop, 0..count.get()),
+        Piece::Part { epoch, gop, index } => parts(epoch, gop, index..index.checked_add(1)?),
         Piece::Init { discontinuity, digest } => window
             .init(discontinuity, digest)
             .map(|init| Media { chunks: vec![init.data.clone()], has_video: init.has_video() }),

@@ -1,14 +1,18 @@
 //! What is there to be played: the segments and parts of one broadcast. In: parts in order, with their bytes. Out:
 //! lookups by name, and the stretch that a playlist lists. Deliberately absent: clocks, waiting, text.
 //!
+//! The stretch has no holes, because a playlist numbers segments by their place. Where a publisher goes on at another
+//! node, the last segment of before is left as far as it is known, and numbers that did not get here are listed as gaps.
+//! Any other jump begins the playlist anew, as soon as there is a segment to begin with: until then it stays.
+//!
 //! Bounded by media time, bytes and number; what leaves is what is oldest.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, num::NonZeroU32, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use headwater_common::media::Gop;
 
-use super::{cutter::Part, mux::Init};
+use super::{cutter::Part, mux::Init, name::Piece};
 
 /// A playlist lists at least this many segments and this much time, once they were there.
 const SEGMENTS_MIN: usize = 6;
@@ -19,6 +23,10 @@ const BYTES_MAX: usize = 192 << 20;
 const SEGMENTS_MAX: usize = 128;
 /// "The server MUST NOT remove a segment if that leaves less than three target durations" (RFC 8216 6.2.2).
 const TARGETS_MIN: i64 = 3;
+/// Where another node's clock is behind.
+const GAP_US_MIN: i64 = 100_000;
+/// So many numbers in a row may be missing. Nodes that are told the same broadcast are a gop or two apart.
+const GAPS_MAX: u64 = 6;
 
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -26,7 +34,10 @@ pub(super) struct Segment {
     pub(super) init: Arc<Init>,
     pub(super) parts: Vec<Chunk>,
     pub(super) duration_us: i64,
+    /// Nothing follows in it. Without parts it is a gap: it never got here.
     pub(super) complete: bool,
+    /// It went on, for all that is known.
+    broken_off: bool,
 }
 
 #[derive(Debug)]
@@ -44,14 +55,48 @@ pub(super) struct Window {
     segments: VecDeque<Segment>,
     /// Those before it have left the playlist, and stay for players that read about them in time.
     listed_from: usize,
+    /// What the playlist is going to begin with, until it is complete.
+    ahead: Option<Segment>,
     bytes: usize,
     ended: bool,
 }
 
 impl Segment {
+    fn begin(gop: &Arc<Gop>, init: &Arc<Init>) -> Self {
+        let (gop, init) = (gop.clone(), init.clone());
+        Self { gop, init, parts: Vec::new(), duration_us: 0, complete: false, broken_off: false }
+    }
+
+    pub(super) fn is_gap(&self) -> bool {
+        self.complete && self.parts.is_empty()
+    }
+
+    /// What it is called once it is complete.
+    pub(super) fn piece(&self) -> Piece {
+        let Gop { epoch, id: gop, .. } = *self.gop;
+        match NonZeroU32::new(self.parts.len() as u32).filter(|_| self.broken_off) {
+            Some(parts) => Piece::Stump { epoch, gop, parts },
+            None => Piece::Segment { epoch, gop },
+        }
+    }
+
+    fn end_us(&self) -> i64 {
+        self.gop.start_us + self.duration_us
+    }
+
+    fn take(&mut self, part: &Part, data: Bytes) -> bool {
+        let fits = self.gop.id == part.gop.id && !self.complete && self.parts.len() == part.index as usize;
+        if fits {
+            self.duration_us += part.duration_us;
+            self.parts.push(Chunk { duration_us: part.duration_us, independent: part.independent, data });
+            self.complete = part.last;
+        }
+        fits
+    }
+
     /// It can be played without the one before it.
     pub(super) fn independent(&self) -> bool {
-        self.parts.first().is_some_and(|part| part.independent)
+        self.is_gap() || self.parts.first().is_some_and(|part| part.independent)
     }
 
     pub(super) fn chunks(&self) -> impl Iterator<Item = &Bytes> {
@@ -65,34 +110,74 @@ impl Segment {
 
 impl Window {
     pub(super) fn new(born_us: i64, target_s: u32) -> Self {
-        Self { born_us, target_s, segments: VecDeque::new(), listed_from: 0, bytes: 0, ended: false }
+        Self { born_us, target_s, segments: VecDeque::new(), listed_from: 0, ahead: None, bytes: 0, ended: false }
     }
 
     pub(super) fn push(&mut self, part: &Part, init: &Arc<Init>, data: Bytes) {
         self.ended = false;
-        let Part { gop, index, .. } = part;
-        // What was never completed never will be.
-        if let Some(open) = self.segments.pop_back_if(|open| !open.complete && (open.gop.id != gop.id || *index == 0)) {
+        if part.index == 0 {
+            self.begin(&part.gop, init);
+        }
+        let bytes = data.len();
+        if let Some(ahead) = &mut self.ahead {
+            ahead.take(part, data);
+            if let Some(first) = self.ahead.take_if(|ahead| ahead.complete) {
+                self.forget_open();
+                self.listed_from = self.segments.len();
+                self.bytes += first.bytes();
+                self.segments.push_back(first);
+            }
+        } else if self.segments.back_mut().is_some_and(|open| open.take(part, data)) {
+            self.bytes += bytes;
+        }
+        self.trim();
+    }
+
+    fn begin(&mut self, gop: &Arc<Gop>, init: &Arc<Init>) {
+        let segment = Segment::begin(gop, init);
+        self.ahead = None;
+        if gop.detached {
+            self.break_off();
+            self.fill_up_to(gop);
+        }
+        let before = self.segments.iter().rev().find(|segment| segment.complete);
+        if before.is_none_or(|before| follows(before, gop, init)) {
+            self.forget_open();
+            self.segments.push_back(segment);
+        } else {
+            self.ahead = Some(segment);
+        }
+    }
+
+    /// How the open segment went on is not known to everybody: what is here of it has to do.
+    pub(super) fn break_off(&mut self) {
+        if let Some(open) = self.segments.back_mut().filter(|open| !open.complete) {
+            (open.complete, open.broken_off) = (true, true);
+        }
+    }
+
+    /// What was never completed never will be.
+    fn forget_open(&mut self) {
+        if let Some(open) = self.segments.pop_back_if(|open| !open.complete) {
             self.bytes -= open.bytes();
         }
-        if *index == 0 {
-            let (gop, init) = (gop.clone(), init.clone());
-            if self.segments.back().is_some_and(|last| !follows(last, &gop, &init)) {
-                self.listed_from = self.segments.len();
-            }
-            self.segments.push_back(Segment { gop, init, parts: Vec::new(), duration_us: 0, complete: false });
-        }
-        let Some(open) = self.segments.back_mut().filter(|open| open.gop.id == gop.id && !open.complete) else {
-            return;
-        };
-        if open.parts.len() != *index as usize {
+    }
+
+    /// Lists the numbers that did not get here before those of another node, with the time that went by.
+    fn fill_up_to(&mut self, gop: &Gop) {
+        let Some(last) = self.segments.back().filter(|last| gop.discontinuity > last.gop.discontinuity) else { return };
+        let missing = gop.id.saturating_sub(last.gop.id + 1);
+        if !(1..=GAPS_MAX).contains(&missing) {
             return;
         }
-        self.bytes += data.len();
-        open.duration_us += part.duration_us;
-        open.parts.push(Chunk { duration_us: part.duration_us, independent: part.independent, data });
-        open.complete = part.last;
-        self.trim();
+        let target_us = i64::from(self.target_s) * 1_000_000;
+        let duration_us = ((gop.start_us - last.end_us()) / missing as i64).clamp(GAP_US_MIN, target_us);
+        let (init, end_us, last) = (last.init.clone(), last.end_us(), last.gop.clone());
+        for (nth, id) in (0..).zip(last.id + 1..gop.id) {
+            let gop = Gop { id, start_us: end_us + nth * duration_us, ..Gop::clone(&last) };
+            let gap = Segment { duration_us, complete: true, ..Segment::begin(&Arc::new(gop), &init) };
+            self.segments.push_back(gap);
+        }
     }
 
     /// Nothing follows, until it does.
@@ -124,6 +209,12 @@ impl Window {
         Some(if last.complete { (last.gop.id + 1, 0) } else { (last.gop.id, last.parts.len() as u32) })
     }
 
+    /// What that is going to be called.
+    pub(super) fn hint(&self) -> Option<Piece> {
+        let ((gop, index), epoch) = (self.next_part()?, self.segments.back()?.gop.epoch);
+        Some(Piece::Part { epoch, gop, index })
+    }
+
     /// The newest one that is there.
     pub(super) fn last_part(&self) -> Option<(u64, u32)> {
         let with_parts = self.segments.iter().rev().find(|segment| !segment.parts.is_empty())?;
@@ -139,13 +230,15 @@ impl Window {
         }
     }
 
-    pub(super) fn segment(&self, gop: u64) -> Option<&Segment> {
-        self.find(gop).filter(|segment| segment.complete)
+    /// As it was minted, in full.
+    pub(super) fn segment(&self, epoch: u64, gop: u64) -> Option<&Segment> {
+        self.find(epoch, gop).filter(|segment| segment.complete && !segment.broken_off && !segment.is_gap())
     }
 
-    pub(super) fn part(&self, gop: u64, index: u32) -> Option<(&Init, &Bytes)> {
-        let segment = self.find(gop)?;
-        Some((&*segment.init, &segment.parts.get(index as usize)?.data))
+    /// Some parts of a segment, with what plays them.
+    pub(super) fn parts(&self, epoch: u64, gop: u64, parts: Range<u32>) -> Option<(&Init, &[Chunk])> {
+        let segment = self.find(epoch, gop)?;
+        Some((&*segment.init, segment.parts.get(parts.start as usize..parts.end as usize)?))
     }
 
     pub(super) fn init(&self, discontinuity: u64, digest: u64) -> Option<&Arc<Init>> {
@@ -153,10 +246,10 @@ impl Window {
         inits.find(|init| init.discontinuity == discontinuity && init.digest == digest)
     }
 
-    fn find(&self, gop: u64) -> Option<&Segment> {
+    fn find(&self, epoch: u64, gop: u64) -> Option<&Segment> {
         // Numbers grow, with holes where a reader was too slow.
         let at = self.segments.binary_search_by_key(&gop, |segment| segment.gop.id).ok()?;
-        self.segments.get(at)
+        self.segments.get(at).filter(|segment| segment.gop.epoch == epoch)
     }
 
     fn trim(&mut self) {

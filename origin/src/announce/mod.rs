@@ -6,7 +6,9 @@
 //! away: then a publisher is let in provisionally, by what was known last, and the claim is made good when the registry
 //! is back, unless another node was given the broadcast meanwhile.
 
+mod diary;
 mod reports;
+mod witnesses;
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +18,7 @@ use std::{
 use headwater_common::{
     clock,
     config::Config,
-    live::{BroadcastId, ClaimError, Hub, IdError, Publisher, Status, Takeover, Writer},
+    live::{BroadcastId, ClaimError, Hub, IdError, Publisher, Reach, Status, Takeover, Writer},
     node::{Busy, Node},
     registry::{Ask, Bid, Claimed, Ending, Hall, Life, Progress, Registry, RegistryError, Seen, Verdict},
 };
@@ -24,6 +26,7 @@ use headwater_common::{
 use crate::membership::Membership;
 
 pub(crate) use reports::{run, settle};
+pub(crate) use witnesses::Witnesses;
 
 /// Where publishers of every protocol ask to be let in.
 #[derive(Clone)]
@@ -36,6 +39,7 @@ pub struct Desk {
     life: Life,
     node: Node,
     claiming: Claiming,
+    witnesses: Witnesses,
 }
 
 /// Broadcasts that somebody asks the registry for now.
@@ -98,7 +102,13 @@ impl Desk {
         life: Life,
         node: Node,
     ) -> Self {
-        Self { config, hub, registry, membership, life, node, claiming: Claiming::default() }
+        let (claiming, witnesses) = Default::default();
+        Self { config, hub, registry, membership, life, node, claiming, witnesses }
+    }
+
+    /// Who knows more than the registry of how far broadcasts had come.
+    pub(crate) fn with(self, witnesses: Witnesses) -> Self {
+        Self { witnesses, ..self }
     }
 
     /// For protocols that name the application before the stream.
@@ -191,6 +201,7 @@ impl Desk {
         // Reports leave it alone until the hall holds it. Who asks beside another publisher is ordered by the registry.
         let _claiming = self.claiming.alone(&id);
         let claimed = self.ask(&id, &bid).await?;
+        let claimed = self.number(&id, claimed, bid.hall).await;
         match self.hub.claim(&id, claimed.for_hall(publisher), takeover, clock::now_us()) {
             Ok(writer) => Ok(writer),
             // Another publisher came while the registry was asked. The newest claim is without one now.
@@ -228,6 +239,18 @@ impl Desk {
         let claimed = claimed.map_err(|denied| RegistryError::denied(id, denied))?;
         tracing::warn!(broadcast = %id, epoch = format_args!("{:#x}", claimed.epoch), %absence, "publisher let in provisionally");
         Ok(claimed)
+    }
+
+    /// The registry gives numbers that nobody can have used. Those who saw the broadcast know which ones were.
+    async fn number(&self, id: &BroadcastId, claimed: Claimed, hall: Option<Hall>) -> Claimed {
+        // Those of a hall that held it to the last are exact, and of a new broadcast there is nothing to know.
+        if claimed.next_gop == hall.map_or(0, |hall| hall.next_gop) {
+            return claimed;
+        }
+        let Some(seen) = self.witnesses.reach(id, claimed.epoch).await else { return claimed };
+        let known = hall.map(|Hall { next_gop, discontinuity, .. }| Reach { next_gop, discontinuity });
+        let Reach { next_gop, discontinuity } = known.into_iter().fold(seen, Reach::or_further);
+        Claimed { next_gop, discontinuity: discontinuity + 1, ..claimed }
     }
 
     fn is_shared(&self) -> bool {

@@ -37,6 +37,7 @@ pub(crate) async fn run(desk: Desk) {
         reports.tell(&desk, &lost).await;
         reports.tell_again(&desk).await;
         reports.agree(&desk).await;
+        desk.witnesses.note(&desk.hub).await;
     }
 }
 

@@ -69,7 +69,7 @@ async fn two_edges_serve_the_same_bytes_under_the_same_names() {
     }
     let newest = camera.broadcast().next_gop() - 2;
     for edge in [&early, &late, &below] {
-        let name = format!("cam/{BORN_US:x}-{newest}.m4s");
+        let name = format!("cam/{BORN_US:x}-1-{newest}.m4s");
         assert_eq!(edge.get(&name).await.0, StatusCode::OK, "{name}");
     }
     let lists = [early.pieces().await.1, late.pieces().await.1, below.pieces().await.1];
@@ -125,16 +125,16 @@ async fn an_owner_that_takes_over_goes_on_with_the_numbers_whatever_its_clock_sa
         assert_eq!((frames[0].gop.id, frames[0].dts_us), (next_gop, clock_us));
         assert!(Arc::ptr_eq(&broadcast, &edge.find().await), "viewers stay where they are");
 
-        let name = format!("cam/{BORN_US:x}-{}.m4s", next_gop + 1);
+        let name = format!("cam/{BORN_US:x}-2-{}.m4s", next_gop + 1);
         assert_eq!(edge.get(&name).await.0, StatusCode::OK);
         let (text, after) = edge.pieces().await;
         assert!(before.1.iter().filter(|name| name.ends_with(".m4s")).all(|name| edge_lists(&after, name)), "{text}");
         assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{text}");
         assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:42\n"), "{text}");
-        // What the first owner's last gop had is there, and no more than that is claimed.
+        // As much of the first owner's last gop is there as any edge can know of it.
         let seconds: Vec<f64> =
             text.lines().filter_map(|line| line.strip_prefix("#EXTINF:")?.trim_end_matches(',').parse().ok()).collect();
-        assert!((seconds[3] - 1.0).abs() < 0.1, "{clock_us}: {seconds:?}");
+        assert!((seconds[3] - 0.8).abs() < 0.1, "{clock_us}: {seconds:?}");
         assert!(seconds.iter().all(|s| *s <= GOP_US as f64 / 1e6 + 0.1), "{clock_us}: {seconds:?}");
     }
 }

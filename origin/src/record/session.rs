@@ -16,7 +16,7 @@ use std::{
 use headwater_common::{
     fmp4::InitError,
     live::{Broadcast, Status},
-    media::Kind,
+    media::{Delivery, Kind},
 };
 use tokio::sync::oneshot;
 
@@ -75,6 +75,7 @@ impl Session {
             tape: None,
             stop: stop.clone(),
             lost: 0,
+            warned: false,
         };
         let run = move || {
             let id = work.source.broadcast().id().clone();
@@ -130,13 +131,14 @@ struct Work {
     stop: Arc<AtomicBool>,
     /// Frames lost so far, over all files.
     lost: u64,
+    /// It was said what is missing.
+    warned: bool,
 }
 
 impl Work {
     fn run(&mut self) -> Result<(), SessionError> {
         check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
         self.name = self.shared.name(self.source.broadcast().id());
-        self.warn_of_gaps();
         let gap = Duration::from_micros(self.rules.limits.gap_us.unsigned_abs());
         let mut over_since: Option<Instant> = None;
         let mut lost_since: Option<Instant> = None;
@@ -216,6 +218,7 @@ impl Work {
                     let tape = Tape::begin(store, rows, title, epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
                     self.tape.insert(tape).append(&init, true)?;
+                    self.warn_of_gaps();
                 }
                 Step::Append { fragment, frames, duration_us, sync } => {
                     let Some(tape) = &mut self.tape else { continue };
@@ -251,12 +254,16 @@ impl Work {
         }
     }
 
-    /// Tracks that nobody can put into an MP4, said once.
-    fn warn_of_gaps(&self) {
+    /// Tracks that nobody can put into an MP4, said once: when the first file begins, who converts tracks has had the
+    /// time to say so.
+    fn warn_of_gaps(&mut self) {
+        if std::mem::replace(&mut self.warned, true) {
+            return;
+        }
         let broadcast = self.source.broadcast();
         for kind in [Kind::Video, Kind::Audio] {
             if let Some(info) = broadcast.source(kind).and_then(|track| track.info())
-                && !self.source.has(kind)
+                && broadcast.choose(kind, Delivery::Mp4).is_none()
             {
                 let codec = info.codec.name();
                 tracing::warn!(broadcast = %broadcast.id(), codec, "a track can't be recorded: MP4 does not carry it and nobody converts it");

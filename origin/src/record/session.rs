@@ -36,8 +36,10 @@ const STACK_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It was told to stop, or the broadcast is over.
-    Over,
+    /// It was told to stop, or the broadcast is over: up to this claim, of which nothing is left to record.
+    Over {
+        epoch: u64,
+    },
     Failed,
 }
 
@@ -95,7 +97,7 @@ impl Session {
             let id = work.source.broadcast().id().clone();
             let counted = Counted::new(&work.shared);
             let outcome = match work.run() {
-                Ok(()) => Outcome::Over,
+                Ok(epoch) => Outcome::Over { epoch },
                 Err(error) => {
                     tracing::error!(broadcast = %id, %error, "recording failed, the stream goes on");
                     work.shared.door.errors.inc();
@@ -148,7 +150,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self) -> Result<(), SessionError> {
+    fn run(&mut self) -> Result<u64, SessionError> {
         check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
         let gap = Duration::from_micros(self.rules.limits.gap_us.unsigned_abs());
         let mut over_since: Option<Instant> = None;
@@ -157,6 +159,7 @@ impl Work {
         loop {
             // Looked at before the frames, so that nothing written earlier is missed.
             let stop = self.stop.load(Relaxed);
+            let epoch = self.source.broadcast().epoch();
             let status = self.source.broadcast().status();
             let some = self.drain()?;
             if status == Status::Interrupted {
@@ -178,7 +181,7 @@ impl Work {
                 && lost_since.is_none_or(|since| since.elapsed() >= gap);
             if stop || over || self.source.is_withdrawn() {
                 self.cutter.finish()?;
-                return self.apply();
+                return self.apply().map(|()| epoch);
             }
             thread::park_timeout(LOOK_EVERY);
         }

@@ -146,7 +146,8 @@ impl Followed {
         let Some(going) = self.takes.get_mut(take) else { return };
         going.session = None;
         match outcome {
-            Ok(Outcome::Over) => {}
+            // A publisher that returned went on in it, and is not to be recorded again.
+            Ok(Outcome::Over { epoch }) => going.epoch = going.epoch.max(epoch),
             Ok(Outcome::Failed) => going.failed_at = Some(version),
             Err(_) => {
                 self.shared.door.errors.inc();

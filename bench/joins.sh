@@ -4,6 +4,7 @@
 # HEADWATER names another binary, JOINS how many are made of each. Loopback only, about three minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/settings.sh
 
 JOINS=${JOINS:-50}
 HTTP=18090 RTMP=11945 RTC=15010
@@ -12,18 +13,7 @@ headwater=${HEADWATER:-target/release/headwater}
 dir=$(mktemp -d)
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
-cat >"$dir/headwater.toml" <<-TOML
-	data = "$dir/data"
-	[http]
-	listen = "127.0.0.1:$HTTP"
-	[rtmp]
-	listen = "127.0.0.1:$RTMP"
-	[rtc]
-	listen = "127.0.0.1:$RTC"
-	public_ips = ["127.0.0.1"]
-	[log]
-	filter = "warn"
-TOML
+settings "$dir/data" "$HTTP" "$RTMP" "$RTC" >"$dir/headwater.toml"
 "$headwater" --config "$dir/headwater.toml" >"$dir/log" 2>&1 &
 pids+=($!)
 until curl -fso /dev/null "http://127.0.0.1:$HTTP/readyz"; do sleep 0.2; done

@@ -4,6 +4,7 @@
 # RESULTS.md; the JSON of every run stays in target/bench/runs.jsonl. Loopback only, about twelve minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/settings.sh
 
 MEASURE_S=${MEASURE_S:-10}
 # Between runs: a server may keep for some seconds what the last viewers needed, and that would count as idle.
@@ -50,18 +51,7 @@ unpublish() { kill "$publisher" 2>/dev/null || true; wait "$publisher" || true; 
 until_ok() { for _ in {1..100}; do curl -fso /dev/null "$1" && return; sleep 0.2; done; echo "no answer: $1" >&2; return 1; }
 
 start_headwater() {
-	cat >"$dir/headwater.toml" <<-TOML
-		data = "$dir/data"
-		[http]
-		listen = "127.0.0.1:$HTTP"
-		[rtmp]
-		listen = "127.0.0.1:$RTMP"
-		[rtc]
-		listen = "127.0.0.1:$RTC"
-		public_ips = ["127.0.0.1"]
-		[log]
-		filter = "warn"
-	TOML
+	settings "$dir/data" "$HTTP" "$RTMP" "$RTC" >"$dir/headwater.toml"
 	taskset -c "$SERVER_CORE" target/release/headwater --config "$dir/headwater.toml" >"$out/headwater.log" 2>&1 &
 	headwater=$!
 	pids+=("$headwater")

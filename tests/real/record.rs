@@ -50,6 +50,7 @@ fn an_application_that_records_keeps_every_broadcast() {
         publish_clip(&server, "kept", 4);
         let (vod, file) = server.until_recorded("kept");
         decodes(&file);
+        assert!(!server.log().contains("can't be recorded"), "all of it was");
         assert_starts_at_once(&file);
         let codecs = probe(&file, "stream=codec_name");
         assert!(codecs.contains(&"h264".to_owned()) && codecs.contains(&"aac".to_owned()), "{codecs:?}");

@@ -47,6 +47,10 @@ rgw data = $dir/rgw
 rgw frontends = beast endpoint=127.0.0.1:$port
 rgw enable usage log = false
 rgw dns name =
+# A key for "aws:kms", which needs no service of its own like that.
+rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = tests-key=YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=
 CONF
 
 ceph() { command ceph --cluster ceph -c "$conf" -k "$ring" "$@"; }
@@ -75,10 +79,15 @@ ceph osd new "$osd" -i <(echo "{\"cephx_secret\": \"$(ceph-authtool -p -n osd.0 
 ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$osd" -k "$ring" &>/dev/null
 ceph-osd -f -c "$conf" -i 0 -k "$ring" </dev/null &>"$dir/log/osd.out" &
 daemons+=($!)
+admin() { radosgw-admin -c "$conf" -k "$ring" "$@" >/dev/null 2>&1; }
+# The first command makes the zone as well.
+admin user create --uid=tests --display-name=tests --access-key=AK --secret-key=SKSKSKSK
+# A second storage class, which the server has to find when it starts.
+place=(--placement-id default-placement --storage-class STANDARD_IA)
+admin zonegroup placement add --rgw-zonegroup default "${place[@]}"
+admin zone placement add --rgw-zone default "${place[@]}" --data-pool default.rgw.cold.data
 radosgw -f -c "$conf" -n client.rgw -k "$ring" </dev/null &>"$dir/log/rgw.out" &
 daemons+=($!)
 timeout 100 bash -c "until exec 3<>/dev/tcp/127.0.0.1/$port; do sleep 0.1; done" &>/dev/null
-radosgw-admin -c "$conf" -k "$ring" user create --uid=tests --display-name=tests --access-key=AK --secret-key=SKSKSKSK \
-  >/dev/null 2>&1
 echo ready
 cat >/dev/null

@@ -28,6 +28,11 @@ impl Config {
             if let Err(problem) = ladder::check(&app.ladder) {
                 return refuse("apps", format!("{name}.ladder: {problem}"));
             }
+            // Where there is no ladder, single broadcasts may have one.
+            let is_made = |height: &u32| app.ladder.is_empty() || app.ladder.iter().any(|rung| rung.height == *height);
+            if let Some(height) = app.recording.renditions.iter().find(|height| !is_made(height)) {
+                return refuse("apps.*.recording.renditions", format!("{height} is no height of {name}.ladder"));
+            }
         }
         for server in &self.rtc.ice_servers {
             if let Some(problem) = server_problem(server) {

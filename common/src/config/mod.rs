@@ -167,11 +167,13 @@ pub struct Recording {
     pub gap_tolerance_s: u32,
     pub date_time: bool,
     pub retention_days: u32,
+    pub renditions: Vec<u32>,
 }
 
 impl Default for Recording {
     fn default() -> Self {
-        Self { split_s: 0, split_mb: 0, gap_tolerance_s: 10, date_time: false, retention_days: 0 }
+        let renditions = Vec::new();
+        Self { split_s: 0, split_mb: 0, gap_tolerance_s: 10, date_time: false, retention_days: 0, renditions }
     }
 }
 

@@ -108,6 +108,10 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("[apps.live]\nladder = [{ height = 0, video_kbps = 500 }]\n", "live.ladder: height 0"),
         ("[[apps.live.ladder]]\nheight = 480\nvideo_kbps = 1000000000\n", "480p: 1000000000 kbit/s"),
         ("[[apps.live.ladder]]\nheight = 480\nvideo_kbps = 500\nwidth = 5\n", "width"),
+        (
+            "[[apps.live.ladder]]\nheight = 480\nvideo_kbps = 500\n[apps.live.recording]\nrenditions = [479]\n",
+            "apps.*.recording.renditions: 479",
+        ),
         ("[cluster]\norigins = [\"here\"]\n", "a port is missing"),
         ("[cluster]\norigins = [\"::1:5000\"]\n", "in brackets"),
         ("[cluster]\norigins = [\"here:fifty\"]\n", "the port"),

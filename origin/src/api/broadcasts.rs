@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::IntoResponse,
 };
 use headwater_common::{
@@ -19,7 +19,7 @@ use headwater_common::{
     media::{Accepts, Delivery, Kind, Shape},
     registry::{BroadcastRow, BroadcastStatus},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Api, ApiError, Outcome, PAGE_MAX, wanted::EncoderSettings};
 
@@ -177,30 +177,6 @@ pub(super) async fn statistics(
     let id = api.id(&app, &stream)?;
     let Viewers { webrtc, hls } = (api.viewers)(&id);
     Ok(([NO_STORE], Json(Statistics { rtmp: 0, hls, webrtc, dash: 0 })))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RecordingWish {
-    /// Instead of the stream's id, without the ending.
-    file_name: Option<String>,
-    record_type: Option<String>,
-}
-
-pub(super) async fn set_recording(
-    State(api): State<Api>,
-    Path((app, stream, on)): Path<(String, String, bool)>,
-    Query(wish): Query<RecordingWish>,
-) -> Result<Json<Outcome>, ApiError> {
-    let id = api.id(&app, &stream)?;
-    if let Some(other) = wish.record_type.filter(|kind| !kind.is_empty() && kind != "mp4") {
-        return Err(ApiError::Invalid(format!("recordType {other:?}: recordings are mp4")));
-    }
-    let name = wish.file_name.filter(|name| !name.is_empty());
-    api.inquiry.ask(|registry| registry.get(&id)).await?;
-    api.recorder.set(&id, on, name.clone()).await?;
-    tracing::info!(broadcast = %id, on, name, "recording switched by REST");
-    Ok(Json(Outcome::done(stream)))
 }
 
 /// A registry that fails costs the past only.

@@ -4,6 +4,7 @@
 //! the networks in `http.admin_networks`. Deliberately absent: media, and queries to the registry for what is live.
 
 mod broadcasts;
+mod recording;
 mod vods;
 mod wanted;
 
@@ -62,7 +63,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get).put(wanted::change))
         .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
         .route("/{app}/rest/v2/broadcasts/{id}/data", post(broadcasts::say))
-        .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(broadcasts::set_recording))
+        .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(recording::switch))
         .route("/{app}/rest/v2/vods/list/{offset}/{size}", get(vods::list))
         .route("/{app}/rest/v2/vods/count", get(vods::count))
         .route("/{app}/rest/v2/vods/test-storage", post(vods::test_storage))
@@ -138,7 +139,9 @@ enum ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Invalid(_) | Self::Say(_) | Self::Set(SetError::Name(_)) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Say(_) => StatusCode::BAD_REQUEST,
+            Self::Set(SetError::Name(_) | SetError::NoRendition { .. }) => StatusCode::BAD_REQUEST,
+            Self::Set(SetError::Which(_) | SetError::TooMany(_)) => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Delete(DeleteError::InProgress { .. } | DeleteError::NoBucket { .. }) => StatusCode::CONFLICT,

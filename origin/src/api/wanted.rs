@@ -20,6 +20,7 @@ use headwater_common::{
 use serde::{Deserialize, Serialize};
 
 use super::{Api, ApiError, Outcome, broadcasts};
+use crate::record::Take;
 
 /// What is absent stays as it was.
 #[derive(Debug, Default, Deserialize)]
@@ -105,7 +106,7 @@ impl Wanted {
             wanted => wanted > 0,
         };
         if so_far != Some(wanted) {
-            api.recorder.set(id, wanted, None).await?;
+            api.recorder.set(id, Take::default(), wanted).await?;
         }
         Ok(())
     }

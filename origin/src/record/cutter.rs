@@ -63,8 +63,6 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Cutter {
     limits: Limits,
-    /// Somebody wants the next keyframe to begin a file.
-    split_wanted: bool,
     /// A publisher has returned, and his pictures start with one that needs no others.
     awaits_keyframe: bool,
     file: Option<File>,
@@ -102,11 +100,6 @@ struct File {
 impl Cutter {
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
-    }
-
-    /// The next keyframe begins a file.
-    pub(super) fn split(&mut self) {
-        self.split_wanted = true;
     }
 
     /// Which kinds of track are known to exist: a file waits a while for their first frames.
@@ -166,7 +159,7 @@ impl Cutter {
             self.begin()?;
         }
         let Some(mut file) = self.file.take() else { return Ok(()) };
-        (self.split_wanted, self.awaits_keyframe) = (false, false);
+        self.awaits_keyframe = false;
         let mut frames = 0;
         let mut fragment = Fragment::new(file.sequence);
         for lane in [&mut self.video, &mut self.audio] {
@@ -256,7 +249,7 @@ impl Cutter {
         let Some(file) = &self.file else { return false };
         let Limits { split_us, split_bytes, .. } = self.limits;
         let lasts_us = at_us - file.start_us;
-        self.split_wanted || (split_us > 0 && lasts_us >= split_us) || (split_bytes > 0 && file.bytes >= split_bytes)
+        (split_us > 0 && lasts_us >= split_us) || (split_bytes > 0 && file.bytes >= split_bytes)
     }
 
     fn let_go_of_held(&mut self) {

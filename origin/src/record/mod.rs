@@ -1,12 +1,15 @@
 //! Recording: a broadcast becomes an MP4 that plays anywhere, whatever happens to the process while it is written.
 //!
 //! In: broadcasts of the hall, the settings of their applications, and the word of an operator at any moment
-//! ([`Recorder::set`]). Out: `<data>/<app>/streams/<id>.mp4`, `<id>_1.mp4`, …, rows in the registry, and the files over
-//! HTTP ([`serve_mp4`]). While it lasts, a recording is a fragmented MP4: a killed process loses less than the newest
-//! gop, and the next start makes an ordinary file of what is there. Deliberately absent: any way for a slow or full
-//! disk to reach the stream. A recording fails alone, and says so in the log, in its row and in the metrics.
+//! ([`Recorder::set`]). Out: `<data>/<app>/streams/<id>.mp4`, `<id>_1.mp4`, …, `<id>_480p900kbps.mp4` of a rendition, rows in
+//! the registry, and the files over HTTP ([`serve_mp4`]). Several recordings of one broadcast go on side by side, each a
+//! [`Take`] with a thread and files of its own. While it lasts, a recording is a fragmented MP4: a killed process loses
+//! less than the newest gop, and the next start makes an ordinary file of what is there. Deliberately absent: any way for
+//! a slow or full disk to reach the stream. A recording fails alone, and says so in the log, in its row and in the
+//! metrics.
 
 mod cutter;
+mod error;
 mod finalise;
 mod keep;
 mod reconcile;
@@ -17,13 +20,14 @@ mod session;
 mod settings;
 mod source;
 mod supervise;
+mod takes;
 mod tape;
 mod upload;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -33,12 +37,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use headwater_common::{
-    live::{BroadcastId, Hub},
-    registry::{RecordingRow, RecordingState, Registry, RegistryError, VodId},
-    store::{
-        Place, PlaceError, Store, StoreError,
-        s3::{Bucket, ProbeError},
-    },
+    live::{BroadcastId, Hub, Status},
+    registry::{RecordingRow, RecordingState, Registry, VodId},
+    store::{Place, Store, s3::Bucket},
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -47,14 +48,17 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
+pub use error::{DeleteError, SetError, StorageError};
 pub use reconcile::{Finding, Reconciler};
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 pub use settings::{Rules, Settings};
+pub use takes::{Take, TooMany};
 
 use finalise::{Desk, Floor};
 use rows::Rows;
 use serve::InBucket;
+use takes::Takes;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
 use upload::Uploads;
 pub(crate) use upload::{Stage, UploadProgress};
@@ -76,8 +80,7 @@ struct Shared {
     /// Files that are being finalised or wait for it.
     finalising: watch::Sender<usize>,
     wishes: watch::Sender<Wishes>,
-    /// What operators call the recordings that they wished for. A restart forgets them.
-    names: Mutex<BTreeMap<BroadcastId, String>>,
+    takes: Mutex<Takes>,
     free_disk: Gauge,
     /// Where there is a bucket.
     uploads: Option<Arc<Uploads>>,
@@ -89,43 +92,6 @@ struct Wishes {
     version: u64,
     /// The process is about to end.
     closing: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SetError {
-    #[error("there is no broadcast {id}")]
-    Unknown { id: BroadcastId },
-    #[error("{reason}")]
-    NoRoom { reason: String },
-    #[error("a recording can't have that name: {0}")]
-    Name(#[from] PlaceError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum DeleteError {
-    #[error("recording {vod_id} of {app}/{stream} is still being written")]
-    InProgress { vod_id: VodId, app: String, stream: String },
-    #[error("recording {vod_id} is in a bucket, and the settings name none")]
-    NoBucket { vod_id: VodId },
-    #[error(transparent)]
-    Place(#[from] PlaceError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error("deletion can't be noted: {0}")]
-    Upload(String),
-}
-
-/// Whether recordings can go where they should.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    #[error("recordings stay on this disk: the settings name no bucket")]
-    NoBucket,
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
 }
 
 impl Recorder {
@@ -145,7 +111,7 @@ impl Recorder {
         let finalising = Gauge::<i64>::default();
         let free_disk = Gauge::<i64>::default();
         telemetry.register(|metrics| {
-            metrics.register("recordings", "Broadcasts being recorded", recording.clone());
+            metrics.register("recordings", "Recordings that go on", recording.clone());
             metrics.register("recording_disk_free_bytes", "What recordings can still take", free_disk.clone());
             metrics.register("recordings_finalising", "Files being finalised or waiting for it", finalising.clone());
         });
@@ -163,7 +129,7 @@ impl Recorder {
             desk: Desk::new(finalising),
             finalising: watch::Sender::new(0),
             wishes: watch::Sender::default(),
-            names: Mutex::default(),
+            takes: Mutex::default(),
             free_disk,
             uploads,
         });
@@ -230,26 +196,37 @@ impl Recorder {
         self.shared.uploads.as_ref()?.progress(vod_id)
     }
 
-    /// Records this broadcast, or doesn't, from now on and whatever its application's setting says. A recording begins
-    /// with the newest gop; with a `name` of its own (without the ending), one that goes on ends at the next keyframe.
-    pub async fn set(&self, id: &BroadcastId, on: bool, name: Option<String>) -> Result<(), SetError> {
-        let Shared { rows, store, settings, wishes, names, .. } = &*self.shared;
-        if let Some(name) = &name {
+    /// Records this take of the broadcast, or doesn't, from now on and whatever its application's setting says. It begins
+    /// with the newest gop; others are never touched. A take without a name that does not go on stands for the only one that
+    /// does: who asked for a name need not know it any more.
+    pub async fn set(&self, id: &BroadcastId, take: Take, on: bool) -> Result<(), SetError> {
+        let Shared { hub, rows, store, settings, wishes, .. } = &*self.shared;
+        let unknown = || SetError::Unknown { id: id.clone() };
+        let rules = self.shared.rules(id);
+        if let Some(name) = &take.name {
             Place::new(id.app(), &format!("{name}.mp4"))?;
         }
         if on {
             tape::check_room(store, settings.free_disk_mb_min)
                 .map_err(|error: TapeError| SetError::NoRoom { reason: error.to_string() })?;
+            let live = hub.get(id).filter(|broadcast| broadcast.status() != Status::Ended);
+            if let (Some(height), Some(live)) = (take.height, live) {
+                let offered: Vec<_> = live.told().ladder.iter().map(|rendition| rendition.height).collect();
+                if !offered.contains(&height) {
+                    return Err(SetError::NoRendition { height, offered });
+                }
+            }
         }
-        if !rows.registry.set_record(id, Some(on)).await? {
-            return Err(SetError::Unknown { id: id.clone() });
+        let row = rows.registry.get(id).await?.ok_or_else(unknown)?;
+        let record = self.shared.records(id, row.record_override);
+        let take = if on { take } else { self.shared.meant(id, take, record)? };
+        if take == Take::default() {
+            if !rows.registry.set_record(id, Some(on)).await? {
+                return Err(unknown());
+            }
+        } else {
+            self.shared.takes().say(id, take, on, &rules.renditions)?;
         }
-        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
-        match name.filter(|_| on) {
-            Some(name) => drop(names.insert(id.clone(), name)),
-            None => drop(names.remove(id)),
-        }
-        drop(names);
         wishes.send_modify(|wishes| wishes.version += 1);
         Ok(())
     }
@@ -300,24 +277,44 @@ pub(crate) async fn try_storage(recorder: Recorder, app: String) {
 }
 
 impl Shared {
-    /// What the settings and the operator want.
+    /// Whether the broadcast as such is recorded: what the operator wants, or else the settings.
     async fn wants(&self, id: &BroadcastId) -> bool {
-        let by_setting = self.settings.apps.get(id.app()).copied().unwrap_or(self.settings.record);
-        match self.rows.registry.get(id).await {
-            Ok(row) => row.and_then(|row| row.record_override).unwrap_or(by_setting),
-            Err(error) => {
-                tracing::error!(broadcast = %id, %error, "whether to record can't be looked up, the application's setting holds");
-                by_setting
-            }
+        let asked_for = self.rows.registry.get(id).await.unwrap_or_else(|error| {
+            tracing::error!(broadcast = %id, %error, "whether to record can't be looked up, the application's setting holds");
+            None
+        });
+        self.records(id, asked_for.and_then(|row| row.record_override))
+    }
+
+    fn records(&self, id: &BroadcastId, asked_for: Option<bool>) -> bool {
+        asked_for.unwrap_or_else(|| self.settings.apps.get(id.app()).copied().unwrap_or(self.settings.record))
+    }
+
+    /// All takes that are to go on, if the broadcast as such is recorded or not.
+    fn wanted(&self, id: &BroadcastId, record: bool) -> BTreeSet<Take> {
+        self.takes().wanted(id, record, &self.rules(id).renditions)
+    }
+
+    /// Which take is to stop.
+    fn meant(&self, id: &BroadcastId, take: Take, record: bool) -> Result<Take, SetError> {
+        let wanted = self.wanted(id, record);
+        if take.name.is_some() || wanted.contains(&take) {
+            return Ok(take);
+        }
+        let mut alike: Vec<_> = wanted.into_iter().filter(|other| other.height == take.height).collect();
+        match alike.len() {
+            0 | 1 => Ok(alike.pop().unwrap_or(take)),
+            _ => Err(SetError::Which(alike.iter().map(Take::to_string).collect::<Vec<_>>().join(", "))),
         }
     }
 
     fn rules(&self, id: &BroadcastId) -> Rules {
-        self.settings.rules.get(id.app()).copied().unwrap_or_default()
+        self.settings.rules.get(id.app()).cloned().unwrap_or_default()
     }
 
-    fn name(&self, id: &BroadcastId) -> Option<String> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    /// Never held across an await.
+    fn takes(&self) -> MutexGuard<'_, Takes> {
+        self.takes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What becomes of a file that is complete; `defect` is what is missing from it.

@@ -3,6 +3,7 @@
 //! anything that was not saved elsewhere first.
 
 use headwater_common::{
+    ladder::Rendition,
     live::BroadcastId,
     registry::{RecordingRow, RecordingState, VodId},
     store::{Place, Store, StoreError},
@@ -107,10 +108,15 @@ fn row_of_file(store: &Store, rows: &Rows, draft: &Place, file: &str) -> Recordi
         let id = BroadcastId::new(draft.app(), stream).ok()?;
         rows.broadcast(&id).ok().flatten().map(|row| row.stream)
     };
-    // `cam_1` is the second recording of `cam`, or the first of `cam_1`.
-    let counted =
-        stem.rsplit_once('_').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map(|(stream, _)| stream);
-    let stream = known(stem).or_else(|| known(counted?)).unwrap_or_else(|| stem.to_owned());
+    // `cam_1` is the second recording of `cam`, or the first of `cam_1`; `cam_480p500kbps` is one of a rendition.
+    let is_counter = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let is_rendition = |part: &str| Rendition::parse_name(part).is_some();
+    let without = |stem: &'_ str, is: &dyn Fn(&str) -> bool| {
+        stem.rsplit_once('_').filter(|(_, part)| is(part)).map_or(stem.len(), |(before, _)| before.len())
+    };
+    let counted = &stem[..without(stem, &is_counter)];
+    let rendered = &counted[..without(counted, &is_rendition)];
+    let stream = [stem, counted, rendered].into_iter().find_map(known).unwrap_or_else(|| stem.to_owned());
     let metadata = store.read(draft).ok().and_then(|file| file.metadata().ok());
     let began = metadata.and_then(|m| m.created().or_else(|_| m.modified()).ok()).unwrap_or(std::time::UNIX_EPOCH);
     let began = began.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! One broadcast being recorded: a thread of its own that looks into the hall ten times a second, hands the frames to
 //! the cutter, and writes what comes back. A slow disk makes this thread late and nobody else.
 //!
-//! In: a broadcast, and the word to stop. Out: one file after the other, each handed over to be finalised, and how it
-//! ended. Deliberately absent: whether to record at all.
+//! In: a broadcast, which take of it, and the word to stop. Out: one file after the other, each handed over to be
+//! finalised, and how it ended. Deliberately absent: whether to record at all.
 
 use std::{
     sync::{
@@ -15,13 +15,14 @@ use std::{
 
 use headwater_common::{
     fmp4::InitError,
+    ladder::Rendition,
     live::{Broadcast, Status},
-    media::Kind,
+    media::{Delivery, Kind},
 };
 use tokio::sync::oneshot;
 
 use super::{
-    Rules, Shared, Wishes,
+    Rules, Shared,
     cutter::{Cutter, Step},
     source::{From, Source},
     tape::{Tape, TapeError, Title, check_room},
@@ -35,8 +36,10 @@ const STACK_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It was told to stop, or the broadcast is over.
-    Over,
+    /// It was told to stop, or the broadcast is over: up to this claim, of which nothing is left to record.
+    Over {
+        epoch: u64,
+    },
     Failed,
 }
 
@@ -44,8 +47,16 @@ pub(super) enum Outcome {
 pub(super) struct Session {
     stop: Arc<AtomicBool>,
     thread: Thread,
-    /// Fails when the thread panicked.
-    pub(super) outcome: oneshot::Receiver<Outcome>,
+}
+
+/// What is recorded, and what it is called.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    pub(super) broadcast: Arc<Broadcast>,
+    /// Instead of the source.
+    pub(super) rendition: Option<Rendition>,
+    /// By an operator, instead of the stream's id.
+    pub(super) name: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,30 +68,36 @@ enum SessionError {
 }
 
 impl Session {
-    pub(super) fn begin(shared: &Arc<Shared>, broadcast: Arc<Broadcast>, from: From) -> std::io::Result<Self> {
+    /// The receiver fails if the thread panics.
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        subject: Subject,
+        from: From,
+    ) -> std::io::Result<(Self, oneshot::Receiver<Outcome>)> {
+        let Subject { broadcast, rendition, name } = subject;
         let (report, outcome) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
         // Subscribed to before the tracks are looked at: what changes in between is seen twice, not missed.
         let changes = broadcast.watch();
         let rules = shared.rules(broadcast.id());
-        let source = Source::new(broadcast, from);
+        let source = Source::new(broadcast, rendition, from);
         let mut work = Work {
             shared: shared.clone(),
             source,
             changes,
             cutter: Cutter::new(rules.limits),
             rules,
-            name: None,
-            wishes: shared.wishes.subscribe(),
+            name,
             tape: None,
             stop: stop.clone(),
             lost: 0,
+            warned: false,
         };
         let run = move || {
             let id = work.source.broadcast().id().clone();
             let counted = Counted::new(&work.shared);
             let outcome = match work.run() {
-                Ok(()) => Outcome::Over,
+                Ok(epoch) => Outcome::Over { epoch },
                 Err(error) => {
                     tracing::error!(broadcast = %id, %error, "recording failed, the stream goes on");
                     work.shared.door.errors.inc();
@@ -92,7 +109,7 @@ impl Session {
             let _ = report.send(outcome);
         };
         let thread = thread::Builder::new().name("record".into()).stack_size(STACK_BYTES).spawn(run)?.thread().clone();
-        Ok(Self { stop, thread, outcome })
+        Ok((Self { stop, thread }, outcome))
     }
 
     pub(super) fn stop(&self) {
@@ -121,22 +138,20 @@ struct Work {
     shared: Arc<Shared>,
     source: Source,
     changes: tokio::sync::watch::Receiver<u64>,
-    wishes: tokio::sync::watch::Receiver<Wishes>,
     rules: Rules,
     cutter: Cutter,
-    /// What the operator calls the file that is being written.
     name: Option<String>,
     tape: Option<Tape>,
     stop: Arc<AtomicBool>,
     /// Frames lost so far, over all files.
     lost: u64,
+    /// It was said what is missing.
+    warned: bool,
 }
 
 impl Work {
-    fn run(&mut self) -> Result<(), SessionError> {
+    fn run(&mut self) -> Result<u64, SessionError> {
         check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
-        self.name = self.shared.name(self.source.broadcast().id());
-        self.warn_of_gaps();
         let gap = Duration::from_micros(self.rules.limits.gap_us.unsigned_abs());
         let mut over_since: Option<Instant> = None;
         let mut lost_since: Option<Instant> = None;
@@ -144,9 +159,9 @@ impl Work {
         loop {
             // Looked at before the frames, so that nothing written earlier is missed.
             let stop = self.stop.load(Relaxed);
+            let epoch = self.source.broadcast().epoch();
             let status = self.source.broadcast().status();
             let some = self.drain()?;
-            self.look_at_name();
             if status == Status::Interrupted {
                 lost_since.get_or_insert_with(Instant::now);
             }
@@ -164,9 +179,9 @@ impl Work {
             let over = status == Status::Ended
                 && over_since.get_or_insert_with(Instant::now).elapsed() >= TAIL
                 && lost_since.is_none_or(|since| since.elapsed() >= gap);
-            if stop || over {
+            if stop || over || self.source.is_withdrawn() {
                 self.cutter.finish()?;
-                return self.apply();
+                return self.apply().map(|()| epoch);
             }
             thread::park_timeout(LOOK_EVERY);
         }
@@ -211,11 +226,16 @@ impl Work {
                     check_room(store, settings.free_disk_mb_min)?;
                     let broadcast = self.source.broadcast();
                     let started_ms = (broadcast.born_us() + start_us) / 1_000;
-                    let title =
-                        Title { id: broadcast.id(), name: self.name.as_deref(), date_time: self.rules.date_time };
+                    let title = Title {
+                        id: broadcast.id(),
+                        name: self.name.as_deref(),
+                        date_time: self.rules.date_time,
+                        rendition: self.source.rendition(),
+                    };
                     let tape = Tape::begin(store, rows, title, epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
                     self.tape.insert(tape).append(&init, true)?;
+                    self.warn_of_gaps();
                 }
                 Step::Append { fragment, frames, duration_us, sync } => {
                     let Some(tape) = &mut self.tape else { continue };
@@ -232,31 +252,22 @@ impl Work {
         Ok(())
     }
 
-    /// Another name is another file, from the next keyframe on.
-    fn look_at_name(&mut self) {
-        if !self.wishes.has_changed().unwrap_or(false) {
-            return;
-        }
-        self.wishes.mark_unchanged();
-        let name = self.shared.name(self.source.broadcast().id());
-        if name.is_some() && name != self.name {
-            self.cutter.split();
-            self.name = name;
-        }
-    }
-
     fn hand_over(&mut self, failed: Option<String>) {
         if let Some(tape) = self.tape.take() {
             self.shared.finalise(tape.end(failed));
         }
     }
 
-    /// Tracks that nobody can put into an MP4, said once.
-    fn warn_of_gaps(&self) {
+    /// Tracks that nobody can put into an MP4, said once: when the first file begins, who converts tracks has had the
+    /// time to say so.
+    fn warn_of_gaps(&mut self) {
+        if std::mem::replace(&mut self.warned, true) {
+            return;
+        }
         let broadcast = self.source.broadcast();
         for kind in [Kind::Video, Kind::Audio] {
             if let Some(info) = broadcast.source(kind).and_then(|track| track.info())
-                && !self.source.has(kind)
+                && broadcast.choose(kind, Delivery::Mp4).is_none()
             {
                 let codec = info.codec.name();
                 tracing::warn!(broadcast = %broadcast.id(), codec, "a track can't be recorded: MP4 does not carry it and nobody converts it");

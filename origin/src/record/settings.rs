@@ -22,22 +22,24 @@ pub struct Settings {
 }
 
 /// How an application's recordings are cut, named and kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     pub(super) limits: Limits,
     pub(super) date_time: bool,
     pub(super) retention_days: u32,
+    /// Heights of the renditions that are recorded whenever the source is.
+    pub(super) renditions: Vec<u32>,
 }
 
 impl From<&config::Recording> for Rules {
     fn from(settings: &config::Recording) -> Self {
-        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days } = *settings;
+        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days, .. } = *settings;
         let limits = Limits {
             split_us: i64::from(split_s) * 1_000_000,
             split_bytes: u64::from(split_mb) << 20,
             gap_us: i64::from(gap_tolerance_s) * 1_000_000,
         };
-        Self { limits, date_time, retention_days }
+        Self { limits, date_time, retention_days, renditions: settings.renditions.clone() }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Where a recording's frames come from: the two tracks of a broadcast that MP4 can carry, merged.
 //!
-//! In: a broadcast of the hall. Out: frames of both tracks in the order of their decoding times, as far as both are
-//! there; a track that is late holds nobody up. Deliberately absent: waiting. The hall's ring is the queue, and its
-//! lag policy the only one: who reads too slowly goes on at the newest keyframe, and what was skipped is counted.
+//! In: a broadcast of the hall, and which rendition of it, if not the source. Out: frames of both tracks in the order of
+//! their decoding times, as far as both are there; a track that is late holds nobody up. Deliberately absent: waiting. The
+//! hall's ring is the queue, and its lag policy the only one: who reads too slowly goes on at the newest keyframe, and
+//! what was skipped is counted.
 
 use std::sync::Arc;
 
 use headwater_common::{
+    ladder::Rendition,
     live::{Broadcast, Reader, Start, Track},
-    media::{Delivery, Frame, Kind},
+    media::{Conversion, Delivery, Frame, Kind},
 };
 
 /// From where on a broadcast is recorded.
@@ -23,8 +25,14 @@ pub(super) enum From {
 #[derive(Debug)]
 pub(super) struct Source {
     broadcast: Arc<Broadcast>,
+    rendition: Option<Rendition>,
     start: Start,
     epoch: u64,
+    /// Older frames are left out: a rendition's track holds what others watched before.
+    from_us: i64,
+    /// A rendition's sound is not read before its first picture has come, which takes as long as the machine takes.
+    awaits_picture: bool,
+    withdrawn: bool,
     lanes: [Lane; 2],
 }
 
@@ -40,10 +48,13 @@ struct Lane {
 }
 
 impl Source {
-    pub(super) fn new(broadcast: Arc<Broadcast>, from: From) -> Self {
-        let start = match from {
-            From::Epoch => Start::Oldest,
-            From::Newest => newest_gop(&broadcast).map_or(Start::Oldest, |dts_us| Start::At { dts_us }),
+    pub(super) fn new(broadcast: Arc<Broadcast>, rendition: Option<Rendition>, from: From) -> Self {
+        let (start, from_us) = match (rendition, from) {
+            // Who asks for what was makes the encoder begin with a whole gop.
+            (Some(_), From::Epoch) => (Start::Oldest, first_picture(&broadcast, Start::Oldest)),
+            (Some(_), From::Newest) => (Start::Oldest, first_picture(&broadcast, Start::Newest)),
+            (None, From::Epoch) => (Start::Oldest, None),
+            (None, From::Newest) => (newest_gop(&broadcast).map_or(Start::Oldest, |dts_us| Start::At { dts_us }), None),
         };
         let epoch = broadcast.epoch();
         let lanes = [Kind::Video, Kind::Audio].map(|kind| Lane {
@@ -53,7 +64,9 @@ impl Source {
             position_us: None,
             skipped: 0,
         });
-        let mut source = Self { broadcast, start, epoch, lanes };
+        let (from_us, awaits_picture) = (from_us.unwrap_or(i64::MIN), rendition.is_some());
+        let withdrawn = false;
+        let mut source = Self { broadcast, rendition, start, epoch, from_us, awaits_picture, withdrawn, lanes };
         source.refresh();
         source
     }
@@ -62,10 +75,23 @@ impl Source {
         &self.broadcast
     }
 
+    pub(super) fn rendition(&self) -> Option<Rendition> {
+        self.rendition
+    }
+
+    /// The rendition is not made any more.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
     /// Looks again which tracks there are; what was read until now is not read again.
     pub(super) fn refresh(&mut self) {
+        self.withdrawn = self.rendition.is_some_and(|rendition| !self.broadcast.told().ladder.contains(&rendition));
         for lane in &mut self.lanes {
-            let chosen = self.broadcast.choose(lane.kind, Delivery::Mp4).map(|choice| choice.track);
+            let chosen = match lane.kind {
+                Kind::Audio if self.awaits_picture => None,
+                kind => track(&self.broadcast, self.rendition, kind),
+            };
             lane.follow(chosen, self.start);
         }
     }
@@ -77,7 +103,13 @@ impl Source {
     /// The next frame, if there is one now.
     pub(super) fn next(&mut self) -> Option<Arc<Frame>> {
         for lane in &mut self.lanes {
-            lane.fill(self.epoch);
+            lane.fill(self.epoch, self.from_us);
+        }
+        if self.awaits_picture {
+            self.from_us = self.lanes[0].first_keyframe(self.epoch, self.from_us)?;
+            self.awaits_picture = false;
+            self.refresh();
+            self.lanes[1].fill(self.epoch, self.from_us);
         }
         let [video, audio] = &mut self.lanes;
         let order = |frame: &Arc<Frame>| (frame.gop.epoch, frame.dts_us);
@@ -110,10 +142,12 @@ impl Lane {
         self.reader = chosen.map(|track| track.read(start));
     }
 
-    fn fill(&mut self, epoch: u64) {
+    fn fill(&mut self, epoch: u64, from_us: i64) {
         let Some(reader) = &mut self.reader else { return };
         // What MP4 can't carry is left over in a track that carried something else before.
-        let useless = |head: &Arc<Frame>| head.gop.epoch < epoch || head.info.obstacle(Delivery::Mp4).is_some();
+        let useless = |head: &Arc<Frame>| {
+            head.gop.epoch < epoch || head.dts_us < from_us || head.info.obstacle(Delivery::Mp4).is_some()
+        };
         while self.head.as_ref().is_none_or(useless) {
             let Some(frame) = reader.try_next() else {
                 self.head = None;
@@ -123,11 +157,37 @@ impl Lane {
         }
     }
 
+    /// Leaves out what comes before a keyframe; says when that is.
+    fn first_keyframe(&mut self, epoch: u64, from_us: i64) -> Option<i64> {
+        while self.head.as_ref().is_some_and(|head| !head.keyframe) {
+            self.head = None;
+            self.fill(epoch, from_us);
+        }
+        self.head.as_ref().map(|head| head.dts_us)
+    }
+
     fn take(&mut self) -> Option<Arc<Frame>> {
         let frame = self.head.take()?;
         self.position_us = Some(frame.dts_us);
         Some(frame)
     }
+}
+
+fn track(broadcast: &Broadcast, rendition: Option<Rendition>, kind: Kind) -> Option<Arc<Track>> {
+    let passed = || broadcast.choose(kind, Delivery::Mp4).map(|choice| choice.track);
+    match (rendition, kind) {
+        (Some(rendition), Kind::Video) => broadcast.derived(Conversion::Rendition(rendition)),
+        (Some(Rendition { audio_kbps: kbps @ 1.., .. }), Kind::Audio) => {
+            broadcast.source(Kind::Audio)?;
+            broadcast.derived(Conversion::Sound { kbps }).or_else(passed)
+        }
+        _ => passed(),
+    }
+}
+
+/// Of the source, when a reader begins there.
+fn first_picture(broadcast: &Broadcast, start: Start) -> Option<i64> {
+    Some(broadcast.source(Kind::Video)?.read(start).try_next()?.dts_us)
 }
 
 /// Where the newest gop begins, pictures deciding where there are any.

@@ -1,17 +1,22 @@
-//! Which broadcasts are recorded. In: what appears in the hub, ends or changes, and what operators wish. Out: sessions
-//! begun and stopped. One task follows each broadcast for as long as the hub holds it. Deliberately absent: media.
+//! Which broadcasts are recorded, and how often. In: what appears in the hub, ends or changes, and what operators wish. Out:
+//! sessions begun and stopped. One task follows each broadcast with all its takes for as long as the hub holds it.
+//! Deliberately absent: media.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+};
 
 use headwater_common::{
     live::{Broadcast, BroadcastId, Status},
     media::{Delivery, Kind},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot::error::RecvError, task::JoinSet};
 
 use super::{
-    Shared,
-    session::{Outcome, Session},
+    Shared, Take,
+    session::{Outcome, Session, Subject},
     source::From,
 };
 
@@ -47,14 +52,24 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let _ = shared.finalising.subscribe().wait_for(|files| *files == 0).await;
 }
 
-/// What one broadcast's recording has come to.
+/// What one take of a broadcast has come to.
 #[derive(Default)]
-struct Desire {
+struct Going {
+    session: Option<Session>,
     /// The newest claim that was looked at with something in it to record.
     epoch: u64,
     /// Why nothing more is tried: it failed, and nobody has asked again (the wishes' version then).
     failed_at: Option<u64>,
-    /// The newest wish that was looked at.
+}
+
+/// All takes of one broadcast.
+struct Followed {
+    shared: Arc<Shared>,
+    broadcast: Arc<Broadcast>,
+    takes: BTreeMap<Take, Going>,
+    ended: JoinSet<(Take, Result<Outcome, RecvError>)>,
+    /// The newest claim and wish that were looked at.
+    epoch: u64,
     version: u64,
 }
 
@@ -62,48 +77,37 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
     let mut changes = broadcast.watch();
     let mut wishes = shared.wishes.subscribe();
     let mut hub = shared.hub.watch();
-    let mut session: Option<Session> = None;
-    let mut desire = Desire { version: wishes.borrow().version, ..Desire::default() };
-    // What was asked for last time, and of which claim and by which wish: a registry is not asked with every change.
-    let mut wants: Option<(u64, u64, bool)> = None;
+    let version = wishes.borrow().version;
+    let (takes, ended) = (BTreeMap::new(), JoinSet::new());
+    let mut followed =
+        Followed { shared: shared.clone(), broadcast: broadcast.clone(), takes, ended, epoch: 0, version };
+    // Whether it was to be recorded as such last time, and in which claim and by which wish: a registry is not asked with
+    // every change.
+    let mut record: Option<(u64, u64, bool)> = None;
     loop {
         let wish = *wishes.borrow_and_update();
         hub.mark_unchanged();
         changes.mark_unchanged();
         let here = shared.hub.get(broadcast.id()).is_some_and(|known| Arc::ptr_eq(&known, &broadcast));
         let epoch = broadcast.epoch();
-        let wants = match wants {
-            Some((of, by, wants)) if (of, by) == (epoch, wish.version) => wants,
-            _ => wants.insert((epoch, wish.version, shared.wants(broadcast.id()).await)).2,
+        let record = match record {
+            Some((of, by, record)) if (of, by) == (epoch, wish.version) => record,
+            _ => record.insert((epoch, wish.version, shared.wants(broadcast.id()).await)).2,
         };
-        let wanted = here && !wish.closing && wants;
-        match &session {
-            Some(session) if !wanted => session.stop(),
-            Some(_) => {}
-            None if !here || wish.closing => return,
-            None if wanted => session = desire.begin(&shared, &broadcast, wish.version),
-            None => desire.epoch = broadcast.epoch(),
+        let goes_on = here && !wish.closing;
+        let wanted = if goes_on { shared.wanted(broadcast.id(), record) } else { BTreeSet::new() };
+        followed.look(&wanted, epoch, wish.version);
+        if !goes_on && followed.takes.is_empty() {
+            if !here && shared.hub.get(broadcast.id()).is_none() {
+                shared.takes().forget(broadcast.id());
+            }
+            return;
         }
-        desire.version = wish.version;
-        let outcome = async {
-            match &mut session {
-                Some(session) => (&mut session.outcome).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            outcome = outcome => {
-                session = None;
-                match outcome {
-                    Ok(Outcome::Over) => {}
-                    Ok(Outcome::Failed) => desire.failed_at = Some(wish.version),
-                    Err(_) => {
-                        shared.door.errors.inc();
-                        tracing::error!(broadcast = %broadcast.id(), "recording thread failed");
-                        desire.failed_at = Some(wish.version);
-                    }
-                }
-            }
+            Some(ended) = followed.ended.join_next() => match ended {
+                Ok((take, outcome)) => followed.ended(&take, outcome, wish.version),
+                Err(error) => tracing::error!(broadcast = %broadcast.id(), %error, "bug: a recording's end was not heard"),
+            },
             _ = changes.changed() => {}
             _ = wishes.changed() => {}
             _ = hub.changed() => {}
@@ -111,31 +115,91 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
     }
 }
 
-impl Desire {
-    fn begin(&mut self, shared: &Arc<Shared>, broadcast: &Arc<Broadcast>, version: u64) -> Option<Session> {
+impl Followed {
+    /// Begins and stops what should be.
+    fn look(&mut self, wanted: &BTreeSet<Take>, epoch: u64, version: u64) {
+        for take in wanted {
+            if !self.takes.contains_key(take) {
+                // What was published before somebody asked for it is not new to this take.
+                self.takes.insert(take.clone(), Going { epoch: self.epoch, ..Going::default() });
+            }
+        }
+        let (seen_version, broadcast) = (self.version, &self.broadcast);
+        self.takes.retain(|take, going| match &going.session {
+            Some(session) => {
+                if !wanted.contains(take) {
+                    session.stop();
+                }
+                true
+            }
+            None if wanted.contains(take) => {
+                let ended = &mut self.ended;
+                going.begin(&self.shared, broadcast, take, (seen_version, version), ended);
+                true
+            }
+            None => false,
+        });
+        (self.epoch, self.version) = (epoch, version);
+    }
+
+    fn ended(&mut self, take: &Take, outcome: Result<Outcome, RecvError>, version: u64) {
+        let Some(going) = self.takes.get_mut(take) else { return };
+        going.session = None;
+        match outcome {
+            // A publisher that returned went on in it, and is not to be recorded again.
+            Ok(Outcome::Over { epoch }) => going.epoch = going.epoch.max(epoch),
+            Ok(Outcome::Failed) => going.failed_at = Some(version),
+            Err(_) => {
+                self.shared.door.errors.inc();
+                tracing::error!(broadcast = %self.broadcast.id(), %take, "recording thread failed");
+                going.failed_at = Some(version);
+            }
+        }
+    }
+}
+
+impl Going {
+    fn begin(
+        &mut self,
+        shared: &Arc<Shared>,
+        broadcast: &Arc<Broadcast>,
+        take: &Take,
+        (seen_version, version): (u64, u64),
+        ended: &mut JoinSet<(Take, Result<Outcome, RecvError>)>,
+    ) {
         let epoch = broadcast.epoch();
         // All of a claim that was to be recorded from its beginning, even if it is over already; what an operator asks
         // for begins where he asks.
-        let whole = epoch > self.epoch && version == self.version;
-        let recordable = [Kind::Video, Kind::Audio].iter().any(|kind| broadcast.choose(*kind, Delivery::Mp4).is_some());
+        let whole = epoch > self.epoch && version == seen_version;
+        let rendition = take
+            .height
+            .and_then(|height| broadcast.told().ladder.into_iter().find(|rendition| rendition.height == height));
+        let recordable = match take.height {
+            Some(_) => rendition.is_some(),
+            None => [Kind::Video, Kind::Audio].iter().any(|kind| broadcast.choose(*kind, Delivery::Mp4).is_some()),
+        };
         if !recordable || (broadcast.status() != Status::Live && !whole) {
-            return None;
+            return;
         }
         if epoch > self.epoch {
             self.failed_at = None;
         }
         if self.failed_at == Some(version) {
-            return None;
+            return;
         }
         let from = if whole { From::Epoch } else { From::Newest };
         self.epoch = epoch;
-        match Session::begin(shared, broadcast.clone(), from) {
-            Ok(session) => Some(session),
+        let subject = Subject { broadcast: broadcast.clone(), rendition, name: take.name.clone() };
+        match Session::begin(shared, subject, from) {
+            Ok((session, outcome)) => {
+                self.session = Some(session);
+                let take = take.clone();
+                ended.spawn(async move { (take, outcome.await) });
+            }
             Err(error) => {
                 shared.door.errors.inc();
-                tracing::error!(broadcast = %broadcast.id(), %error, "no thread to record on");
+                tracing::error!(broadcast = %broadcast.id(), %take, %error, "no thread to record on");
                 self.failed_at = Some(version);
-                None
             }
         }
     }

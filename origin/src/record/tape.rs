@@ -7,6 +7,7 @@ use std::{fs::File, io, io::Write};
 
 use bytes::Bytes;
 use headwater_common::{
+    ladder::Rendition,
     live::BroadcastId,
     registry::{RecordingRow, RecordingState, RegistryError, VodId},
     store::{Place, PlaceError, Store, StoreError},
@@ -50,15 +51,19 @@ pub(super) struct Title<'a> {
     /// By the operator, instead of the stream's id.
     pub(super) name: Option<&'a str>,
     pub(super) date_time: bool,
+    pub(super) rendition: Option<Rendition>,
 }
 
 impl Title<'_> {
     fn stem(&self, started_ms: i64) -> String {
-        let stem = self.name.unwrap_or(self.id.stream());
-        match Timestamp::from_millisecond(started_ms) {
-            Ok(at) if self.date_time => format!("{stem}-{}", at.strftime("%Y-%m-%d_%H-%M-%S.%3f")),
-            _ => stem.to_owned(),
+        let mut stem = self.name.unwrap_or(self.id.stream()).to_owned();
+        if let (true, Ok(at)) = (self.date_time, Timestamp::from_millisecond(started_ms)) {
+            stem += &at.strftime("-%Y-%m-%d_%H-%M-%S.%3f").to_string();
         }
+        if let Some(rendition) = self.rendition {
+            stem += &format!("_{rendition}");
+        }
+        stem
     }
 }
 

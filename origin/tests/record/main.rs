@@ -4,7 +4,9 @@
 #[allow(dead_code, reason = "shared with the tests of the MP4 writer, and not all of it is for these")]
 #[path = "../../../common/tests/mp4/ffmpeg.rs"]
 mod ffmpeg;
+mod serve;
 mod stage;
+mod takes;
 
 use std::{
     fs,
@@ -13,18 +15,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use axum::{
-    body::{Body, Bytes, to_bytes},
-    http::{HeaderMap, Request, StatusCode, header},
-};
 use ffmpeg::{Scratch, Source, encode, judge};
 use headwater_common::{
     live::{LINGER_US, RESUME_US, Status},
     media::{Info, Kind},
     registry::RecordingState,
 };
-use headwater_origin::record::{DeleteError, SetError, serve_mp4};
-use stage::{BORN_US, Show, Stage, began, id, place, settings, until};
+use headwater_origin::record::{SetError, Take};
+use stage::{BORN_US, Show, Stage, began, id, settings, until};
 
 const H264: &str = "-c:v libx264 -preset ultrafast -g 30 -bf 2 -b_strategy 0 -pix_fmt yuv420p";
 const H264_LONG: &str = "-c:v libx264 -preset ultrafast -g 60 -bf 0 -pix_fmt yuv420p";
@@ -98,43 +96,6 @@ async fn a_broadcast_shorter_than_a_fragment_is_kept_too() {
     assert_eq!(frames.0, 6);
     let (_, counts) = judge(&stage.path("x.mp4"));
     assert_eq!(counts.len(), 2);
-    stage.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_starts_and_stops_at_any_moment() {
-    let scratch = Scratch::new("rec-rest");
-    let sources = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 10);
-    let stage = Stage::new(&scratch.path("data"), false).await;
-    assert!(matches!(stage.recorder.set(&id("x"), true, None).await, Err(SetError::Unknown { .. })));
-    let mut show = stage.publish("x", BORN_US, &sources).await;
-    show.until(5 * SECOND);
-    assert!(stage.rows().await.is_empty(), "nobody asked for it");
-    stage.recorder.set(&id("x"), true, None).await.unwrap();
-    // From the keyframe at 4 s.
-    until("the first file", async || stage.row("x.mp4").await).await;
-    show.until(7 * SECOND);
-    stage.taken(90 + 140).await;
-    stage.recorder.set(&id("x"), false, None).await.unwrap();
-    let first = stage.ready("x.mp4").await;
-    assert!(began(first.started_ms, BORN_US + 4 * SECOND), "{first:?}");
-    assert!((2_950..3_100).contains(&first.duration_ms), "{first:?}");
-    let (complaints, counts) = judge(&stage.path("x.mp4"));
-    assert_eq!((complaints.as_str(), counts[0].1), ("", 90));
-
-    stage.recorder.set(&id("x"), true, None).await.unwrap();
-    until("the second file", async || stage.row("x_1.mp4").await).await;
-    show.all();
-    let broadcast = stage.hub.get(&id("x")).unwrap();
-    show.finish();
-    stage.ready("x_1.mp4").await;
-    assert_eq!(broadcast.status(), Status::Ended);
-    let (complaints, counts) = judge(&stage.path("x_1.mp4"));
-    assert_eq!((complaints.as_str(), counts[0].1), ("", 120), "from the keyframe at 6 s");
-    assert_eq!(stage.rows().await.len(), 2);
-    let start = ffmpeg::probe(&stage.path("x_1.mp4"), &["-show_entries", "stream=start_time"]);
-    let starts: Vec<f64> = start.lines().filter_map(|line| line.trim_end_matches(',').parse().ok()).collect();
-    assert!(starts.len() == 2 && (starts[0] - starts[1]).abs() < 0.03, "picture and sound begin together: {start}");
     stage.close().await;
 }
 
@@ -407,97 +368,12 @@ async fn a_full_disk_ends_the_recording_and_not_the_stream() {
         let rows = stage.rows().await.len();
         assert_eq!(rows, 1, "not tried again and again");
         if floor_mb > 0 {
-            let refused = stage.recorder.set(&id("x"), true, None).await.unwrap_err();
+            let refused = stage.recorder.set(&id("x"), Take::default(), true).await.unwrap_err();
             assert!(matches!(refused, SetError::NoRoom { .. }), "{refused}");
         }
         show.finish();
         stage.close().await;
     }
-}
-
-async fn get(stage: &Stage, method: &str, file: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Bytes) {
-    let mut request = Request::builder().method(method).uri(format!("/live/streams/{file}"));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = serve_mp4(&stage.store, "live", file, request.body(Body::empty()).unwrap()).await;
-    let (parts, body) = response.into_parts();
-    (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn files_are_served_in_ranges_and_deleted_and_a_restart_forgets_nothing() {
-    let scratch = Scratch::new("rec-serve");
-    let data = scratch.path("data");
-    let stage = Stage::new(&data, false).await;
-    let content: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
-    drop(stage.store.create(&place("x.mp4")).unwrap());
-    fs::write(stage.path("x.mp4"), &content).unwrap();
-    fs::write(stage.path("x.mp4.recording"), &content).unwrap();
-    fs::write(data.join("live/secret.mp4"), b"secret").unwrap();
-
-    let (status, headers, body) = get(&stage, "GET", "x.mp4", &[]).await;
-    assert_eq!((status, body.len()), (StatusCode::OK, content.len()));
-    assert_eq!(headers[header::CONTENT_TYPE], "video/mp4");
-    assert_eq!(headers[header::ACCEPT_RANGES], "bytes");
-    let etag = headers[header::ETAG].to_str().unwrap().to_owned();
-    let modified = headers[header::LAST_MODIFIED].to_str().unwrap().to_owned();
-    let (status, headers, body) = get(&stage, "HEAD", "x.mp4", &[]).await;
-    assert_eq!((status, body.len()), (StatusCode::OK, 0));
-    assert_eq!(headers[header::CONTENT_LENGTH], "300000");
-
-    for (range, from, to) in [
-        ("bytes=0-0", 0, 1),
-        ("bytes=1000-1999", 1_000, 2_000),
-        ("bytes=299990-", 299_990, 300_000),
-        ("bytes=-10", 299_990, 300_000),
-        ("bytes=200000-999999", 200_000, 300_000),
-    ] {
-        let (status, headers, body) = get(&stage, "GET", "x.mp4", &[("range", range)]).await;
-        assert_eq!(status, StatusCode::PARTIAL_CONTENT, "{range}");
-        assert_eq!(headers[header::CONTENT_RANGE], format!("bytes {from}-{}/300000", to - 1));
-        assert_eq!(&body[..], &content[from..to], "{range}");
-    }
-    let (status, headers, _) = get(&stage, "GET", "x.mp4", &[("range", "bytes=300000-")]).await;
-    assert_eq!(
-        (status, headers[header::CONTENT_RANGE].to_str().unwrap()),
-        (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */300000")
-    );
-    let (status, _, body) = get(&stage, "GET", "x.mp4", &[("range", "bytes=0-1,5-6")]).await;
-    assert_eq!((status, body.len()), (StatusCode::OK, content.len()));
-    for validator in [&etag, &modified] {
-        let (status, ..) = get(&stage, "GET", "x.mp4", &[("range", "bytes=5-6"), ("if-range", validator)]).await;
-        assert_eq!(status, StatusCode::PARTIAL_CONTENT);
-    }
-    let (status, _, body) = get(&stage, "GET", "x.mp4", &[("range", "bytes=5-6"), ("if-range", "\"other\"")]).await;
-    assert_eq!((status, body.len()), (StatusCode::OK, content.len()), "the rest of another file is of no use");
-    assert_eq!(get(&stage, "GET", "x.mp4", &[("if-none-match", &etag)]).await.0, StatusCode::NOT_MODIFIED);
-    assert_eq!(get(&stage, "GET", "x.mp4", &[("if-modified-since", &modified)]).await.0, StatusCode::NOT_MODIFIED);
-    for file in ["y.mp4", "x.mp4.recording", "x.m3u8", "../secret.mp4", "..%2fsecret.mp4", ".mp4", ""] {
-        let request = Request::new(Body::empty());
-        let response = serve_mp4(&stage.store, "live", file, request).await;
-        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{file}");
-    }
-    let request = Request::new(Body::empty());
-    assert_eq!(serve_mp4(&stage.store, "..", "x.mp4", request).await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(get(&stage, "POST", "x.mp4", &[]).await.0, StatusCode::METHOD_NOT_ALLOWED);
-    stage.close().await;
-
-    fs::remove_dir_all(data.join("live")).unwrap();
-    let sources = encode(&scratch, Some(("160x120", H264)), None, 2);
-    let stage = Stage::new(&data, true).await;
-    let mut show = stage.publish("x", BORN_US, &sources).await;
-    show.until(SECOND * 3 / 2);
-    let row = until("a recording", async || stage.row("x.mp4").await).await;
-    assert!(matches!(stage.recorder.delete("live", &row.vod_id).await, Err(DeleteError::InProgress { .. })));
-    show.finish();
-    stage.close().await;
-    let stage = Stage::new(&data, true).await;
-    let row = stage.ready("x.mp4").await;
-    assert_eq!(stage.recorder.delete("live", &row.vod_id).await.unwrap(), Some(row.clone()));
-    assert!(!stage.path("x.mp4").exists() && stage.rows().await.is_empty());
-    assert_eq!(stage.recorder.delete("live", &row.vod_id).await.unwrap(), None);
-    stage.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,8 @@ struct Shared {
     /// What every request is answered with instead.
     answer: Mutex<Option<String>>,
     requests: AtomicUsize,
+    /// Of the requests, in lower case.
+    heads: Mutex<Vec<String>>,
     faults: AtomicUsize,
     body_bytes: AtomicU64,
 }
@@ -62,6 +64,7 @@ impl Faulty {
             random: AtomicU64::new(seed * 2 + 1),
             answer: Mutex::new(None),
             requests: AtomicUsize::new(0),
+            heads: Mutex::default(),
             faults: AtomicUsize::new(0),
             body_bytes: AtomicU64::new(0),
         });
@@ -108,6 +111,11 @@ impl Faulty {
 
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Relaxed)
+    }
+
+    /// What requests began with so far, in lower case.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn faults(&self) -> usize {
@@ -180,6 +188,7 @@ impl Shared {
             let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
             let mut left: u64 = length.unwrap_or(0);
             self.requests.fetch_add(1, Relaxed);
+            self.heads.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
             let canned = self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let fault = self.draw();
             if !matches!(fault, Fault::None) {

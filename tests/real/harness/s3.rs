@@ -14,6 +14,7 @@ use std::{
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation},
+    types::Grant,
 };
 
 use super::{Process, s, scratch, server::free_address};
@@ -119,6 +120,23 @@ impl Bucket {
         std::fs::write(to, bytes).expect("write the download");
     }
 
+    /// How an object is encrypted, by which key, its class, and who may do what with it.
+    pub(crate) fn kept(&self, key: &str) -> [String; 4] {
+        let head = self.client.head_object().bucket(&self.name).key(key);
+        let head = self.runtime.block_on(head.send()).expect("the object");
+        let acl = self.client.get_object_acl().bucket(&self.name).key(key);
+        let acl = self.runtime.block_on(acl.send()).expect("its ACL");
+        let mut grants: Vec<_> = acl.grants.unwrap_or_default().into_iter().map(grant).collect();
+        grants.sort();
+        let (sse, class) = (head.server_side_encryption, head.storage_class);
+        [
+            sse.map_or_else(String::new, |sse| sse.as_str().to_owned()),
+            head.ssekms_key_id.unwrap_or_default(),
+            class.map_or_else(String::new, |class| class.as_str().to_owned()),
+            grants.join(", "),
+        ]
+    }
+
     /// Settings for a server that keeps its recordings here, by way of `endpoint`.
     pub(crate) fn settings(&self, endpoint: &str) -> String {
         format!(
@@ -131,4 +149,11 @@ impl Bucket {
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.server)
     }
+}
+
+/// Who, and what he may do.
+fn grant(grant: Grant) -> String {
+    let grantee = grant.grantee.expect("somebody");
+    let who = grantee.uri.or(grantee.id).expect("a name");
+    format!("{} {}", who.rsplit('/').next().unwrap_or_default(), grant.permission.expect("something").as_str())
 }

@@ -3,6 +3,7 @@
 mod bad;
 mod crash;
 mod load;
+mod options;
 mod reconcile;
 
 use std::path::PathBuf;

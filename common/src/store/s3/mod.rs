@@ -77,9 +77,14 @@ impl Bucket {
             loader = loader.credentials_provider(Credentials::new(key, secret, None, None, "settings"));
         }
         let shared = loader.load().await;
+        // The SDK sends the algorithm that a request names, and no checksum with it, where only required ones are made.
+        let checksums = match settings.checksum {
+            Checksum::None => RequestChecksumCalculation::WhenRequired,
+            _ => RequestChecksumCalculation::WhenSupported,
+        };
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
             .force_path_style(settings.path_style)
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .request_checksum_calculation(checksums)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).build());

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_s3::{
+    config::http::HttpRequest,
     presigning::{PresignedRequest, PresigningConfig},
     primitives::SdkBody,
 };
@@ -68,13 +69,24 @@ impl Bucket {
     /// end it earlier.
     pub async fn address(&self, key: &str, head: bool, valid_for: Duration) -> Result<String, BucketError> {
         let fail = |detail: String| self.error("sign address of", key, (Fault::Credentials, detail));
+        let payer = self.payer();
+        // Whoever follows an address sends no headers of ours, so that it has to say this itself.
+        let say_payer = move |request: &mut HttpRequest| {
+            if let Some(payer) = &payer {
+                let joint = if request.uri().contains('?') { '&' } else { '?' };
+                let uri = format!("{}{joint}x-amz-request-payer={}", request.uri(), payer.as_str());
+                if let Err(error) = request.set_uri(uri) {
+                    tracing::error!(%error, "an address can't say who pays");
+                }
+            }
+        };
         let valid = PresigningConfig::expires_in(valid_for).map_err(|error| fail(format!(": {error}")))?;
         let signed: Result<PresignedRequest, _> = if head {
-            let head = self.client().head_object().bucket(self.name()).key(key).set_request_payer(self.payer());
-            answer(limit(0), head.presigned(valid)).await
+            let head = self.client().head_object().bucket(self.name()).key(key).customize();
+            answer(limit(0), head.mutate_request(say_payer).presigned(valid)).await
         } else {
-            let get = self.client().get_object().bucket(self.name()).key(key).set_request_payer(self.payer());
-            answer(limit(0), get.presigned(valid)).await
+            let get = self.client().get_object().bucket(self.name()).key(key).customize();
+            answer(limit(0), get.mutate_request(say_payer).presigned(valid)).await
         };
         signed.map(|signed| signed.uri().to_owned()).map_err(|reason| self.error("sign address of", key, reason))
     }

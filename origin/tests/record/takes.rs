@@ -1,0 +1,112 @@
+//! What operators ask for while a broadcast goes on.
+
+use std::sync::Arc;
+
+use headwater_common::{
+    ladder::Rendition,
+    live::{Reader, Start, Status, TrackWriter},
+    media::{Conversion, Frame, Info, Kind, RtpCache, Sample},
+};
+use headwater_origin::record::{SetError, Take};
+
+use crate::{
+    AAC, H264_LONG, SECOND,
+    ffmpeg::{self, Scratch, Source, encode, judge},
+    stage::{BORN_US, Stage, began, id, until},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_starts_and_stops_at_any_moment() {
+    let scratch = Scratch::new("rec-rest");
+    let sources = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 10);
+    let stage = Stage::new(&scratch.path("data"), false).await;
+    assert!(matches!(stage.recorder.set(&id("x"), Take::default(), true).await, Err(SetError::Unknown { .. })));
+    let mut show = stage.publish("x", BORN_US, &sources).await;
+    show.until(5 * SECOND);
+    assert!(stage.rows().await.is_empty(), "nobody asked for it");
+    stage.recorder.set(&id("x"), Take::default(), true).await.unwrap();
+    // From the keyframe at 4 s.
+    until("the first file", async || stage.row("x.mp4").await).await;
+    show.until(7 * SECOND);
+    stage.taken(90 + 140).await;
+    stage.recorder.set(&id("x"), Take::default(), false).await.unwrap();
+    let first = stage.ready("x.mp4").await;
+    assert!(began(first.started_ms, BORN_US + 4 * SECOND), "{first:?}");
+    assert!((2_950..3_100).contains(&first.duration_ms), "{first:?}");
+    let (complaints, counts) = judge(&stage.path("x.mp4"));
+    assert_eq!((complaints.as_str(), counts[0].1), ("", 90));
+
+    stage.recorder.set(&id("x"), Take::default(), true).await.unwrap();
+    until("the second file", async || stage.row("x_1.mp4").await).await;
+    show.all();
+    let broadcast = stage.hub.get(&id("x")).unwrap();
+    show.finish();
+    stage.ready("x_1.mp4").await;
+    assert_eq!(broadcast.status(), Status::Ended);
+    let (complaints, counts) = judge(&stage.path("x_1.mp4"));
+    assert_eq!((complaints.as_str(), counts[0].1), ("", 120), "from the keyframe at 6 s");
+    assert_eq!(stage.rows().await.len(), 2);
+    let start = ffmpeg::probe(&stage.path("x_1.mp4"), &["-show_entries", "stream=start_time"]);
+    let starts: Vec<f64> = start.lines().filter_map(|line| line.trim_end_matches(',').parse().ok()).collect();
+    assert!(starts.len() == 2 && (starts[0] - starts[1]).abs() < 0.03, "picture and sound begin together: {start}");
+    stage.close().await;
+}
+
+/// What a transcoder would make of the pictures that are written meanwhile: these, from the given one on.
+fn render(source: &mut Reader, made: &mut TrackWriter, from: &Source, first: usize) -> usize {
+    let info = Arc::new(Info::from_config(from.codec, from.record.clone()).unwrap());
+    let mut count = 0;
+    while let Some(frame) = source.try_next() {
+        let Sample { keyframe, payload, .. } = from.samples[first + count].clone();
+        let (gop, info, rtp) = (frame.gop.clone(), info.clone(), RtpCache::default());
+        made.write(Frame { gop, dts_us: frame.dts_us, pts_us: frame.pts_us, keyframe, payload, info, rtp });
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rendition_is_recorded_from_its_first_picture_until_it_is_withdrawn() {
+    let scratch = Scratch::new("rec-rendition");
+    let large = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 8);
+    let small = encode(&scratch, Some(("160x120", H264_LONG)), None, 8);
+    let stage = Stage::new(&scratch.path("data"), false).await;
+    let mut show = stage.publish("x", BORN_US, &large).await;
+    let broadcast = stage.hub.get(&id("x")).unwrap();
+    let rendition = Rendition { height: 120, video_kbps: 200, audio_kbps: 0 };
+    let take = Take { height: Some(120), name: Some("small".to_owned()) };
+    let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
+    // What is asked for before the recorder has seen a broadcast at all is recorded from its beginning.
+    stage.recorder.set(&id("x"), Take::default(), true).await.unwrap();
+    show.until(SECOND);
+    until("the source's file", async || stage.row("x.mp4").await).await;
+    let refused = stage.recorder.set(&id("x"), take.clone(), true).await.unwrap_err();
+    assert!(matches!(refused, SetError::NoRendition { height: 120, .. }), "{refused}");
+    let mut made = broadcast.derive(Conversion::Rendition(rendition));
+    broadcast.offer(vec![rendition]);
+    // Somebody watched it before, and does not any more.
+    show.until(2 * SECOND);
+    let first = render(&mut pictures, &mut made, &small[0], 0);
+    show.until(4 * SECOND);
+    let left_out = std::iter::from_fn(|| pictures.try_next()).count();
+    stage.recorder.set(&id("x"), take, true).await.unwrap();
+    until("somebody to read it", async || (made.track().readers() > 0).then_some(())).await;
+    assert!(stage.row("small_120p200kbps.mp4").await.is_none(), "there is no picture yet");
+    show.until(6 * SECOND);
+    let rendered = render(&mut pictures, &mut made, &small[0], first + left_out);
+    until("the rendition's file", async || stage.row("small_120p200kbps.mp4").await).await;
+    broadcast.offer(Vec::new());
+    let row = stage.ready("small_120p200kbps.mp4").await;
+    assert_eq!(row.stream, "x");
+    assert!(began(row.started_ms, BORN_US + 4 * SECOND), "nothing of the past: {row:?}");
+    let (complaints, counts) = judge(&stage.path("small_120p200kbps.mp4"));
+    assert_eq!((complaints.as_str(), counts[0].1), ("", rendered as u64));
+    assert!((90..=96).contains(&counts[1].1), "two seconds of sound: {counts:?}");
+    until("nobody to read it", async || (made.track().readers() == 0).then_some(())).await;
+    show.all();
+    show.finish();
+    stage.ready("x.mp4").await;
+    let (complaints, counts) = judge(&stage.path("x.mp4"));
+    assert_eq!((complaints.as_str(), counts[0].1), ("", 240), "untouched by the other");
+    stage.close().await;
+}

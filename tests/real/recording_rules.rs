@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Server, ffmpeg::decodes, flv, light, rtmp::Wire, s, server::send, until};
+use crate::harness::{Server, ffmpeg::decodes, flv, light, rtmp::Wire, s, site::send, until};
 
 fn with(rules: &str) -> Server {
     Server::with(&format!("[apps.live]\nrecord = true\n[apps.live.recording]\n{rules}\n"))

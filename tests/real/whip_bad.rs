@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use crate::harness::{Broadcaster, Link, Player, Server, heavy, s, server::send, until};
+use crate::harness::{Broadcaster, Link, Player, Server, heavy, s, site::send, until};
 
 const FLOOD_PACKETS: usize = 30_000;
 const GROWTH_MB_MAX: f64 = 40.0;

@@ -161,6 +161,7 @@ impl Playhead {
 
 impl Peer for Publisher {
     type Seen = Seen;
+    type Legacy = ();
 
     fn wake_at(&self) -> Instant {
         let due = self.playhead.as_ref().map(|playhead| playhead.look(&self.media).0);

@@ -85,3 +85,22 @@ fn a_viewer_whose_address_changes_goes_on_watching() {
         assert_eq!(seen.number("rtc.connections"), 1.0, "the same connection");
     });
 }
+
+/// A lift, a tunnel: nothing gets through for a while, and that says nothing about what does afterwards.
+#[test]
+fn a_viewer_that_was_out_of_reach_sees_everything_again() {
+    heavy(s(60), || {
+        let server = Server::start();
+        let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/tunnel"));
+        server.until_status("tunnel", "broadcasting");
+        let link = Link::to(server.rtc);
+        let mut viewer = Player::whep_via(&link, &server, "live", "tunnel");
+        viewer.until_playing();
+        viewer.settle(2.0);
+        link.lose(1.0);
+        until("the picture to stand still", s(10), || (viewer.measure(1.5).number("frames") == 0.0).then_some(()));
+        link.lose(0.0);
+        viewer.settle(4.0).assert_sound();
+        assert_eq!(server.broadcast("live", "tunnel").unwrap()["webRTCViewerCount"], 1, "the same viewer");
+    });
+}

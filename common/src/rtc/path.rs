@@ -18,6 +18,9 @@ const NARROW_FOR: Duration = Duration::from_secs(10);
 const LOSS_MUCH: f64 = 0.2;
 const LOSS_OVER: Duration = Duration::from_secs(1);
 
+/// What was lost while the peer could not be reached is reported within so long once it can be again.
+const REPORTED: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Default)]
 pub(super) struct Path {
     /// `None` as long as the peer has not told, and for one that can't.
@@ -27,6 +30,8 @@ pub(super) struct Path {
     /// The part of the packets that was lost lately.
     lost: f64,
     switched: Option<Instant>,
+    /// Since when it is another path than before, as long as reports still tell of that.
+    renewed: Option<Instant>,
 }
 
 impl Path {
@@ -34,6 +39,17 @@ impl Path {
     pub(super) fn new(probes: bool) -> Self {
         let estimate = probes.then_some(Estimate { bits_per_s: FIRST_ESTIMATE.as_u64(), probes });
         Self { estimate, ..Self::default() }
+    }
+
+    /// The peer is heard from elsewhere, or again after a silence: nothing is known of how it is reached now, and what
+    /// was lost meanwhile says nothing about it.
+    pub(super) fn renew(&mut self, now: Instant) {
+        *self = Self { renewed: Some(now), ..Self::new(self.probes()) };
+    }
+
+    /// Whether what is reported is of the new path from here on: true once, when it is time to estimate from the beginning.
+    pub(super) fn begins(&mut self, now: Instant) -> bool {
+        self.renewed.take_if(|renewed| now.saturating_duration_since(*renewed) >= REPORTED).is_some()
     }
 
     /// Returns the estimate (bits per second) if it is heeded.
@@ -44,7 +60,7 @@ impl Path {
             _ => return None,
         };
         // Who reports on every packet need not be asked what it believes itself.
-        if !probes && self.estimate.is_some_and(|known| known.probes) {
+        if self.renewed.is_some() || (!probes && self.estimate.is_some_and(|known| known.probes)) {
             return None;
         }
         if self.estimate.is_some_and(|known| (bits_per_s as f64) < known.bits_per_s as f64 * FALLEN) {
@@ -55,7 +71,7 @@ impl Path {
     }
 
     pub(super) fn loses(&mut self, part: f32) {
-        self.lost = part.into();
+        self.lost = if self.renewed.is_none() { part.into() } else { 0.0 };
     }
 
     pub(super) fn is_losing(&self) -> bool {
@@ -125,6 +141,25 @@ mod tests {
         assert_eq!(path.estimated(&remb(50), now), None);
         assert_eq!(path.estimated(&twcc(900), now), Some(900_000));
         assert_eq!(path.carries(0, now), Some(Estimate { bits_per_s: 900_000, probes: true }));
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_what_was_lost_between_two_paths() {
+        let start = Instant::now();
+        let mut path = Path::new(true);
+        path.estimated(&twcc(3_000), start);
+        path.renew(start);
+        assert_eq!(path.estimated(&twcc(200), start), None);
+        path.loses(0.7);
+        assert!(!path.is_losing());
+        assert_eq!(path.binds(start), None);
+        assert!(!path.begins(start + REPORTED / 2));
+        let reported = start + REPORTED;
+        assert!(path.begins(reported));
+        assert!(!path.begins(reported), "once");
+        assert_eq!(path.estimated(&twcc(900), reported), Some(900_000));
+        path.loses(0.7);
+        assert!(path.is_losing());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use str0m::{
 
 use super::{
     Quality, Restarted,
-    answer::{Mids, sections},
+    answer::{FIRST_ESTIMATE, Mids, sections},
     channel::Channels,
     exchange::Message,
     formats::Formats,
@@ -39,6 +39,8 @@ const ADDRESSES_MAX: usize = 32;
 /// Why a stack that estimates wants to be called when it has packets left. It calls each a microsecond later.
 const NEXT_PACKET: Reason = Reason::Pacer(PacerReason::Immediate);
 const FLUSH_MAX: Duration = Duration::from_millis(5);
+/// Reports on every packet come ten times a second at least. Who is silent for so long could not be reached.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What the shard has to do after a session was driven.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,16 +125,33 @@ pub(super) struct Session {
     /// Where the peer's media and reports last came from: the way that it has chosen, and that it is answered on. Its
     /// checks alone don't tell: an ICE-lite stack would stay with an address that the peer has lost until no check
     /// has come from there for 15 seconds.
-    route: Option<Route>,
+    heard: Option<Heard>,
     dropped: u64,
 }
 
 /// From one address of this machine to one of the peer's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Route {
     pub(super) proto: Protocol,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
+}
+
+/// When the peer was heard last, apart from checks.
+#[derive(Debug)]
+struct Heard {
+    route: Route,
+    at: Instant,
+    /// So many had been sent to it by then.
+    packets: u64,
+}
+
+impl Heard {
+    /// A viewer that reports on every packet has said nothing of any of those that were sent since.
+    fn is_overdue(&self, viewing: &Viewing, now: Instant) -> bool {
+        let silent = now.saturating_duration_since(self.at) >= SILENCE;
+        silent && viewing.packets > self.packets && viewing.path.probes()
+    }
 }
 
 /// Whether a datagram is one of ICE's (RFC 7983 section 7).
@@ -161,7 +180,7 @@ impl Session {
             counted: now,
             addresses: Vec::new(),
             tcp: Vec::new(),
-            route: None,
+            heard: None,
             dropped: 0,
         }
     }
@@ -265,7 +284,8 @@ impl Session {
 
     fn transmit(&mut self, transmit: Transmit, outbox: &mut Outbox) {
         let asked = Route { proto: transmit.proto, local: transmit.source, peer: transmit.destination };
-        let route = if is_check(&transmit.contents) { asked } else { self.route.unwrap_or(asked) };
+        let route =
+            if is_check(&transmit.contents) { asked } else { self.heard.as_ref().map_or(asked, |heard| heard.route) };
         match route.proto {
             Protocol::Udp => {
                 let from = outbox.source(route.local.ip());
@@ -295,8 +315,13 @@ impl Session {
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => outcome.end(End::Vanished),
             Event::Closed => outcome.end(End::Left),
             Event::PeerStats(peer) => {
-                if let (Part::Viewer(viewing), Some(lost)) = (&mut self.part, peer.egress_loss_fraction) {
-                    viewing.path.loses(lost);
+                if let Part::Viewer(viewing) = &mut self.part {
+                    if viewing.path.begins(now) {
+                        self.rtc.bwe().reset(FIRST_ESTIMATE);
+                    }
+                    if let Some(lost) = peer.egress_loss_fraction {
+                        viewing.path.loses(lost);
+                    }
                 }
                 self.peer_stats(&peer);
             }
@@ -355,8 +380,14 @@ impl Session {
     }
 
     /// Something that is no check came this way, on which the peer has made one.
-    pub(super) fn heard(&mut self, route: Route) {
-        self.route = Some(route);
+    pub(super) fn heard(&mut self, route: Route, now: Instant) {
+        let before =
+            self.heard.replace(Heard { route, at: now, packets: self.viewing().map_or(0, |viewing| viewing.packets) });
+        if let (Part::Viewer(viewing), Some(before)) = (&mut self.part, before)
+            && (before.route != route || before.is_overdue(viewing, now))
+        {
+            viewing.path.renew(now);
+        }
     }
 
     /// New ICE credentials on both sides (RFC 9725 section 4.3.3); media goes on over the old path meanwhile.

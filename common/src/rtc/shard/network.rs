@@ -74,7 +74,7 @@ impl Shard {
                 }
                 learnt = session.learn(from, reply);
             } else {
-                session.heard(Route { proto, local: to, peer: from });
+                session.heard(Route { proto, local: to, peer: from }, Instant::now());
             }
             session.drive(input, outbox)
         });

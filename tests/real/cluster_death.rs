@@ -4,9 +4,6 @@ use std::time::Instant;
 
 use crate::harness::{Clock, Player, Steadfast, cluster::Plan, heavy, light, playlist, s, until};
 
-/// What the machine may add when other tests run beside this one; the figures themselves are printed.
-const BUSY: f64 = 2.0;
-
 #[test]
 fn viewers_stay_when_the_origin_is_killed_and_the_publisher_comes_back_to_another() {
     heavy(s(150), || {
@@ -41,8 +38,8 @@ fn viewers_stay_when_the_origin_is_killed_and_the_publisher_comes_back_to_anothe
             "killed origin: publisher returns after {returned_s:.2} s, status is right everywhere after {told_s:.2} s, \
              a WebRTC viewer is without picture for {gap_s:.2} s"
         );
-        assert!(told_s < 5.0 * BUSY, "{told_s}");
-        assert!(gap_s - returned_s < 3.0 * BUSY, "{gap_s}");
+        assert!(told_s < 5.0, "{told_s}");
+        assert!(gap_s - returned_s < 3.0, "{gap_s}");
         assert_eq!(back.number("rtc.connections"), 1.0, "the same connection: {:#}", back.0);
         viewer.settle(3.0).assert_sound();
 
@@ -70,7 +67,7 @@ fn a_broadcast_whose_origin_is_killed_is_terminated_once_and_everybody_knows() {
             "killed origin without a publisher that returns: told by every node after {:.2} s",
             told.as_secs_f64()
         );
-        assert!(told < s(5).mul_f64(BUSY), "{told:?}");
+        assert!(told < s(5), "{told:?}");
         for node in cluster.origins[1..].iter().chain(&cluster.edges) {
             until("the dead origin to be listed as such", s(10), || {
                 node.listed().into_iter().find(|row| row["status"] == "dead").map(drop)
@@ -116,7 +113,7 @@ fn viewers_of_a_killed_edge_come_back_by_themselves() {
             });
             let gap_ms = seen.number("gap_ms_max");
             println!("killed edge: {name} is without picture for {gap_ms} ms");
-            assert!(gap_ms > 100.0 && gap_ms < 10_000.0 * BUSY, "{:#}", seen.0);
+            assert!(gap_ms > 100.0 && gap_ms < 15_000.0, "{:#}", seen.0);
         }
     });
 }

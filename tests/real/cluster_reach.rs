@@ -1,5 +1,7 @@
 //! What a whole cluster is for: one publisher, viewers on every edge, and the same answers from every node.
 
+use serde_json::Value;
+
 use crate::harness::{
     Clock, Player,
     cluster::{Node, Plan},
@@ -25,7 +27,8 @@ fn a_broadcast_is_watched_on_every_edge() {
         for edge in &cluster.edges {
             let mut viewer = Player::whep(edge, "live", "everywhere");
             let first = viewer.until_playing();
-            let seen = viewer.settle(3.0);
+            let seen = viewer.measure(3.0);
+            assert!(seen.number("frames") > 15.0 && seen.number("backwards") == 0.0, "{:#}", seen.0);
             seen.assert_sound();
             println!(
                 "WebRTC through an edge: first picture {} ms after the answer, delay {}",
@@ -37,9 +40,13 @@ fn a_broadcast_is_watched_on_every_edge() {
         // The balancer sends each request to the next edge: playlist from one, segment from the other.
         let mut hls = Player::hls(&cluster.balancer, "live", "everywhere");
         hls.until_playing();
-        let seen = hls.settle(4.0);
+        let seen = hls.measure(4.0);
+        assert!(seen.number("frames") > 30.0 && seen.number("backwards") == 0.0, "{:#}", seen.0);
         println!("LL-HLS through all edges: delay {}", seen.at("delay_ms"));
-        assert_eq!(seen.at("hls.errors").as_array().map(Vec::len), Some(0), "{:#}", seen.0);
+        // Its own impatience, where it has no time to decode, has no status.
+        let refused =
+            |error: &Value| error["fatal"] == true || error["status"].as_u64().is_some_and(|status| status >= 400);
+        assert!(!seen.at("hls.errors").as_array().expect("a list").iter().any(refused), "{:#}", seen.0);
         let watch = |edge: &Node| Crowd::watch(&edge.url("/live/whep/everywhere"), cluster.network.test(), CROWD, 6);
         let mut crowds: Vec<_> = cluster.edges.iter().map(watch).collect();
         crowds.iter_mut().for_each(Crowd::until_measuring);

@@ -67,7 +67,7 @@ fn one_origin_is_cut_off(cluster: &Cluster, viewer: &mut Player) {
 
 /// Live goes on, what is known can be joined where nobody watched it yet, and a new name can be published.
 fn nobody_has_a_database(cluster: &mut Cluster, seconds: u64) {
-    const CROWD: u32 = 20;
+    const CROWD: u32 = 10;
     let whep = cluster.edges[0].url("/live/whep/known");
     let mut crowd = Crowd::watch(&whep, cluster.network.test(), CROWD, seconds);
     crowd.until_measuring();

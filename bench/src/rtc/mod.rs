@@ -100,7 +100,7 @@ pub(crate) trait Peer: std::marker::Send + 'static {
     fn wake_at(&self) -> Instant;
     fn wake(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()>;
     fn receive(&mut self, from: SocketAddr, datagram: &[u8], arrival: Arrival, send: Send<'_>) -> Result<()>;
-    fn finish(self, now: Instant) -> Self::Seen;
+    fn finish(self, wall_us: u64) -> Self::Seen;
 }
 
 pub(crate) fn received<'a>(

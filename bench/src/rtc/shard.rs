@@ -117,8 +117,8 @@ impl<P: Peer> Loop<P> {
                 }
             }
         }
-        let now = Instant::now();
-        Ok(self.seats.drain().map(|seat| seat.peer.finish(now)).collect())
+        let wall_us = stamp::now_us();
+        Ok(self.seats.drain().map(|seat| seat.peer.finish(wall_us)).collect())
     }
 
     fn sit_down(&mut self, client: u32, peer: P, socket: std::net::UdpSocket) -> Result<()> {

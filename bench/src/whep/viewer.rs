@@ -42,7 +42,8 @@ pub(super) struct Seen {
 /// What a client sees, whichever of its sessions shows it.
 #[derive(Debug, Default)]
 struct Sight {
-    last: Option<Instant>,
+    /// By the kernel's clock: what waits in our own queue did arrive.
+    last_us: Option<u64>,
     longest_gap: Duration,
 }
 
@@ -53,17 +54,21 @@ pub(super) struct Eyes(Arc<Mutex<Sight>>);
 impl Eyes {
     fn see(&self, arrival: Arrival) {
         let mut sight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = sight.last.replace(arrival.now);
-        if let Some(last) = last.filter(|_| arrival.measuring) {
-            sight.longest_gap = sight.longest_gap.max(arrival.now - last);
-        }
+        let gap = sight.gap_until(arrival.wall_us).filter(|_| arrival.measuring);
+        sight.longest_gap = sight.longest_gap.max(gap.unwrap_or_default());
+        sight.last_us = sight.last_us.max(Some(arrival.wall_us));
     }
 
     /// Silence until the very end is a gap as well.
-    fn longest_gap(&self, now: Instant) -> Duration {
+    fn longest_gap(&self, wall_us: u64) -> Duration {
         let sight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let silence = sight.last.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
-        sight.longest_gap.max(silence)
+        sight.longest_gap.max(sight.gap_until(wall_us).unwrap_or(Duration::MAX))
+    }
+}
+
+impl Sight {
+    fn gap_until(&self, wall_us: u64) -> Option<Duration> {
+        self.last_us.map(|last_us| Duration::from_micros(wall_us.saturating_sub(last_us)))
     }
 }
 
@@ -126,8 +131,8 @@ impl Peer for Viewer {
         self.drain(arrival, send)
     }
 
-    fn finish(mut self, now: Instant) -> Seen {
-        self.seen.longest_gap = (!self.leaves).then(|| self.eyes.longest_gap(now));
+    fn finish(mut self, wall_us: u64) -> Seen {
+        self.seen.longest_gap = (!self.leaves).then(|| self.eyes.longest_gap(wall_us));
         self.seen.lost = self.sequences.iter().map(Sequences::lost).sum();
         self.seen.nacks = self.nacks.iter().sum();
         self.seen

@@ -114,7 +114,7 @@ fn a_viewer_tells_what_it_saw() {
     pair.send(105, 6000, true, DELTA);
     pair.step(true);
 
-    let seen = pair.viewer.finish(pair.now);
+    let seen = pair.viewer.finish(pair.wall_us);
     assert_eq!((seen.packets, seen.pictures, seen.lost), (3, 2, 1));
     assert_eq!(seen.delays_ms, [5.0]);
     assert!(seen.longest_gap >= Some(Duration::from_secs(2)), "{:?}", seen.longest_gap);
@@ -135,8 +135,8 @@ fn a_viewer_that_is_asked_to_go_leaves_its_eyes_to_the_next() {
     assert!(pair.server.channel(channel).unwrap().write(false, word).unwrap());
     pair.step(true);
     let Some(News::Leaves(eyes)) = pair.viewer.news() else { panic!("nobody follows") };
-    assert!(eyes.longest_gap(pair.now) >= Duration::from_secs(2), "what was not seen before counts");
-    assert_eq!(pair.viewer.finish(pair.now).longest_gap, None, "it is told by who follows");
+    assert!(eyes.longest_gap(pair.wall_us) >= Duration::from_secs(2), "what was not seen before counts");
+    assert_eq!(pair.viewer.finish(pair.wall_us).longest_gap, None, "it is told by who follows");
 }
 
 #[test]

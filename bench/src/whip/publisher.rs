@@ -179,7 +179,7 @@ impl Peer for Publisher {
         self.publish(arrival, send)
     }
 
-    fn finish(mut self, _now: Instant) -> Seen {
+    fn finish(mut self, _wall_us: u64) -> Seen {
         for lane in [&self.video, &self.audio] {
             self.seen.packets += lane.packets;
             self.seen.nacks += lane.nacks;

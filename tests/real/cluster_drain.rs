@@ -20,7 +20,7 @@ fn viewers_of_a_draining_edge_are_moved_without_a_gap() {
 }
 
 #[test]
-#[ignore = "fills this machine; its figures are in bench/RESULTS.md"]
+#[ignore = "a debug build has no time for so many sessions: run it with --release on a quiet machine"]
 fn figures_of_a_draining_edge_with_two_hundred_viewers() {
     an_edge_drains(200, |_| Vec::new());
 }

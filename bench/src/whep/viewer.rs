@@ -19,6 +19,9 @@ use str0m::{
 use super::picture::{FirstKeyframe, stamp_of};
 use crate::rtc::{Arrival, News, Peer, Send, Session, received};
 
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(86_400);
+
 /// What one viewer has to tell at the end.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -77,6 +80,7 @@ pub(super) struct Viewer {
     eyes: Eyes,
     /// Another session of the client goes on from here.
     leaves: bool,
+    closed: bool,
     news: Option<News<Eyes>>,
     audio: Mid,
     audio_pt: Option<Pt>,
@@ -122,13 +126,11 @@ impl Peer for Viewer {
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8], arrival: Arrival, send: Send<'_>) -> Result<()> {
-        self.rtc.handle_input(received(from, self.local, datagram, arrival)?)?;
-        self.drain(arrival, send)
+        self.handle(received(from, self.local, datagram, arrival)?, arrival, send)
     }
 
     fn wake(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()> {
-        self.rtc.handle_input(Input::Timeout(arrival.now))?;
-        self.drain(arrival, send)
+        self.handle(Input::Timeout(arrival.now), arrival, send)
     }
 
     fn finish(mut self, wall_us: u64) -> Seen {
@@ -147,6 +149,7 @@ impl Viewer {
             rtc,
             eyes,
             leaves: false,
+            closed: false,
             news: None,
             audio,
             local,
@@ -157,6 +160,20 @@ impl Viewer {
             nacks: [0; 2],
             seen: Seen::default(),
         }
+    }
+
+    /// A session that another one follows may be closed by the server at any time; str0m calls that an error.
+    fn handle(&mut self, input: Input<'_>, arrival: Arrival, send: Send<'_>) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let outcome = self.rtc.handle_input(input).map_err(Into::into).and_then(|()| self.drain(arrival, send));
+        self.closed = outcome.is_err() && self.leaves;
+        if self.closed {
+            self.wake_at = arrival.now + NEVER;
+            return Ok(());
+        }
+        outcome
     }
 
     fn drain(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()> {

@@ -2,6 +2,7 @@
 # Installs what the tests need on Debian 12 or Ubuntu: real encoders and players. Does nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")"
+PATH=$PATH:/usr/sbin
 
 declare -A package=(
   [ffmpeg]=ffmpeg
@@ -15,6 +16,9 @@ declare -A package=(
   [turnserver]=coturn
   [curl]=curl
   [haproxy]=haproxy
+  [ip]=iproute2
+  [nft]=nftables
+  [nsenter]=util-linux
   [python3]=python3
   [radosgw]=radosgw
   [ceph-mon]=ceph-mon

@@ -37,7 +37,7 @@ enum Command {
     /// Publish clips by RTMP
     Rtmp(rtmp::Options),
     /// Watch by WebRTC (WHEP) without decoding
-    Whep(rtc::Options),
+    Whep(whep::Options),
     /// Publish clips by WebRTC (WHIP)
     Whip(whip::Options),
     /// Watch by HLS or low-latency HLS without decoding
@@ -106,4 +106,9 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Clip { out, variant } => clip::make(&out, variant),
     }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    <Cli as clap::CommandFactory>::command().debug_assert();
 }

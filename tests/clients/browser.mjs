@@ -26,7 +26,7 @@ const FLAGS = [
   "--mute-audio",
   "--allow-loopback-in-peer-connection",
   // A name for the loopback that is no "localhost": pages from there are not secure.
-  "--host-resolver-rules=MAP insecure.test 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
+  "--host-resolver-rules=MAP insecure.test 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.* , EXCLUDE 10.77.* , EXCLUDE localhost",
   "--disable-features=WebRtcHideLocalIpsWithMdns,Translate,OptimizationHints,MediaRouter",
 ];
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Clock, Process, Server, clients, heavy, light, s, server::send};
+use crate::harness::{Clock, Process, Server, clients, heavy, light, s, site::send};
 
 #[test]
 fn browsers_that_publish_and_watch_talk_to_each_other() {

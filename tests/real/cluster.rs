@@ -11,11 +11,7 @@ use serde_json::Value;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::harness::{
-    Clock, Mongod, SOUND_OFFER, Server, light, s, scratch,
-    server::{headwater, send},
-    until,
-};
+use crate::harness::{Clock, Mongod, SOUND_OFFER, Server, light, s, scratch, server::headwater, site::send, until};
 
 /// What `headwater cluster-secret` prints, as settings.
 pub(crate) fn secret() -> String {

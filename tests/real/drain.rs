@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cluster;
 use crate::harness::{
     Balancer, Broadcaster, Clock, Mongod, Player, Report, SOUND_OFFER, Server, flv, heavy, light, rtmp::Wire, s,
-    scratch, server::send, until,
+    scratch, site::send, until,
 };
 
 fn ready(server: &Server) -> (u16, String) {
@@ -301,8 +301,7 @@ fn our_player_moves_to_another_node_without_a_gap() {
         let steady = viewer.settle(4.0);
         show("before", &steady);
         let old = pair.of_viewer();
-        viewer.press("reset");
-        viewer.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        viewer.reset();
         pair.nodes[old].signal("TERM");
         let begun = Instant::now();
         until("the viewer on the other node", s(8), || (pair.viewers(1 - old) == 1).then_some(()));
@@ -330,8 +329,7 @@ fn players_with_the_sdk_are_sent_to_another_node() {
         let mut viewer = Player::antmedia_at(&url, "pair");
         viewer.until_playing();
         let old = pair.of_viewer();
-        viewer.press("reset");
-        viewer.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        viewer.reset();
         pair.nodes[old].signal("TERM");
         assert!(pair.nodes[old].wait(s(12)).success());
         let seen = viewer.until("the picture again", s(20), |report| {
@@ -351,8 +349,7 @@ fn a_node_that_dies_is_left_for_another_one() {
         let mut viewer = Player::page_at(&pair.balancer.url("/live/play.html?id=pair&playOrder=webrtc"));
         viewer.until_playing();
         let old = pair.of_viewer();
-        viewer.press("reset");
-        viewer.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        viewer.reset();
         pair.nodes[old].kill();
         until("the viewer on the other node", s(30), || (pair.viewers(1 - old) == 1).then_some(()));
         let seen = viewer.until("the picture", s(20), |report| {

@@ -88,10 +88,10 @@ fn the_playlist_keeps_its_promises() {
         let path = "/live/streams/rules.m3u8";
         let before = until_playlist(&server, path, "three segments", |playlist| playlist.segments.len() >= 3);
 
-        let head = crate::harness::server::send(server.request("HEAD", path));
+        let head = crate::harness::site::send(server.request("HEAD", path));
         assert_eq!(head.status(), 200);
         assert_eq!(head.headers()["content-type"], "application/vnd.apple.mpegurl");
-        let head = crate::harness::server::send(server.request("HEAD", "/live/streams/rules_adaptive.m3u8"));
+        let head = crate::harness::site::send(server.request("HEAD", "/live/streams/rules_adaptive.m3u8"));
         assert_eq!(head.status(), 404, "players ask for the adaptive playlist first");
 
         assert!(before.can_block && before.parts > 0, "{}", before.text);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command, time::Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Clock, Link, Pipe, Player, Server, heavy, light, playlist, s, server::send, until};
+use crate::harness::{Clock, Link, Pipe, Player, Server, heavy, light, playlist, s, site::send, until};
 
 /// Of the clock's 640×360 at 1.2 Mbit/s.
 const LADDER: &str = "[apps.live]\nladder = [{ height = 240, video_kbps = 500, audio_kbps = 64 }, \

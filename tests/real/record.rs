@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Clock, Player, Server, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, server::send, until};
+use crate::harness::{Clock, Player, Server, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, site::send, until};
 
 const RECORDING: &str = "[apps.live]\nrecord = true\n";
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Clock, Server, ffmpeg::decodes, flv, light, rtmp::Wire, s, server::send, until};
+use crate::harness::{Clock, Server, ffmpeg::decodes, flv, light, rtmp::Wire, s, site::send, until};
 
 fn with(rules: &str) -> Server {
     Server::with(&format!("[apps.live]\nrecord = true\n[apps.live.recording]\n{rules}\n"))

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::cluster::{self, part};
-use crate::harness::{Clock, Mongod, Server, light, s, scratch, server::send, until};
+use crate::harness::{Clock, Mongod, Server, light, s, scratch, site::send, until};
 
 fn start(mongod: &Mongod) -> Server {
     Server::with(&format!("[registry]\nmongodb = \"{}\"\n", mongod.uri("")))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Clock, Server, light, s, server::send, until};
+use crate::harness::{Clock, Server, light, s, site::send, until};
 
 #[test]
 fn broadcasts_are_listed_with_the_names_that_clients_know() {

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Clock, Player, Process, SOUND_OFFER, Server, heavy, light, s, scratch, server, until};
+use crate::harness::{Clock, Player, Process, SOUND_OFFER, Server, heavy, light, s, scratch, server, site, until};
 
 const SECRET: &str = "rosebud-57349";
 
@@ -135,7 +135,7 @@ fn publishers_are_told_of_turn_with_the_answer() {
         let server = Server::with(&settings(&["turn:turn.example.org".to_owned()]));
         let request =
             server.request("POST", "/live/whip/told").header("content-type", "application/sdp").body(SOUND_OFFER);
-        let response = server::send(request);
+        let response = site::send(request);
         assert_eq!(response.status(), 201);
         let link = response.headers()["link"].to_str().expect("ASCII");
         let parts: Vec<_> = link.split('"').collect();
@@ -157,7 +157,7 @@ fn pages_anywhere_are_told_of_turn_and_nothing_of_it_is_logged() {
         ));
         for app in ["live", "shop"] {
             let request = server.request("GET", &format!("/{app}/turn-credentials"));
-            let response = server::send(request.header("origin", "https://page.example"));
+            let response = site::send(request.header("origin", "https://page.example"));
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["cache-control"], "no-store");
             assert_eq!(response.headers()["content-type"], "application/json");
@@ -174,7 +174,7 @@ fn pages_anywhere_are_told_of_turn_and_nothing_of_it_is_logged() {
         let response = server.get("/attic/turn-credentials");
         assert_eq!(response.status(), 404);
         assert!(response.text().expect("a sentence").contains("attic"));
-        assert_eq!(server::send(server.request("POST", "/live/turn-credentials")).status(), 405);
+        assert_eq!(site::send(server.request("POST", "/live/turn-credentials")).status(), 405);
     });
 }
 
@@ -188,7 +188,7 @@ fn a_script_that_collects_turn_credentials_is_slowed_down() {
         let refusal = until("a refusal", s(30), || {
             // The sender of a request writes this header as it likes.
             let request = server.request("GET", path).header("x-forwarded-for", format!("192.0.2.{answered}"));
-            let response = server::send(request);
+            let response = site::send(request);
             answered += usize::from(response.status() == 200);
             (response.status() != 200).then_some(response)
         });

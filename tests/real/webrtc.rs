@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Clock, Player, Publisher, Server, flv, heavy, light, rtmp::Wire, s, server::send};
+use crate::harness::{Clock, Player, Publisher, Server, flv, heavy, light, rtmp::Wire, s, site::send};
 
 const DELAY_MS: f64 = 250.0;
 const FIRST_PICTURE_MS: f64 = 150.0;

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use crate::harness::{
-    Broadcaster, Clock, Link, Player, SOUND_OFFER, Server, flv, heavy, rtmp::Wire, s, server::send, until,
+    Broadcaster, Clock, Link, Player, SOUND_OFFER, Server, flv, heavy, rtmp::Wire, s, site::send, until,
 };
 
 const FLOOD_PACKETS: usize = 30_000;

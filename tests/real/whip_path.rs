@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::harness::{Broadcaster, Link, Player, Server, heavy, s, server::send, until};
+use crate::harness::{Broadcaster, Link, Player, Server, heavy, s, site::send, until};
 
 #[test]
 fn a_publisher_on_a_network_without_udp_gets_through_by_tcp() {

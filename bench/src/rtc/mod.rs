@@ -6,6 +6,7 @@
 mod shard;
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use str0m::{
     net::{Protocol, Receive},
 };
 use tokio::{
+    sync::mpsc,
     task::JoinSet,
     time::{sleep, sleep_until},
 };
@@ -33,6 +35,7 @@ use crate::{
 };
 
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) load: Load,
@@ -49,6 +52,8 @@ pub(crate) struct Options {
 
 /// How long after its POST the last client may need to be connected.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After a refusal, as players wait: the balancer before the nodes may not have noticed yet which of them leaves.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Takes datagrams that are to be sent.
 pub(crate) type Send<'a> = &'a mut dyn FnMut(SocketAddr, &[u8]);
@@ -61,16 +66,41 @@ pub(crate) struct Arrival {
     pub(crate) measuring: bool,
 }
 
-/// One client. The socket belongs to the shard.
+/// On this data channel the server says that it is about to leave.
+const CONTROL: &str = "headwater/control";
+
+/// What a client is, as its offer tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) direction: Direction,
+    /// Hears when the server wants it to go elsewhere.
+    pub(crate) follows: bool,
+}
+
+/// What a session tells the run while it lasts.
+pub(crate) enum News<L> {
+    /// The server wants it to go. Whoever follows it gets this.
+    Leaves(L),
+    /// There is a picture: the session before it is no longer needed.
+    Arrived,
+}
+
+/// One session of a client. The socket belongs to the shard.
 pub(crate) trait Peer: std::marker::Send + 'static {
     /// What it has to tell at the end.
     type Seen: std::marker::Send + 'static;
+    /// What the next session of the same client goes on with.
+    type Legacy: Clone + std::marker::Send + 'static;
+
+    fn news(&mut self) -> Option<News<Self::Legacy>> {
+        None
+    }
 
     /// When it wants to be woken.
     fn wake_at(&self) -> Instant;
     fn wake(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()>;
     fn receive(&mut self, from: SocketAddr, datagram: &[u8], arrival: Arrival, send: Send<'_>) -> Result<()>;
-    fn finish(self, now: Instant) -> Self::Seen;
+    fn finish(self, wall_us: u64) -> Self::Seen;
 }
 
 pub(crate) fn received<'a>(
@@ -118,7 +148,8 @@ pub(crate) struct Session {
 
 impl Offering {
     /// Who receives wants to see packets, who sends hands over whole frames.
-    pub(crate) fn new(shared: &Shared, local: SocketAddr, direction: Direction) -> Result<Self> {
+    pub(crate) fn new(shared: &Shared, local: SocketAddr, part: Part) -> Result<Self> {
+        let Part { direction, follows } = part;
         let config = RtcConfig::new()
             .set_crypto_provider(shared.provider.clone())
             .set_dtls_cert(shared.certificate.clone())
@@ -132,6 +163,9 @@ impl Offering {
         let mut changes = rtc.sdp_api();
         let video = changes.add_media(MediaKind::Video, direction, None, None, None);
         let audio = changes.add_media(MediaKind::Audio, direction, None, None, None);
+        if follows {
+            changes.add_channel(CONTROL.to_owned());
+        }
         let (offer, pending) = changes.apply().context("an offer without changes")?;
         Ok(Self { rtc, pending, video, audio, local, offer: offer.to_sdp_string() })
     }
@@ -150,58 +184,93 @@ pub(crate) struct Outcome<S> {
     /// When the first offer was posted.
     pub(crate) began: Instant,
     pub(crate) post_ms: Vec<f64>,
+    /// How many sessions followed others.
+    pub(crate) moved: u32,
     /// The first reason why a client could not join, as an example.
     pub(crate) failure: Option<String>,
     pub(crate) cost: Cost,
 }
 
 struct Joined<P> {
+    client: u32,
     peer: P,
     socket: UdpSocket,
     post_ms: f64,
     resource: Option<Url>,
 }
 
+/// A client whose offer is about to be posted.
+struct Joining {
+    client: u32,
+    url: String,
+    offering: Offering,
+    socket: UdpSocket,
+}
+
+impl Joining {
+    fn new(options: &Options, shared: &Shared, part: Part, client: u32) -> Result<Self> {
+        let socket = UdpSocket::bind(SocketAddr::new(options.bind, 0))
+            .context("one socket per client is needed: raise `ulimit -n`")?;
+        socket.set_nonblocking(true)?;
+        let offering = Offering::new(shared, socket.local_addr()?, part)?;
+        Ok(Self { client, url: options.load.url_of(client), offering, socket })
+    }
+
+    async fn join<P>(self, http: &Client, make: impl FnOnce(Session) -> Result<P>) -> Result<Joined<P>> {
+        let Self { client, url, offering, socket } = self;
+        let asked = Instant::now();
+        let request = http.post(&url).header(header::CONTENT_TYPE, "application/sdp").body(offering.offer.clone());
+        let response = request.send().await?;
+        let status = response.status();
+        let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let resource = location.and_then(|location| Url::parse(&url).ok()?.join(location).ok());
+        let answer = response.text().await?;
+        let answered = Instant::now();
+        let reason = answer.lines().next().unwrap_or_default();
+        ensure!(status == StatusCode::CREATED, "{url} answered {status}: {reason}");
+        let peer = make(offering.accept(&answer, asked, answered)?)?;
+        Ok(Joined { client, peer, socket, post_ms: (answered - asked).as_secs_f64() * 1e3, resource })
+    }
+}
+
 pub(crate) async fn run<P: Peer>(
     options: &Options,
-    direction: Direction,
-    make: impl Fn(Session) -> Result<P> + Clone + std::marker::Send + 'static,
+    part: Part,
+    make: impl Fn(Session, Option<P::Legacy>) -> Result<P> + Clone + std::marker::Send + 'static,
 ) -> Result<Outcome<P::Seen>> {
     let load = &options.load;
     let mut probe = Probe::new(load.server_pid)?;
-    let client = Client::builder().timeout(PATIENCE).build()?;
+    let http = Client::builder().timeout(PATIENCE).build()?;
     let phase = Arc::new(Phase::default());
-    let shards = (0..options.threads).map(|_| Shard::start(phase.clone())).collect::<Result<Vec<_>>>()?;
+    let (teller, mut told) = mpsc::unbounded_channel();
+    let start = |_| Shard::start(phase.clone(), teller.clone());
+    let shards = (0..options.threads).map(start).collect::<Result<Vec<_>>>()?;
+    let shard_of = |client: u32| &shards[client as usize % shards.len()];
 
     // Offers are made ahead, so that a burst of joins is not slowed by our own preparations.
-    let shared = Shared::new()?;
-    let offers = (0..load.count)
-        .map(|number| {
-            let socket = UdpSocket::bind(SocketAddr::new(options.bind, 0))
-                .context("one socket per client is needed: raise `ulimit -n`")?;
-            socket.set_nonblocking(true)?;
-            let offering = Offering::new(&shared, socket.local_addr()?, direction)?;
-            Ok((load.url_of(number), offering, socket))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let shared = Arc::new(Shared::new()?);
+    let offers =
+        (0..load.count).map(|client| Joining::new(options, &shared, part, client)).collect::<Result<Vec<_>>>()?;
 
     let began = Instant::now();
     let mut joins = JoinSet::new();
-    for (number, (url, offering, socket)) in (0u32..).zip(offers) {
-        let delay = Duration::from_secs(number.into()).checked_div(options.join_rate).unwrap_or_default();
-        let (client, make) = (client.clone(), make.clone());
+    for joining in offers {
+        let delay = Duration::from_secs(joining.client.into()).checked_div(options.join_rate).unwrap_or_default();
+        let (http, make) = (http.clone(), make.clone());
         joins.spawn(async move {
             sleep(delay).await;
-            join(&client, &url, offering, socket, make).await
+            joining.join(&http, move |session| make(session, None)).await
         });
     }
-    let (mut post_ms, mut resources, mut failure) = (Vec::new(), Vec::new(), None);
+    let (mut post_ms, mut failure) = (Vec::new(), None);
+    // Of each client, the newest last.
+    let mut resources: HashMap<u32, Vec<Url>> = HashMap::new();
     while let Some(outcome) = joins.join_next().await {
         match outcome.context("a join panicked")? {
             Ok(joined) => {
-                shards[post_ms.len() % shards.len()].add(joined.peer, joined.socket)?;
+                shard_of(joined.client).add(joined.client, joined.peer, joined.socket)?;
                 post_ms.push(joined.post_ms);
-                resources.extend(joined.resource);
+                resources.entry(joined.client).or_default().extend(joined.resource);
             }
             Err(error) => failure = failure.or(Some(format!("{error:#}"))),
         }
@@ -212,39 +281,58 @@ pub(crate) async fn run<P: Peer>(
     sleep(load.settling() + Duration::from_micros(250) * load.count).await;
     phase.measuring.store(true, Relaxed);
     probe.begin()?;
-    sleep_until((Instant::now() + load.measured()).into()).await;
+    eprintln!("measuring {} clients for {} s", post_ms.len(), load.seconds);
+    let end = (Instant::now() + load.measured()).into();
+    let mut goodbyes = JoinSet::new();
+    let mut moved = 0;
+    loop {
+        tokio::select! {
+            () = sleep_until(end) => break,
+            Some((client, news)) = told.recv() => match news {
+                News::Leaves(legacy) => {
+                    let (options, shared, http, make) = (options.clone(), shared.clone(), http.clone(), make.clone());
+                    joins.spawn(async move {
+                        loop {
+                            let joining = Joining::new(&options, &shared, part, client)?;
+                            let (make, legacy) = (make.clone(), Some(legacy.clone()));
+                            let joined = joining.join(&http, move |session| make(session, legacy)).await;
+                            if joined.is_ok() {
+                                return joined;
+                            }
+                            sleep(AGAIN_AFTER).await;
+                        }
+                    });
+                }
+                News::Arrived => {
+                    let old = resources.get_mut(&client).and_then(|all| (all.len() > 1).then(|| all.remove(0)));
+                    if let Some(old) = old {
+                        goodbyes.spawn(http.delete(old).send());
+                    }
+                }
+            },
+            Some(outcome) = joins.join_next() => match outcome.context("a join panicked")? {
+                Ok(joined) => {
+                    moved += 1;
+                    shard_of(joined.client).add(joined.client, joined.peer, joined.socket)?;
+                    resources.entry(joined.client).or_default().extend(joined.resource);
+                }
+                Err(error) => failure = failure.or(Some(format!("{error:#}"))),
+            },
+            Some(_) = goodbyes.join_next() => {}
+        }
+    }
     let cost = probe.end(load.count)?;
     phase.over.store(true, Relaxed);
     let mut seen = Vec::new();
     for shard in shards {
         seen.extend(shard.join()?);
     }
-    leave(&client, resources).await;
-    Ok(Outcome { seen, began, post_ms, failure, cost })
-}
-
-async fn join<P>(
-    client: &Client,
-    url: &str,
-    offering: Offering,
-    socket: UdpSocket,
-    make: impl Fn(Session) -> Result<P>,
-) -> Result<Joined<P>> {
-    let asked = Instant::now();
-    let request = client.post(url).header(header::CONTENT_TYPE, "application/sdp").body(offering.offer.clone());
-    let response = request.send().await?;
-    let status = response.status();
-    let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-    let resource = location.and_then(|location| Url::parse(url).ok()?.join(location).ok());
-    let answer = response.text().await?;
-    let answered = Instant::now();
-    ensure!(status == StatusCode::CREATED, "{url} answered {status}: {}", answer.lines().next().unwrap_or_default());
-    let peer = make(offering.accept(&answer, asked, answered)?)?;
-    Ok(Joined { peer, socket, post_ms: (answered - asked).as_secs_f64() * 1e3, resource })
+    leave(&http, resources.into_values().flatten()).await;
+    Ok(Outcome { seen, began, post_ms, moved, failure, cost })
 }
 
 /// Says goodbye, so that the next run does not find our sessions still there.
-async fn leave(client: &Client, resources: Vec<Url>) {
+async fn leave(client: &Client, resources: impl Iterator<Item = Url>) {
     let mut goodbyes = JoinSet::new();
     for resource in resources {
         goodbyes.spawn(client.delete(resource).send());

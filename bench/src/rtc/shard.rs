@@ -16,8 +16,9 @@ use anyhow::{Context, Result};
 use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use quinn_udp::{RecvMeta, UdpSocketState};
 use slab::Slab;
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Arrival, Peer};
+use super::{Arrival, News, Peer};
 use crate::stamp;
 
 /// How often timers are looked at; ICE and DTLS work in steps of tens of milliseconds.
@@ -35,23 +36,29 @@ pub(super) struct Phase {
     pub(super) over: AtomicBool,
 }
 
+/// What the session of this client has to say.
+type Told<P> = (u32, News<<P as Peer>::Legacy>);
+
+/// A session and its client's number.
+type Newcomer<P> = (u32, P, std::net::UdpSocket);
+
 pub(super) struct Shard<P: Peer> {
-    inbox: Sender<(P, std::net::UdpSocket)>,
+    inbox: Sender<Newcomer<P>>,
     waker: Arc<Waker>,
     thread: JoinHandle<Result<Vec<P::Seen>>>,
 }
 
 impl<P: Peer> Shard<P> {
-    pub(super) fn start(phase: Arc<Phase>) -> Result<Self> {
+    pub(super) fn start(phase: Arc<Phase>, teller: UnboundedSender<Told<P>>) -> Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (inbox, joining) = channel();
-        let thread = std::thread::spawn(move || Loop::new(poll).run(&joining, &phase));
+        let thread = std::thread::spawn(move || Loop::new(poll, teller).run(&joining, &phase));
         Ok(Self { inbox, waker, thread })
     }
 
-    pub(super) fn add(&self, peer: P, socket: std::net::UdpSocket) -> Result<()> {
-        self.inbox.send((peer, socket)).ok().context("a media thread has ended")?;
+    pub(super) fn add(&self, client: u32, peer: P, socket: std::net::UdpSocket) -> Result<()> {
+        self.inbox.send((client, peer, socket)).ok().context("a media thread has ended")?;
         Ok(self.waker.wake()?)
     }
 
@@ -61,23 +68,25 @@ impl<P: Peer> Shard<P> {
 }
 
 struct Seat<P> {
+    client: u32,
     peer: P,
     socket: UdpSocket,
     state: UdpSocketState,
 }
 
-struct Loop<P> {
+struct Loop<P: Peer> {
     poll: Poll,
     seats: Slab<Seat<P>>,
     buffers: Vec<Vec<u8>>,
+    teller: UnboundedSender<Told<P>>,
 }
 
 impl<P: Peer> Loop<P> {
-    fn new(poll: Poll) -> Self {
-        Self { poll, seats: Slab::new(), buffers: vec![vec![0; DATAGRAM_BYTES_MAX]; BATCH] }
+    fn new(poll: Poll, teller: UnboundedSender<Told<P>>) -> Self {
+        Self { poll, seats: Slab::new(), buffers: vec![vec![0; DATAGRAM_BYTES_MAX]; BATCH], teller }
     }
 
-    fn run(mut self, joining: &Receiver<(P, std::net::UdpSocket)>, phase: &Phase) -> Result<Vec<P::Seen>> {
+    fn run(mut self, joining: &Receiver<Newcomer<P>>, phase: &Phase) -> Result<Vec<P::Seen>> {
         let mut events = Events::with_capacity(1024);
         let mut next_tick = Instant::now();
         while !phase.over.load(Relaxed) {
@@ -90,10 +99,14 @@ impl<P: Peer> Loop<P> {
             for event in &events {
                 if let Some(seat) = self.seats.get_mut(event.token().0) {
                     seat.receive(&mut self.buffers, measuring)?;
+                    if let Some(news) = seat.peer.news() {
+                        // Nobody hears it when the run is over.
+                        let _ = self.teller.send((seat.client, news));
+                    }
                 }
             }
-            for (peer, socket) in joining.try_iter() {
-                self.sit_down(peer, socket)?;
+            for (client, peer, socket) in joining.try_iter() {
+                self.sit_down(client, peer, socket)?;
             }
             let now = Instant::now();
             if now >= next_tick {
@@ -104,18 +117,18 @@ impl<P: Peer> Loop<P> {
                 }
             }
         }
-        let now = Instant::now();
-        Ok(self.seats.drain().map(|seat| seat.peer.finish(now)).collect())
+        let wall_us = stamp::now_us();
+        Ok(self.seats.drain().map(|seat| seat.peer.finish(wall_us)).collect())
     }
 
-    fn sit_down(&mut self, peer: P, socket: std::net::UdpSocket) -> Result<()> {
+    fn sit_down(&mut self, client: u32, peer: P, socket: std::net::UdpSocket) -> Result<()> {
         let state = UdpSocketState::new((&socket).into())?;
         // A whole gop may come at once; where the system allows less, it shows as loss that is not the server's.
         state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER_BYTES)?;
         let mut socket = UdpSocket::from_std(socket);
         let entry = self.seats.vacant_entry();
         self.poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE)?;
-        entry.insert(Seat { peer, socket, state });
+        entry.insert(Seat { client, peer, socket, state });
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod viewer;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 use str0m::media::Direction;
 
@@ -14,15 +15,24 @@ use crate::{
     Load,
     process::Cost,
     report::Quantiles,
-    rtc::{self, Options, Outcome},
+    rtc::{self, Outcome, Part},
 };
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    rtc: rtc::Options,
+    /// Go to another node when the one that serves asks for it: join there first, then leave the old (headwater only)
+    #[arg(long)]
+    follow: bool,
+}
 
 #[derive(Serialize)]
 pub(crate) struct Report {
     client: &'static str,
     url: String,
     count: u32,
-    /// Got an answer and a first packet.
+    /// Got an answer and a first packet, also where they went last.
     joined: u32,
     failed: u32,
     /// The first reason, as an example.
@@ -41,6 +51,10 @@ pub(crate) struct Report {
     lost: u64,
     nacks: u64,
     disconnected: usize,
+    /// Sessions that followed others.
+    moved: u32,
+    /// The longest time that a viewer saw no video.
+    gap_ms: Option<Quantiles>,
     /// Viewers that saw no video for longer than half a second.
     stalled: usize,
     /// From the publisher's send to the kernel's receive, by the stamps in the pictures.
@@ -53,14 +67,17 @@ pub(crate) struct Report {
 const STALL: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(options: Options) -> Result<Report> {
-    let outcome = rtc::run(&options, Direction::RecvOnly, |session| Ok(Viewer::new(session))).await?;
-    Ok(summarise(&options.load, outcome))
+    let part = Part { direction: Direction::RecvOnly, follows: options.follow };
+    let make = |session, eyes: Option<_>| Ok(Viewer::new(session, eyes.unwrap_or_default()));
+    let outcome = rtc::run(&options.rtc, part, make).await?;
+    Ok(summarise(&options.rtc.load, outcome))
 }
 
 fn summarise(load: &Load, outcome: Outcome<Seen>) -> Report {
-    let Outcome { seen, began, post_ms, failure, cost } = outcome;
+    let Outcome { seen, began, post_ms, moved, failure, cost } = outcome;
     let quantiles = |of: fn(&Seen) -> Option<f64>| Quantiles::of(seen.iter().filter_map(of).collect());
-    let joined = seen.iter().filter(|seen| seen.first_rtp_ms.is_some()).count() as u32;
+    let last_sessions = seen.iter().filter(|seen| seen.longest_gap.is_some());
+    let joined = last_sessions.filter(|seen| seen.first_rtp_ms.is_some()).count() as u32;
     let connected_ms = quantiles(|seen| seen.connected_ms);
     let last_connected = seen.iter().filter_map(|seen| seen.connected_at).max();
     let packets: u64 = seen.iter().map(|seen| seen.packets).sum();
@@ -88,7 +105,9 @@ fn summarise(load: &Load, outcome: Outcome<Seen>) -> Report {
         lost: seen.iter().map(|seen| seen.lost).sum(),
         nacks: seen.iter().map(|seen| seen.nacks).sum(),
         disconnected: seen.iter().filter(|seen| seen.disconnected).count(),
-        stalled: seen.iter().filter(|seen| seen.longest_gap > STALL).count(),
+        moved,
+        gap_ms: quantiles(|seen| seen.longest_gap.map(|gap| gap.as_secs_f64() * 1e3)),
+        stalled: seen.iter().filter(|seen| seen.longest_gap.is_some_and(|gap| gap > STALL)).count(),
         delay_ms: Quantiles::of(seen.iter().flat_map(|seen| seen.delays_ms.iter().copied()).collect()),
         server_cpu_us_per_packet: cost.server.as_ref().and_then(|server| server.cpu_us_per(packets_per_s)),
         cost,

@@ -4,6 +4,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,10 @@ use str0m::{
 };
 
 use super::picture::{FirstKeyframe, stamp_of};
-use crate::rtc::{Arrival, Peer, Send, Session, received};
+use crate::rtc::{Arrival, News, Peer, Send, Session, received};
+
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(86_400);
 
 /// What one viewer has to tell at the end.
 #[derive(Debug, Default)]
@@ -30,15 +34,54 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     pub(super) pictures: u64,
     pub(super) delays_ms: Vec<f64>,
-    pub(super) longest_gap: Duration,
+    /// Of the client, told by the last of its sessions.
+    pub(super) longest_gap: Option<Duration>,
     /// Over the whole life.
     pub(super) lost: u64,
     pub(super) nacks: u64,
     pub(super) disconnected: bool,
 }
 
+/// What a client sees, whichever of its sessions shows it.
+#[derive(Debug, Default)]
+struct Sight {
+    /// By the kernel's clock: what waits in our own queue did arrive.
+    last_us: Option<u64>,
+    longest_gap: Duration,
+}
+
+/// Of one client, in each of its sessions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Eyes(Arc<Mutex<Sight>>);
+
+impl Eyes {
+    fn see(&self, arrival: Arrival) {
+        let mut sight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gap = sight.gap_until(arrival.wall_us).filter(|_| arrival.measuring);
+        sight.longest_gap = sight.longest_gap.max(gap.unwrap_or_default());
+        sight.last_us = sight.last_us.max(Some(arrival.wall_us));
+    }
+
+    /// Silence until the very end is a gap as well.
+    fn longest_gap(&self, wall_us: u64) -> Duration {
+        let sight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sight.longest_gap.max(sight.gap_until(wall_us).unwrap_or(Duration::MAX))
+    }
+}
+
+impl Sight {
+    fn gap_until(&self, wall_us: u64) -> Option<Duration> {
+        self.last_us.map(|last_us| Duration::from_micros(wall_us.saturating_sub(last_us)))
+    }
+}
+
 pub(super) struct Viewer {
     rtc: Rtc,
+    eyes: Eyes,
+    /// Another session of the client goes on from here.
+    leaves: bool,
+    closed: bool,
+    news: Option<News<Eyes>>,
     audio: Mid,
     audio_pt: Option<Pt>,
     local: SocketAddr,
@@ -47,7 +90,6 @@ pub(super) struct Viewer {
     keyframe: FirstKeyframe,
     sequences: [Sequences; 2],
     nacks: [u64; 2],
-    last_video: Option<Instant>,
     seen: Seen,
 }
 
@@ -73,25 +115,26 @@ impl Sequences {
 
 impl Peer for Viewer {
     type Seen = Seen;
+    type Legacy = Eyes;
+
+    fn news(&mut self) -> Option<News<Eyes>> {
+        self.news.take()
+    }
 
     fn wake_at(&self) -> Instant {
         self.wake_at
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8], arrival: Arrival, send: Send<'_>) -> Result<()> {
-        self.rtc.handle_input(received(from, self.local, datagram, arrival)?)?;
-        self.drain(arrival, send)
+        self.handle(received(from, self.local, datagram, arrival)?, arrival, send)
     }
 
     fn wake(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()> {
-        self.rtc.handle_input(Input::Timeout(arrival.now))?;
-        self.drain(arrival, send)
+        self.handle(Input::Timeout(arrival.now), arrival, send)
     }
 
-    fn finish(mut self, now: Instant) -> Seen {
-        // Silence until the very end is a gap as well.
-        let silence = self.last_video.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
-        self.seen.longest_gap = self.seen.longest_gap.max(silence);
+    fn finish(mut self, wall_us: u64) -> Seen {
+        self.seen.longest_gap = (!self.leaves).then(|| self.eyes.longest_gap(wall_us));
         self.seen.lost = self.sequences.iter().map(Sequences::lost).sum();
         self.seen.nacks = self.nacks.iter().sum();
         self.seen
@@ -99,11 +142,15 @@ impl Peer for Viewer {
 }
 
 impl Viewer {
-    pub(super) fn new(session: Session) -> Self {
+    pub(super) fn new(session: Session, eyes: Eyes) -> Self {
         let Session { rtc, audio, local, answered, .. } = session;
         Self {
             audio_pt: rtc.codec_config().find(|params| params.spec().codec == Codec::Opus).map(|params| params.pt()),
             rtc,
+            eyes,
+            leaves: false,
+            closed: false,
+            news: None,
             audio,
             local,
             wake_at: answered,
@@ -111,9 +158,22 @@ impl Viewer {
             keyframe: FirstKeyframe::default(),
             sequences: [Sequences::default(); 2],
             nacks: [0; 2],
-            last_video: None,
             seen: Seen::default(),
         }
+    }
+
+    /// A session that another one follows may be closed by the server at any time; str0m calls that an error.
+    fn handle(&mut self, input: Input<'_>, arrival: Arrival, send: Send<'_>) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let outcome = self.rtc.handle_input(input).map_err(Into::into).and_then(|()| self.drain(arrival, send));
+        self.closed = outcome.is_err() && self.leaves;
+        if self.closed {
+            self.wake_at = arrival.now + NEVER;
+            return Ok(());
+        }
+        outcome
     }
 
     fn drain(&mut self, arrival: Arrival, send: Send<'_>) -> Result<()> {
@@ -139,7 +199,11 @@ impl Viewer {
             Event::MediaIngressStats(stats) => {
                 self.nacks[usize::from(stats.mid == self.audio)] = stats.nacks;
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.seen.disconnected = true,
+            Event::ChannelData(said) if !self.leaves && says_goodbye(&said.data) => {
+                self.leaves = true;
+                self.news = Some(News::Leaves(self.eyes.clone()));
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.seen.disconnected |= !self.leaves,
             _ => {}
         }
     }
@@ -162,15 +226,16 @@ impl Viewer {
         {
             self.seen.first_keyframe_ms = Some(since_answer_ms);
             self.keyframe = FirstKeyframe::default();
+            self.news = Some(News::Arrived);
         }
-        let last_video = self.last_video.replace(arrival.now);
+        // Before it nothing can be shown.
+        if self.seen.first_keyframe_ms.is_some() {
+            self.eyes.see(arrival);
+        }
         if !arrival.measuring {
             return;
         }
         self.seen.pictures += u64::from(packet.header.marker);
-        if let Some(last) = last_video {
-            self.seen.longest_gap = self.seen.longest_gap.max(arrival.now - last);
-        }
         if let Some(sent_us) = stamp_of(&packet.payload) {
             self.seen.delays_ms.push((arrival.wall_us as f64 - sent_us as f64) / 1e3);
         }
@@ -179,6 +244,11 @@ impl Viewer {
     fn since_answer_ms(&self, now: Instant) -> f64 {
         now.saturating_duration_since(self.answered).as_secs_f64() * 1e3
     }
+}
+
+/// In the words of Ant Media's signalling.
+fn says_goodbye(message: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(message).is_ok_and(|said| said["definition"] == "server_will_stop")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use str0m::{
     Candidate, RtcConfig,
     change::SdpOffer,
+    channel::ChannelId,
     media::{Direction, MediaKind},
     net::{Protocol, Receive},
     rtp::RtpWrite,
@@ -10,7 +11,7 @@ use str0m::{
 
 use super::*;
 use crate::{
-    rtc::{Offering, Shared},
+    rtc::{Offering, Part, Shared},
     stamp,
 };
 
@@ -21,6 +22,7 @@ struct Pair {
     viewer: Viewer,
     server: Rtc,
     video: Option<Mid>,
+    channel: Option<ChannelId>,
     now: Instant,
     wall_us: u64,
 }
@@ -29,16 +31,17 @@ impl Pair {
     fn connected() -> Self {
         let (viewer, server): (SocketAddr, SocketAddr) = (VIEWER.parse().unwrap(), SERVER.parse().unwrap());
         let now = Instant::now();
-        let offering = Offering::new(&Shared::new().unwrap(), viewer, Direction::RecvOnly).unwrap();
+        let part = Part { direction: Direction::RecvOnly, follows: true };
+        let offering = Offering::new(&Shared::new().unwrap(), viewer, part).unwrap();
         let mut rtc = RtcConfig::new().set_rtp_mode(true).set_ice_lite(true).build(now);
         rtc.add_local_candidate(Candidate::host(server, "udp").unwrap());
         let offer = SdpOffer::from_sdp_string(&offering.offer).unwrap();
         let answer = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-        let viewer = Viewer::new(offering.accept(&answer, now, now).unwrap());
-        let mut pair = Self { viewer, server: rtc, video: None, now, wall_us: 1_000_000 };
+        let viewer = Viewer::new(offering.accept(&answer, now, now).unwrap(), Eyes::default());
+        let mut pair = Self { viewer, server: rtc, video: None, channel: None, now, wall_us: 1_000_000 };
         for _ in 0..1000 {
             pair.step(false);
-            if pair.server.is_connected() && pair.viewer.seen.connected_ms.is_some() {
+            if pair.channel.is_some() && pair.viewer.seen.connected_ms.is_some() {
                 return pair;
             }
         }
@@ -63,6 +66,7 @@ impl Pair {
                 Output::Event(Event::MediaAdded(media)) if media.kind == MediaKind::Video => {
                     self.video = Some(media.mid)
                 }
+                Output::Event(Event::ChannelOpen(id, _)) => self.channel = Some(id),
                 Output::Event(_) => {}
                 Output::Timeout(_) if to_server.is_empty() => return,
                 Output::Timeout(_) => {
@@ -110,11 +114,29 @@ fn a_viewer_tells_what_it_saw() {
     pair.send(105, 6000, true, DELTA);
     pair.step(true);
 
-    let seen = pair.viewer.finish(pair.now);
+    let seen = pair.viewer.finish(pair.wall_us);
     assert_eq!((seen.packets, seen.pictures, seen.lost), (3, 2, 1));
     assert_eq!(seen.delays_ms, [5.0]);
-    assert!(seen.longest_gap >= Duration::from_secs(2), "{:?}", seen.longest_gap);
+    assert!(seen.longest_gap >= Some(Duration::from_secs(2)), "{:?}", seen.longest_gap);
     assert!(seen.nacks > 0, "the lost packet was asked for");
+}
+
+#[test]
+fn a_viewer_that_is_asked_to_go_leaves_its_eyes_to_the_next() {
+    let mut pair = Pair::connected();
+    pair.send(100, 0, true, IDR_BEGINS);
+    pair.step(true);
+    assert!(matches!(pair.viewer.news(), Some(News::Arrived)));
+    for _ in 0..400 {
+        pair.step(true);
+    }
+    let channel = pair.channel.expect("the control channel");
+    let word = br#"{"command":"notification","definition":"server_will_stop"}"#;
+    assert!(pair.server.channel(channel).unwrap().write(false, word).unwrap());
+    pair.step(true);
+    let Some(News::Leaves(eyes)) = pair.viewer.news() else { panic!("nobody follows") };
+    assert!(eyes.longest_gap(pair.wall_us) >= Duration::from_secs(2), "what was not seen before counts");
+    assert_eq!(pair.viewer.finish(pair.wall_us).longest_gap, None, "it is told by who follows");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use self::{
 use crate::{
     process::Cost,
     report::Quantiles,
-    rtc::{self, Outcome},
+    rtc::{self, Outcome, Part},
 };
 
 #[derive(Args, Clone, Debug)]
@@ -64,10 +64,11 @@ pub(crate) struct Report {
 
 pub(crate) async fn run(options: Options) -> Result<Report> {
     let media = Arc::new(Media::load(options.file.as_deref(), options.stamp_every)?);
-    let make = move |session| Publisher::new(session, media.clone());
-    let outcome = rtc::run(&options.rtc, Direction::SendOnly, make).await?;
+    let make = move |session, _| Publisher::new(session, media.clone());
+    let part = Part { direction: Direction::SendOnly, follows: false };
+    let outcome = rtc::run(&options.rtc, part, make).await?;
     let load = &options.rtc.load;
-    let Outcome { seen, began, post_ms, failure, cost } = outcome;
+    let Outcome { seen, began, post_ms, failure, cost, .. } = outcome;
     let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum();
     let setup_ms: Vec<_> = seen.iter().filter_map(|seen| seen.connected_ms).collect();
     let published = setup_ms.len() as u32;

@@ -161,6 +161,7 @@ impl Playhead {
 
 impl Peer for Publisher {
     type Seen = Seen;
+    type Legacy = ();
 
     fn wake_at(&self) -> Instant {
         let due = self.playhead.as_ref().map(|playhead| playhead.look(&self.media).0);
@@ -178,7 +179,7 @@ impl Peer for Publisher {
         self.publish(arrival, send)
     }
 
-    fn finish(mut self, _now: Instant) -> Seen {
+    fn finish(mut self, _wall_us: u64) -> Seen {
         for lane in [&self.video, &self.audio] {
             self.seen.packets += lane.packets;
             self.seen.nacks += lane.nacks;

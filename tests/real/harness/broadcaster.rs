@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Link, Report, Server, browser::Browser, s};
+use super::{Link, Report, Site, browser::Browser, s};
 
 /// A publisher's offer, with sound only, and nobody behind it.
 pub(crate) const SOUND_OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
@@ -15,22 +15,22 @@ pub(crate) const SOUND_OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\n
 pub(crate) struct Broadcaster(Browser);
 
 impl Broadcaster {
-    pub(crate) fn whip(server: &Server, app: &str, id: &str, options: &[&str]) -> Self {
+    pub(crate) fn whip(server: &Site, app: &str, id: &str, options: &[&str]) -> Self {
         Self(Browser::start("publish.mjs", &["whip", &server.url(&format!("/{app}/whip/{id}"))], options))
     }
 
-    pub(crate) fn whip_via(link: &Link, server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn whip_via(link: &Link, server: &Site, app: &str, id: &str) -> Self {
         Self::whip(server, app, id, &[&format!("--via={}", link.address)])
     }
 
     /// What somebody is told who is turned away.
-    pub(crate) fn whip_refused(server: &Server, app: &str, id: &str) -> String {
+    pub(crate) fn whip_refused(server: &Site, app: &str, id: &str) -> String {
         let mut browser = Self::whip(server, app, id, &[]).0;
         browser.until_failed()
     }
 
     /// Ant Media's SDK.
-    pub(crate) fn antmedia(server: &Server, app: &str, id: &str, options: &[&str]) -> Self {
+    pub(crate) fn antmedia(server: &Site, app: &str, id: &str, options: &[&str]) -> Self {
         Self::antmedia_at(&server.websocket_url(app), id, options)
     }
 

@@ -3,11 +3,14 @@
 mod balancer;
 mod broadcaster;
 mod browser;
+pub(crate) mod cluster;
+pub(crate) mod crowd;
 pub(crate) mod faulty;
 pub(crate) mod ffmpeg;
 pub(crate) mod flv;
 mod link;
 pub(crate) mod mongod;
+mod network;
 pub(crate) mod picture;
 mod pipe;
 pub(crate) mod player;
@@ -17,6 +20,8 @@ pub(crate) mod publisher;
 pub(crate) mod rtmp;
 pub(crate) mod s3;
 pub(crate) mod server;
+pub(crate) mod site;
+mod steadfast;
 
 use std::{
     path::PathBuf,
@@ -35,6 +40,8 @@ pub(crate) use player::Player;
 pub(crate) use process::Process;
 pub(crate) use publisher::{Clock, Publisher};
 pub(crate) use server::Server;
+pub(crate) use site::Site;
+pub(crate) use steadfast::Steadfast;
 
 pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -30,19 +30,25 @@ pub(crate) struct Mongod {
 
 struct Member {
     address: SocketAddr,
+    /// What comes before the program: a command line that runs it somewhere else.
+    prefix: Vec<String>,
+    running: Option<Running>,
+}
+
+struct Running {
     /// A shell that ends the server when its input ends, which is when this process does.
-    shell: Option<Child>,
+    shell: Child,
     pid: u32,
 }
 
 impl Mongod {
     /// `dir` is the servers' own, and removed with them.
     pub(crate) fn standalone(dir: PathBuf) -> Self {
-        Self::start(dir, 1, false)
+        Self::start(dir, vec![(free_address(), Vec::new())], false)
     }
 
     pub(crate) fn replica_set(dir: PathBuf, members: usize) -> Self {
-        Self::start(dir, members, true)
+        Self::replica_set_at(dir, (0..members).map(|_| (free_address(), Vec::new())).collect())
     }
 
     /// A standalone that lets nobody in but this user.
@@ -58,8 +64,14 @@ impl Mongod {
         server
     }
 
-    fn start(dir: PathBuf, members: usize, is_set: bool) -> Self {
-        let members = (0..members).map(|_| Member { address: free_address(), shell: None, pid: 0 }).collect();
+    /// A set whose members are at these addresses, each behind the command line that runs it there.
+    pub(crate) fn replica_set_at(dir: PathBuf, places: Vec<(SocketAddr, Vec<String>)>) -> Self {
+        Self::start(dir, places, true)
+    }
+
+    fn start(dir: PathBuf, places: Vec<(SocketAddr, Vec<String>)>, is_set: bool) -> Self {
+        let member = |(address, prefix)| Member { address, prefix, running: None };
+        let members = places.into_iter().map(member).collect();
         let mut servers = Self { dir, members, is_set, is_guarded: false };
         for index in 0..servers.members.len() {
             servers.start_again(index);
@@ -80,7 +92,7 @@ impl Mongod {
     /// As a power cut.
     pub(crate) fn kill(&mut self, index: usize) {
         self.signal(index, "KILL");
-        if let Some(mut shell) = self.members[index].shell.take() {
+        if let Some(Running { mut shell, .. }) = self.members[index].running.take() {
             drop(shell.stdin.take());
             let _ = shell.wait();
         }
@@ -88,7 +100,10 @@ impl Mongod {
 
     /// STOP freezes it, CONT lets it go on.
     pub(crate) fn signal(&self, index: usize, name: &str) {
-        let _ = Command::new("kill").args([&format!("-{name}"), &self.members[index].pid.to_string()]).status();
+        // None where it did not even start: a test that fails ends what there is of its servers.
+        if let Some(Running { pid, .. }) = &self.members[index].running {
+            let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+        }
     }
 
     /// With the same data, at the same address.
@@ -96,7 +111,8 @@ impl Mongod {
         let data = self.dir.join(index.to_string());
         std::fs::create_dir_all(&data).expect("a directory for mongod");
         let address = self.members[index].address;
-        let mut arguments = vec![
+        let mut arguments = self.members[index].prefix.clone();
+        arguments.extend([
             binary().display().to_string(),
             format!("--dbpath={}", data.display()),
             format!("--bind_ip={}", address.ip()),
@@ -108,7 +124,7 @@ impl Mongod {
             "--setParameter=ttlMonitorSleepSecs=1".into(),
             "--setParameter=enableTestCommands=1".into(),
             "--setParameter=diagnosticDataCollectionEnabled=false".into(),
-        ];
+        ]);
         if self.is_guarded {
             arguments.push("--auth".into());
         }
@@ -125,8 +141,8 @@ impl Mongod {
             .expect("a shell");
         let mut pid = String::new();
         BufReader::new(shell.stdout.take().expect("stdout is piped")).read_line(&mut pid).expect("mongod's pid");
-        self.members[index].pid = pid.trim().parse().expect("mongod's pid");
-        self.members[index].shell = Some(shell);
+        let pid = pid.trim().parse().expect("mongod's pid");
+        self.members[index].running = Some(Running { shell, pid });
         self.ask(index, doc! { "ping": 1 }, |_| true);
     }
 
@@ -181,15 +197,20 @@ impl Drop for Mongod {
     }
 }
 
-/// On a thread and a runtime of its own: whoever asks may be on one already.
 fn command(address: SocketAddr, request: Document) -> Option<Document> {
+    ask(address, "admin", request)
+}
+
+/// On a thread and a runtime of its own: whoever asks may be on one already.
+pub(crate) fn ask(address: SocketAddr, database: &str, request: Document) -> Option<Document> {
+    let database = database.to_owned();
     let ask = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let answer = runtime.block_on(async {
             let mut options = ClientOptions::parse(format!("mongodb://{address}/?directConnection=true")).await.ok()?;
             options.server_selection_timeout = Some(Duration::from_millis(500));
             let client = Client::with_options(options).ok()?;
-            let answer = client.database("admin").run_command(request).await.ok();
+            let answer = client.database(&database).run_command(request).await.ok();
             client.shutdown().immediate(true).await;
             answer
         });

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Link, Report, Server, browser::Browser, s};
+use super::{Link, Report, Site, browser::Browser, s};
 
 pub(crate) struct Player {
     browser: Browser,
@@ -13,7 +13,7 @@ pub(crate) struct Player {
 
 impl Player {
     /// Our own page. `query` is what follows `?id=…`.
-    pub(crate) fn page(server: &Server, app: &str, id: &str, query: &str) -> Self {
+    pub(crate) fn page(server: &Site, app: &str, id: &str, query: &str) -> Self {
         Self::start("page", &server.url(&format!("/{app}/play.html?id={id}{query}")), &[])
     }
 
@@ -28,40 +28,40 @@ impl Player {
     }
 
     /// Our own page in a network that lets nothing through but TURN.
-    pub(crate) fn page_relay(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn page_relay(server: &Site, app: &str, id: &str) -> Self {
         Self::start("page", &server.url(&format!("/{app}/play.html?id={id}&playOrder=webrtc")), &["--relay"])
     }
 
-    pub(crate) fn whep(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn whep(server: &Site, app: &str, id: &str) -> Self {
         Self::whep_with(server, app, id, &[])
     }
 
-    pub(crate) fn whep_with(server: &Server, app: &str, id: &str, options: &[&str]) -> Self {
+    pub(crate) fn whep_with(server: &Site, app: &str, id: &str, options: &[&str]) -> Self {
         Self::start("whep", &server.url(&format!("/{app}/whep/{id}")), options)
     }
 
     /// A network that lets no UDP through.
-    pub(crate) fn whep_tcp(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn whep_tcp(server: &Site, app: &str, id: &str) -> Self {
         Self::whep_with(server, app, id, &["--tcp"])
     }
 
     /// A network that lets nothing through but the way to the TURN servers that the server tells of.
-    pub(crate) fn whep_relay(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn whep_relay(server: &Site, app: &str, id: &str) -> Self {
         let relay = format!("--relay={}", server.url(&format!("/{app}/turn-credentials")));
         Self::whep_with(server, app, id, &[&relay])
     }
 
-    pub(crate) fn whep_via(link: &Link, server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn whep_via(link: &Link, server: &Site, app: &str, id: &str) -> Self {
         Self::whep_with(server, app, id, &[&format!("--via={}", link.address)])
     }
 
     /// Ant Media's SDK.
-    pub(crate) fn antmedia(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn antmedia(server: &Site, app: &str, id: &str) -> Self {
         Self::start("adaptor", &server.websocket_url(app), &[&format!("--stream={id}")])
     }
 
     /// Ant Media's web player, with its `playOrder`.
-    pub(crate) fn antmedia_player(server: &Server, app: &str, id: &str, order: &str) -> Self {
+    pub(crate) fn antmedia_player(server: &Site, app: &str, id: &str, order: &str) -> Self {
         Self::start(
             "player",
             &server.url(&format!("/{app}/")),
@@ -69,7 +69,7 @@ impl Player {
         )
     }
 
-    pub(crate) fn hls(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn hls(server: &Site, app: &str, id: &str) -> Self {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &[])
     }
 
@@ -78,7 +78,7 @@ impl Player {
         Self::start("hls", address, &[])
     }
 
-    pub(crate) fn hls_classic(server: &Server, app: &str, id: &str) -> Self {
+    pub(crate) fn hls_classic(server: &Site, app: &str, id: &str) -> Self {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &["--classic"])
     }
 
@@ -106,11 +106,15 @@ impl Player {
         self.until("the picture to move", s(30), |report| report.number("frames") > 15.0)
     }
 
+    /// Begins a new measurement. Reports from before it are not met again.
+    pub(crate) fn reset(&mut self) {
+        self.browser.tell("reset");
+        self.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+    }
+
     /// What is seen from now on, for so long.
     pub(crate) fn measure(&mut self, seconds: f64) -> Report {
-        self.browser.tell("reset");
-        // Wait for the reset itself first: an older report may already be as long.
-        self.until("a new measurement", s(10), |report| report.number("seconds") < 0.5);
+        self.reset();
         let limit = Duration::from_secs_f64(seconds + 15.0);
         self.until("the measurement's end", limit, |report| report.number("seconds") >= seconds)
     }

@@ -1,6 +1,6 @@
 //! An HLS media playlist, as far as the tests ask about it.
 
-use super::Server;
+use super::Site;
 
 #[derive(Debug, Default)]
 pub(crate) struct Playlist {
@@ -20,7 +20,7 @@ pub(crate) struct Playlist {
 }
 
 /// The first media playlist of a stream: `path` itself, or what it names first. None while there is none.
-pub(crate) fn fetch(server: &Server, path: &str) -> Option<Playlist> {
+pub(crate) fn fetch(server: &Site, path: &str) -> Option<Playlist> {
     let response = server.get(path);
     if !response.status().is_success() {
         return None;

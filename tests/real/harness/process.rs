@@ -94,6 +94,24 @@ impl Process {
         self.line_after(0, what, limit, find)
     }
 
+    /// The first line that satisfies `find`, or None if the process ends without it.
+    pub(crate) fn line_unless_ended<T>(
+        &mut self,
+        limit: Duration,
+        mut find: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
+        let name = format!("a line of {}", self.name);
+        until(&name, limit, || {
+            let ended = !self.runs();
+            let found = self.output.after(0).iter().find_map(|line| find(line));
+            (ended || found.is_some()).then_some(found)
+        })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The first line after the mark that satisfies `find`.
     pub(crate) fn line_after<T>(
         &mut self,
@@ -117,10 +135,6 @@ impl Process {
             let more = self.output.wait(next, left.min(Duration::from_millis(100)));
             assert!(ended.is_none() || more, "{} ended ({ended:?}) before {what}", self.name);
         }
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::{
@@ -11,25 +12,74 @@ use std::{
     time::Duration,
 };
 
-use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::blocking::Client;
 use serde_json::Value;
 
-use super::{Process, s, scratch, until};
+use super::{
+    Process, s, scratch,
+    site::{self, Site},
+    until,
+};
 
 pub(crate) struct Server {
     process: Process,
+    launch: Launch,
+    site: Site,
     pub(crate) dir: PathBuf,
-    pub(crate) http: SocketAddr,
     pub(crate) rtmp: SocketAddr,
     pub(crate) rtc: SocketAddr,
-    part: Option<Part>,
 }
 
-/// Of a cluster.
-#[derive(Clone, Copy)]
-struct Part {
-    role: &'static str,
-    grpc: SocketAddr,
+/// How the process is started, each time.
+#[derive(Clone)]
+pub(super) struct Launch {
+    /// What comes before the program: a command line that runs it somewhere else.
+    pub(super) prefix: Vec<String>,
+    /// None: everything in one process.
+    pub(super) role: Option<&'static str>,
+    /// Of the environment.
+    pub(super) variables: Vec<(&'static str, String)>,
+    pub(super) http: SocketAddr,
+    pub(super) rtmp: SocketAddr,
+    pub(super) rtc: SocketAddr,
+    /// Where the other nodes of a cluster reach it.
+    pub(super) grpc: SocketAddr,
+}
+
+impl Launch {
+    fn here(role: Option<&'static str>) -> Self {
+        let [http, rtmp, rtc, grpc] = std::array::from_fn(|_| free_address());
+        Self { prefix: Vec::new(), role, variables: Vec::new(), http, rtmp, rtc, grpc }
+    }
+
+    fn with_clock(self, off: &str) -> Self {
+        let prefix = ["faketime", "-f", off].map(str::to_owned).to_vec();
+        Self { prefix, variables: vec![("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())], ..self }
+    }
+
+    fn name(&self) -> String {
+        format!("headwater {} at {}", self.role.unwrap_or("alone"), self.http)
+    }
+
+    fn command(&self, dir: &Path) -> Command {
+        let program = headwater();
+        let mut words = self.prefix.clone();
+        words.push(program.get_program().to_string_lossy().into_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        for (name, _) in program.get_envs() {
+            command.env_remove(name);
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(role) = self.role {
+            command.args([role, "--grpc", &self.grpc.to_string()]);
+        }
+        command.arg("--config").arg(dir.join("headwater.toml")).arg("--data").arg(dir.join("data"));
+        for (flag, address) in [("--http", self.http), ("--rtmp", self.rtmp), ("--rtc", self.rtc)] {
+            command.args([flag, &address.to_string()]);
+        }
+        command
+    }
 }
 
 pub(crate) fn headwater() -> Command {
@@ -48,12 +98,6 @@ fn folder(settings: &str) -> PathBuf {
     dir
 }
 
-fn with_clock(off: &str) -> Command {
-    let mut command = Command::new("faketime");
-    command.args(["-f", off]).arg(env!("CARGO_BIN_EXE_headwater")).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    command
-}
-
 impl Server {
     pub(crate) fn start() -> Self {
         Self::with("")
@@ -61,12 +105,12 @@ impl Server {
 
     /// `settings` is a TOML page, laid over the defaults.
     pub(crate) fn with(settings: &str) -> Self {
-        Self::started(headwater(), settings)
+        Self::started(Launch::here(None), settings)
     }
 
     /// One that may end at its start.
     pub(crate) fn lonely(settings: &str) -> Self {
-        Self::launch(headwater(), None, settings)
+        Self::launch(Launch::here(None), settings, client())
     }
 
     /// With a copy of another one's data, but for what that holds locked.
@@ -74,61 +118,61 @@ impl Server {
         let dir = folder(settings);
         std::fs::create_dir_all(dir.join("data")).expect("a data directory");
         std::fs::copy(other.dir.join("data/node"), dir.join("data/node")).expect("the node's id");
-        let mut server = Self::launch_in(dir, headwater(), None);
-        server.wait_ready();
+        let mut server = Self::launch_in(dir, Launch::here(None), client());
+        server.until_ready();
         server
     }
 
     /// On a machine whose clock is off, as in "+1h".
     pub(crate) fn with_clock(settings: &str, off: &str) -> Self {
-        Self::started(with_clock(off), settings)
+        Self::started(Launch::here(None).with_clock(off), settings)
     }
 
     /// The same server, as [`Server::with_clock`].
     pub(crate) fn start_again_with_clock(&mut self, off: &str) {
-        self.process = run(with_clock(off), &self.dir, self.http, self.rtmp, self.rtc, self.part);
-        self.wait_ready();
+        let launch = self.launch.clone().with_clock(off);
+        self.process = Process::start(launch.name(), &mut launch.command(&self.dir));
+        self.until_ready();
     }
 
-    fn started(command: Command, settings: &str) -> Self {
-        let mut server = Self::launch(command, None, settings);
-        server.wait_ready();
+    fn started(launch: Launch, settings: &str) -> Self {
+        let mut server = Self::launch(launch, settings, client());
+        server.until_ready();
         server
     }
 
     /// A part of a cluster: `headwater origin` or `headwater edge`. Ready when it has found the others.
     pub(crate) fn part(role: &'static str, settings: &str) -> Self {
         let mut server = Self::lonely_part(role, settings);
-        server.wait_ready();
+        server.until_ready();
         server
     }
 
     /// One that is not waited for.
     pub(crate) fn lonely_part(role: &'static str, settings: &str) -> Self {
-        Self::launch(headwater(), Some(Part { role, grpc: free_address() }), settings)
-    }
-
-    fn launch(command: Command, part: Option<Part>, settings: &str) -> Self {
-        Self::launch_in(folder(settings), command, part)
-    }
-
-    fn launch_in(dir: PathBuf, command: Command, part: Option<Part>) -> Self {
-        let [http, rtmp, rtc] = std::array::from_fn(|_| free_address());
-        let process = run(command, &dir, http, rtmp, rtc, part);
-        Self { process, dir, http, rtmp, rtc, part }
+        Self::launch(Launch::here(Some(role)), settings, client())
     }
 
     /// Where the other nodes of its cluster reach it.
     pub(crate) fn grpc(&self) -> SocketAddr {
-        self.part.expect("a part of a cluster").grpc
+        self.launch.grpc
     }
 
-    pub(crate) fn wait_ready(&mut self) {
-        let limit = s(20);
-        let url = self.url("/readyz");
-        until("/readyz", limit, || {
+    /// Which takes a moment.
+    pub(super) fn launch(launch: Launch, settings: &str, client: Client) -> Self {
+        Self::launch_in(folder(settings), launch, client)
+    }
+
+    fn launch_in(dir: PathBuf, launch: Launch, client: Client) -> Self {
+        let process = Process::start(launch.name(), &mut launch.command(&dir));
+        let site = Site::new(launch.http, client);
+        Self { process, site, dir, rtmp: launch.rtmp, rtc: launch.rtc, launch }
+    }
+
+    pub(super) fn until_ready(&mut self) {
+        until("/readyz", s(20), || {
             assert!(self.process.runs(), "the server ended at its start");
-            client().get(&url).send().ok().filter(|response| response.status().is_success())
+            self.site.try_get("/readyz").filter(|response| response.status().is_success())
         });
     }
 
@@ -152,8 +196,8 @@ impl Server {
     /// After [`Server::kill`] or [`Server::terminate`]: the same ports, the same data.
     pub(crate) fn start_again(&mut self) {
         assert!(!self.process.runs(), "the server still runs");
-        self.process = run(headwater(), &self.dir, self.http, self.rtmp, self.rtc, self.part);
-        self.wait_ready();
+        self.process = Process::start(self.launch.name(), &mut self.launch.command(&self.dir));
+        self.until_ready();
     }
 
     pub(crate) fn runs(&mut self) -> bool {
@@ -175,69 +219,18 @@ impl Server {
         self.process.lines()
     }
 
+    /// Whether a line since the mark has these words.
+    pub(crate) fn log_says_after(&self, mark: usize, words: &str) -> Option<()> {
+        self.process.text().lines().skip(mark).any(|line| line.contains(words)).then_some(())
+    }
+
     pub(crate) fn log_line_after<T>(&mut self, mark: usize, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
         self.process.line_after(mark, what, s(10), find)
-    }
-
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.http)
-    }
-
-    /// Where Ant Media's clients signal.
-    pub(crate) fn websocket_url(&self, app: &str) -> String {
-        format!("ws://{}/{app}/websocket", self.http)
     }
 
     /// Where to publish `app/id`.
     pub(crate) fn rtmp_url(&self, name: &str) -> String {
         format!("rtmp://{}/{name}", self.rtmp)
-    }
-
-    pub(crate) fn get(&self, path: &str) -> Response {
-        send(client().get(self.url(path)))
-    }
-
-    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        client().request(method.parse().expect("a method"), self.url(path))
-    }
-
-    pub(crate) fn json(&self, path: &str) -> Value {
-        let response = self.get(path);
-        let status = response.status();
-        let text = response.text().unwrap_or_default();
-        assert!(status.is_success(), "GET {path}: {status} {text}");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path}: {error} in {text}"))
-    }
-
-    /// The broadcast as REST tells it, or None where it is not known.
-    pub(crate) fn broadcast(&self, app: &str, id: &str) -> Option<Value> {
-        let response = self.get(&format!("/{app}/rest/v2/broadcasts/{id}"));
-        response.status().is_success().then(|| response.json().expect("a broadcast is JSON"))
-    }
-
-    pub(crate) fn until_status(&self, id: &str, status: &str) -> Value {
-        until(&format!("{id} to be {status}"), s(20), || {
-            self.broadcast("live", id).filter(|broadcast| broadcast["status"] == status)
-        })
-    }
-
-    /// Until its pictures can be sent to WebRTC viewers.
-    pub(crate) fn until_playable(&self, id: &str) {
-        until(&format!("{id} to have a picture"), s(20), || {
-            self.broadcast("live", id)?["deliveryPath"]["webrtc"]["video"].is_string().then_some(())
-        });
-    }
-
-    /// The sum of a counter over its labels that contain `label`.
-    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.get("/metrics").text().expect("metrics are text");
-        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    /// Everything that was recorded, as REST lists it.
-    pub(crate) fn recorded(&self) -> Vec<Value> {
-        self.json("/live/rest/v2/vods/list/0/50").as_array().expect("a list").clone()
     }
 
     /// The only recording of a stream, once it is complete: as it is listed, and downloaded.
@@ -257,24 +250,12 @@ impl Server {
     }
 }
 
-pub(crate) fn send(request: RequestBuilder) -> Response {
-    request.send().expect("the server answers")
-}
+impl Deref for Server {
+    type Target = Site;
 
-fn run(
-    mut command: Command,
-    dir: &Path,
-    http: SocketAddr,
-    rtmp: SocketAddr,
-    rtc: SocketAddr,
-    part: Option<Part>,
-) -> Process {
-    if let Some(Part { role, grpc }) = part {
-        command.args([role, "--grpc", &grpc.to_string()]);
+    fn deref(&self) -> &Site {
+        &self.site
     }
-    command.arg("--config").arg(dir.join("headwater.toml")).arg("--data").arg(dir.join("data"));
-    command.args(["--http", &http.to_string(), "--rtmp", &rtmp.to_string(), "--rtc", &rtc.to_string()]);
-    Process::start(part.map_or("headwater".to_owned(), |part| format!("headwater {}", part.role)), &mut command)
 }
 
 impl Drop for Server {
@@ -287,12 +268,9 @@ impl Drop for Server {
     }
 }
 
-fn client() -> &'static Client {
+fn client() -> Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
-    // No connection is kept: a server that was killed must not be met again through an old one.
-    CLIENT.get_or_init(|| {
-        Client::builder().timeout(s(10)).pool_max_idle_per_host(0).no_proxy().build().expect("an HTTP client")
-    })
+    CLIENT.get_or_init(site::new_client).clone()
 }
 
 /// A port that nobody uses, TCP and UDP, below those that the kernel hands out by itself.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::harness::{
-    Player, Server, faulty::Faulty, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, s3::Bucket, server::send, until,
+    Player, Server, faulty::Faulty, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, s3::Bucket, site::send, until,
 };
 
 const RECORDING: &str = "[apps.live]\nrecord = true\n";

@@ -118,6 +118,8 @@ pub enum RegistryError {
     Away,
     #[error("the registry has not answered within {within:?}")]
     Late { within: Duration },
+    #[error("this process ends, its registry takes nothing any more")]
+    Closed,
     #[error("another process has begun a life of node {node}: two of them can't share one data directory or its copy")]
     Displaced { node: String },
     #[error("broadcast {id} exists already")]

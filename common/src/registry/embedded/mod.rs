@@ -42,7 +42,11 @@ impl Embedded {
         let (file, begun) = (self.file.clone(), Instant::now());
         let written = tokio::task::spawn_blocking(move || write(&file)).await;
         self.pace.took(begun.elapsed());
-        written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        // A runtime that shuts down begins nothing any more.
+        written.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(RegistryError::Closed),
+        })
     }
 }
 

@@ -101,16 +101,7 @@ pub fn rtp(data: &[u8]) {
         _ => &[],
     };
     let shape = Shape::Video { width: 320, height: 240, reorders: false };
-    let gop = Gop {
-        id: 1,
-        epoch: 1,
-        discontinuity: 0,
-        start_us: 0,
-        independent: true,
-        has_video: true,
-        has_audio: false,
-        detached: false,
-    };
+    let gop = Gop { id: 1, epoch: 1, independent: true, has_video: true, ..Gop::default() };
     let frame = Frame {
         gop: gop.into(),
         dts_us: 0,

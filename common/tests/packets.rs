@@ -14,16 +14,7 @@ const FRAME_TICKS: u32 = 3_000;
 fn frames(codec: Codec, config: &[u8], payloads: impl IntoIterator<Item = Vec<u8>>) -> Vec<Frame> {
     let shape = Shape::Video { width: 640, height: 480, reorders: false };
     let info = Arc::new(Info { codec, config: Bytes::copy_from_slice(config), shape });
-    let gop = Gop {
-        id: 1,
-        epoch: 1,
-        discontinuity: 0,
-        start_us: 0,
-        independent: true,
-        has_video: true,
-        has_audio: false,
-        detached: false,
-    };
+    let gop = Gop { id: 1, epoch: 1, independent: true, has_video: true, ..Gop::default() };
     let gop = Arc::new(gop);
     let frame = |(at, payload): (usize, Vec<u8>)| {
         let dts_us = at as i64 * 33_333;

@@ -39,16 +39,7 @@ pub(crate) fn gop() -> Vec<Sample> {
 }
 
 pub(crate) fn frame(sample: Sample, info: &Arc<Info>) -> Frame {
-    let gop = Gop {
-        id: 1,
-        epoch: 1,
-        discontinuity: 0,
-        start_us: 0,
-        independent: true,
-        has_video: true,
-        has_audio: false,
-        detached: false,
-    };
+    let gop = Gop { id: 1, epoch: 1, independent: true, has_video: true, ..Gop::default() };
     let Sample { dts_us, pts_us, keyframe, payload } = sample;
     let (gop, info) = (Arc::new(gop), info.clone());
     Frame { gop, dts_us, pts_us, keyframe, payload, info, rtp: RtpCache::default() }

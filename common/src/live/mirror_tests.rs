@@ -39,16 +39,7 @@ fn declared(origin: Origin) -> Declared {
 
 fn gop(id: u64, epoch: u64) -> Arc<Gop> {
     let start_us = id as i64 * 2_000_000;
-    Arc::new(Gop {
-        id,
-        epoch,
-        discontinuity: 0,
-        start_us,
-        independent: true,
-        has_video: true,
-        has_audio: false,
-        detached: false,
-    })
+    Arc::new(Gop { id, epoch, start_us, independent: true, has_video: true, ..Gop::default() })
 }
 
 fn sample(dts_us: i64, keyframe: bool, byte: u8) -> Sample {

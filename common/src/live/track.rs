@@ -571,17 +571,7 @@ mod tests {
     }
 
     fn gop(id: u64, start_us: i64) -> Arc<Gop> {
-        let (has_video, has_audio) = (true, false);
-        Arc::new(Gop {
-            id,
-            epoch: 1,
-            discontinuity: 0,
-            start_us,
-            independent: true,
-            has_video,
-            has_audio,
-            detached: false,
-        })
+        Arc::new(Gop { id, epoch: 1, start_us, independent: true, has_video: true, ..Gop::default() })
     }
 
     fn frame(gop: &Arc<Gop>, dts_us: i64, keyframe: bool) -> Frame {
@@ -654,17 +644,7 @@ mod tests {
         let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });
         for (id, bytes) in [(0, 100), (1, 300), (2, 200), (3, 100)] {
             let start_us = id as i64 * 1_000_000;
-            let (epoch, discontinuity, independent, has_video, has_audio) = (1, 0, true, true, false);
-            let gop = Arc::new(Gop {
-                id,
-                epoch,
-                discontinuity,
-                start_us,
-                independent,
-                has_video,
-                has_audio,
-                detached: false,
-            });
+            let gop = gop(id, start_us);
             // Two keyframes in each.
             for at in 0..4 {
                 let dts_us = start_us + at * 250_000;

@@ -49,7 +49,7 @@ impl From<&Frame> for Sample {
 /// A stretch of the broadcast that starts at a keyframe of its leading track (video where there is any) and is one
 /// HLS segment long. Keyframes that follow within a second stay in the same gop; a gop that outlasts the segment
 /// target is closed without one (`independent` is then false for its successor).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gop {
     /// Grows by one per gop over the whole life of a broadcast, publisher restarts included.
     pub id: u64,

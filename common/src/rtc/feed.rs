@@ -242,12 +242,10 @@ mod tests {
             let gop = Gop {
                 id,
                 epoch: 1,
-                discontinuity: 0,
                 start_us: id as i64 * 1_000_000,
                 independent: true,
                 has_video: true,
-                has_audio: false,
-                detached: false,
+                ..Gop::default()
             };
             let payload = Bytes::from_static(b"picture");
             let sample = Sample { dts_us, pts_us: dts_us, keyframe: ms % 1_000 == 0, payload };

@@ -117,16 +117,7 @@ mod tests {
     fn frame(pts_us: i64, codec: Codec) -> Arc<Frame> {
         let shape = Shape::Video { width: 640, height: 360, reorders: false };
         Arc::new(Frame {
-            gop: Arc::new(Gop {
-                id: 0,
-                epoch: 1,
-                discontinuity: 0,
-                start_us: 0,
-                independent: true,
-                has_video: true,
-                has_audio: true,
-                detached: false,
-            }),
+            gop: Arc::new(Gop { epoch: 1, independent: true, has_video: true, has_audio: true, ..Gop::default() }),
             dts_us: pts_us,
             pts_us,
             keyframe: pts_us == 0,

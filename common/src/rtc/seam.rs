@@ -79,7 +79,7 @@ mod tests {
             independent: true,
             has_video: true,
             has_audio: true,
-            detached: false,
+            ..Gop::default()
         };
         let shape = Shape::Video { width: 640, height: 360, reorders: false };
         let info = Arc::new(Info { codec: Codec::H264, config: Bytes::new(), shape });

@@ -13,16 +13,7 @@ fn frame(codec: Codec, keyframe: bool, config: impl Into<Bytes>, payload: impl I
         Kind::Video => Shape::Video { width: 640, height: 360, reorders: false },
         Kind::Audio => Shape::Audio { sample_rate: 48_000, channels: 2 },
     };
-    let gop = Gop {
-        id: 1,
-        epoch: 1,
-        discontinuity: 0,
-        start_us: 0,
-        independent: true,
-        has_video: true,
-        has_audio: false,
-        detached: false,
-    };
+    let gop = Gop { id: 1, epoch: 1, independent: true, has_video: true, ..Gop::default() };
     Frame {
         gop: Arc::new(gop),
         dts_us: 0,

@@ -1,34 +1,27 @@
 //! One ring of frames: a writer appends, readers follow with a cursor of their own.
 //!
-//! The one lag policy: the ring is bounded by bytes and by age, the oldest gop leaves first, and a reader whose next
+//! The one lag policy: the [`ring`] is bounded by bytes and by age, the oldest gop leaves first, and a [`reader`] whose next
 //! frame has left moves on to the newest keyframe and is counted. Writers never wait for anybody.
 
+mod reader;
+mod ring;
+
 use std::{
-    collections::VecDeque,
-    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 
 use tokio::sync::{Notify, watch};
 
-use super::minter::TARGET_S_MIN;
-use crate::media::{Conversion, Frame, Gop, Info, Kind};
-
-/// So many whole segments stay besides the open one: a full playlist when the first HLS player arrives ("three target
-/// durations", RFC 8216 section 6.2.2). More are of no use to anybody.
-const SEGMENTS: i64 = 3;
-/// What those may be shorter together: a target duration is rounded, a gop of 1.9 seconds counts as two.
-const SEGMENTS_SLACK_US: i64 = 500_000;
-/// However long segments are, gops older than this go: it is enough for the newest gop of an encoder with OBS's default
-/// of 8.3 seconds between keyframes.
-const KEEP_US: i64 = 12_000_000;
-/// An encoder that never sends a second keyframe keeps this much and no more.
-const AGE_US_MAX: i64 = 60_000_000;
-const BYTES_MAX: usize = 32 << 20;
+use self::ring::Ring;
+pub use self::{
+    reader::{Impatient, Reader, Start},
+    ring::Rates,
+};
+use crate::media::{Conversion, Frame, Info, Kind};
 
 /// Where a track comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,22 +32,6 @@ pub enum Origin {
     Layer { index: u8 },
     /// Made from the source, whoever needs it.
     Derived { conversion: Conversion },
-}
-
-/// Where a new reader begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// At the newest keyframe, so that a picture can be shown at once.
-    Newest,
-    /// At the oldest keyframe the ring still holds. Whoever makes the track while somebody reads it begins with the
-    /// newest whole gop of its source then.
-    Oldest,
-    /// At the beginning of the newest gop that is there in full; without one, at the newest keyframe.
-    Whole,
-    /// With the next frame that is written.
-    Live,
-    /// At the first frame that is not earlier than this.
-    At { dts_us: i64 },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,43 +60,6 @@ pub struct Track {
     waiting: AtomicBool,
     has_backlog: AtomicBool,
     skipped: AtomicU64,
-}
-
-/// What a track takes, as its ring shows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    pub bits_per_s: u64,
-    /// Of the gop that takes most.
-    pub peak_bits_per_s: u64,
-    pub frames_per_s: f64,
-}
-
-#[derive(Debug, Default)]
-struct Ring {
-    frames: VecDeque<Arc<Frame>>,
-    /// Position of `frames[0]` since the track began.
-    first: u64,
-    /// Of the keyframes in the ring: looking into frames as old as these would wait for memory at each append.
-    keyframes: VecDeque<Keyframe>,
-    /// The first keyframe of each gop, with the time when the gop began: the same on all tracks, so that what stays
-    /// of one is not without the other.
-    segments: VecDeque<Keyframe>,
-    info: Option<Arc<Info>>,
-    /// The longest gop so far, rounded as segment targets are (`minter`): the first one sets the target.
-    segment_us: Option<i64>,
-    closed: bool,
-    wakers: Vec<Waker>,
-    bytes: usize,
-    frames_total: u64,
-    bytes_total: u64,
-    /// The track had frames on another node before the first one here.
-    joined_late: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Keyframe {
-    position: u64,
-    dts_us: i64,
 }
 
 impl Track {
@@ -182,24 +122,13 @@ impl Track {
         }
         let next = {
             let ring = self.lock();
-            if ring.keyframes.is_empty() && start != Start::Live {
+            if !ring.has_keyframe() && start != Start::Live {
                 self.request_keyframe();
             }
-            match start {
-                Start::Newest => ring.newest_keyframe().unwrap_or(ring.end()),
-                Start::Oldest => ring.keyframes.front().map_or(ring.end(), |keyframe| keyframe.position),
-                Start::Whole => ring.newest_whole().or(ring.newest_keyframe()).unwrap_or(ring.end()),
-                Start::Live => ring.end(),
-                // Time steps back where an owner's clock is behind its predecessor's.
-                Start::At { dts_us } => ring
-                    .frames
-                    .iter()
-                    .rposition(|frame| frame.dts_us < dts_us)
-                    .map_or(ring.first, |before| ring.first + before as u64 + 1),
-            }
+            ring.position(start)
         };
         self.readers.send_modify(|readers| *readers += 1);
-        Reader { track: self.clone(), next, skipped: 0 }
+        Reader::new(self.clone(), next)
     }
 
     pub fn readers(&self) -> usize {
@@ -288,9 +217,7 @@ impl Track {
 
     /// Forgets all frames.
     pub(super) fn clear(&self) {
-        let mut ring = self.lock();
-        let end = ring.end();
-        ring.evict_until(end);
+        self.lock().clear();
     }
 
     pub(super) fn append(&self, frame: Arc<Frame>) {
@@ -315,216 +242,6 @@ impl Track {
     fn lock(&self) -> MutexGuard<'_, Ring> {
         // Nothing panics while holding it; should it ever, a ring is never left half-changed.
         self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Ring {
-    fn end(&self) -> u64 {
-        self.first + self.frames.len() as u64
-    }
-
-    fn newest_keyframe(&self) -> Option<u64> {
-        self.keyframes.back().map(|keyframe| keyframe.position)
-    }
-
-    /// Where the newest gop begins that another one follows.
-    fn newest_whole(&self) -> Option<u64> {
-        let newest = self.frames.back()?.gop.id;
-        let frame = |keyframe: &Keyframe| self.frames.get((keyframe.position - self.first) as usize);
-        let opens = |keyframe: &&Keyframe| {
-            frame(keyframe).is_some_and(|frame| frame.gop.id < newest && frame.dts_us == frame.gop.start_us)
-        };
-        self.keyframes.iter().rev().find(opens).map(|keyframe| keyframe.position)
-    }
-
-    fn rates(&self) -> Option<Rates> {
-        let opening = |index: &usize| self.frames[*index].gop.id != self.frames[index - 1].gop.id;
-        let openings: Vec<usize> = (1..self.frames.len()).filter(opening).collect();
-        let (&first, &last) = (openings.first()?, openings.last()?);
-        let rate = |from: usize, until: usize| {
-            let bytes: usize = self.frames.range(from..until).map(|frame| frame.payload.len()).sum();
-            let lasted_us = (self.frames[until].dts_us - self.frames[from].dts_us).max(1) as u64;
-            (bytes as u64 * 8 * 1_000_000 / lasted_us, lasted_us)
-        };
-        // The first gop may have lost its beginning, but it is all there is when the second one has just begun.
-        let from = if first == last { 0 } else { first };
-        let (bits_per_s, lasted_us) = rate(from, last);
-        let gops = openings.windows(2).map(|gop| rate(gop[0], gop[1]).0);
-        let frames_per_s = (last - from) as f64 * 1e6 / lasted_us as f64;
-        Some(Rates { bits_per_s, peak_bits_per_s: gops.fold(bits_per_s, u64::max), frames_per_s })
-    }
-
-    fn bits_per_second(&self) -> u64 {
-        let (Some(oldest), Some(newest)) = (self.frames.front(), self.frames.back()) else { return 0 };
-        let span_us = (newest.dts_us - oldest.dts_us).max(0) as u64;
-        let bytes = (self.bytes - newest.payload.len()) as u64;
-        (bytes * 8 * 1_000_000).checked_div(span_us).unwrap_or(0)
-    }
-
-    fn append(&mut self, frame: Arc<Frame>) {
-        if frame.keyframe {
-            let position = self.end();
-            self.keyframes.push_back(Keyframe { position, dts_us: frame.dts_us });
-            if self.segments.back().is_none_or(|last| last.dts_us != frame.gop.start_us) {
-                self.segments.push_back(Keyframe { position, dts_us: frame.gop.start_us });
-            }
-        }
-        self.measure_segment(&frame.gop);
-        self.bytes += frame.payload.len();
-        self.bytes_total += frame.payload.len() as u64;
-        self.frames_total += 1;
-        self.info = Some(frame.info.clone());
-        let (newest_us, open_us) = (frame.dts_us, frame.gop.start_us);
-        let segments_us = self.segment_us.map_or(i64::MAX, |segment_us| segment_us * SEGMENTS - SEGMENTS_SLACK_US);
-        self.frames.push_back(frame);
-        // Whole gops first: what is left then still begins at a keyframe.
-        while let Some(second) = self.segments.get(1).filter(|second| open_us - second.dts_us >= segments_us) {
-            self.evict_until(second.position);
-        }
-        while let Some(&second) = self.keyframes.get(1) {
-            if self.bytes <= BYTES_MAX && newest_us - second.dts_us <= KEEP_US {
-                break;
-            }
-            self.evict_until(second.position);
-        }
-        while self.bytes > BYTES_MAX || self.frames.front().is_some_and(|f| newest_us - f.dts_us > AGE_US_MAX) {
-            self.evict_until(self.first + 1);
-        }
-    }
-
-    /// Looks at the gop before the one that begins.
-    fn measure_segment(&mut self, gop: &Gop) {
-        let Some(last) = self.frames.back().map(|frame| &frame.gop) else { return };
-        if last.id + 1 == gop.id && last.discontinuity == gop.discontinuity {
-            let rounded_s = (gop.start_us - last.start_us + 500_000) / 1_000_000;
-            let segment_us = rounded_s.max(TARGET_S_MIN) * 1_000_000;
-            self.segment_us = self.segment_us.max(Some(segment_us));
-        }
-    }
-
-    fn evict_until(&mut self, position: u64) {
-        while self.first < position {
-            let Some(frame) = self.frames.pop_front() else { return };
-            self.bytes -= frame.payload.len();
-            self.first += 1;
-        }
-        for starts in [&mut self.keyframes, &mut self.segments] {
-            while starts.front().is_some_and(|start| start.position < self.first) {
-                starts.pop_front();
-            }
-        }
-    }
-}
-
-/// Follows one track. Dropping it is leaving.
-#[derive(Debug)]
-pub struct Reader {
-    track: Arc<Track>,
-    next: u64,
-    skipped: u64,
-}
-
-impl Reader {
-    pub fn track(&self) -> &Arc<Track> {
-        &self.track
-    }
-
-    /// Frames that this reader never saw because it was too slow.
-    pub fn skipped(&self) -> u64 {
-        self.skipped
-    }
-
-    /// The next frame, or `None` when the track is over.
-    pub async fn next(&mut self) -> Option<Arc<Frame>> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    /// The next frame if it is already there.
-    pub fn try_next(&mut self) -> Option<Arc<Frame>> {
-        let track = self.track.clone();
-        let mut ring = track.lock();
-        self.take(&mut ring)
-    }
-
-    /// How much later the track's newest frame is than the one this reader got last: 0 at the live edge only.
-    pub fn behind_us(&self) -> i64 {
-        let ring = self.track.lock();
-        let (Some(oldest), Some(newest)) = (ring.frames.front(), ring.frames.back()) else { return 0 };
-        if self.next >= ring.end() {
-            return 0;
-        }
-        let last = self.next.checked_sub(ring.first + 1).and_then(|index| ring.frames.get(index as usize));
-        (newest.dts_us - last.unwrap_or(oldest).dts_us).max(1)
-    }
-
-    /// Moves on to the newest keyframe if that lies ahead. Returns how many frames that leaves out.
-    pub fn skip_to_newest(&mut self) -> u64 {
-        let newest = self.track.lock().newest_keyframe().unwrap_or(self.next);
-        let left_out = newest.saturating_sub(self.next);
-        self.next += left_out;
-        self.track.skipped.fetch_add(left_out, Relaxed);
-        left_out
-    }
-
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Frame>>> {
-        let track = self.track.clone();
-        let mut ring = track.lock();
-        if let Some(frame) = self.take(&mut ring) {
-            return Poll::Ready(Some(frame));
-        }
-        if ring.closed {
-            return Poll::Ready(None);
-        }
-        // A reader that is polled without being woken (one task, several tracks) must not pile up wakers.
-        if !ring.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            ring.wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Waits on the calling thread, for readers that own one (encoders). Returns early with `Err` after `patience`.
-    pub fn next_blocking(&mut self, patience: std::time::Duration) -> Result<Option<Arc<Frame>>, Impatient> {
-        struct Unpark(std::thread::Thread);
-        impl std::task::Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut cx = Context::from_waker(&waker);
-        let mut parked = false;
-        loop {
-            match self.poll_next(&mut cx) {
-                Poll::Ready(frame) => return Ok(frame),
-                Poll::Pending if parked => return Err(Impatient),
-                Poll::Pending => {
-                    parked = true;
-                    std::thread::park_timeout(patience);
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, ring: &mut Ring) -> Option<Arc<Frame>> {
-        if self.next < ring.first {
-            let resume = ring.newest_keyframe().unwrap_or(ring.first);
-            self.skipped += resume - self.next;
-            self.track.skipped.fetch_add(resume - self.next, Relaxed);
-            self.next = resume;
-        }
-        let frame = ring.frames.get((self.next - ring.first) as usize)?.clone();
-        self.next += 1;
-        Some(frame)
-    }
-}
-
-/// Nothing was written while the reader waited.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Impatient;
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.track.readers.send_modify(|readers| *readers -= 1);
     }
 }
 
@@ -563,7 +280,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::media::{Codec, Shape};
+    use crate::media::{Codec, Gop, Shape};
 
     fn empty_track() -> TrackWriter {
         let origin = Origin::Derived { conversion: Conversion::BFrames };

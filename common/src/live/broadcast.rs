@@ -1,17 +1,24 @@
 //! One live event: its tracks, its publisher's place in it, and whether it is going on.
 
+mod choice;
+mod writer;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
+pub use self::{
+    choice::Choice,
+    writer::{Fenced, Writer, Written},
+};
 use super::{
     BroadcastId, Claim, Origin, Told, Track, TrackWriter,
     minter::Minter,
-    timeline::{Cursor, Placed, Timeline},
+    timeline::{Cursor, Timeline},
 };
 use crate::{
     ladder::Rendition,
-    media::{Conversion, Delivery, Frame, Gop, Info, Kind, RtpCache, Sample},
+    media::{Conversion, Kind},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,29 +93,6 @@ pub(super) struct Layer {
 impl Layer {
     pub(super) fn new(track: Arc<Track>) -> Self {
         Self { track, cursor: Cursor::default() }
-    }
-}
-
-/// A track that suits an output, and what was done or would have to be done for that.
-#[derive(Clone, Debug)]
-pub struct Choice {
-    pub track: Arc<Track>,
-    /// It was re-encoded for this reason.
-    pub made_for: Option<Conversion>,
-    /// It is passed through although this stands in the way, because nobody converts here.
-    pub despite: Option<Conversion>,
-}
-
-impl std::fmt::Display for Choice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.made_for, self.despite) {
-            (Some(conversion), _) if self.track.waiting() => {
-                write!(f, "transcode: {conversion}, waits until another one rests")
-            }
-            (Some(conversion), _) => write!(f, "transcode: {conversion}"),
-            (None, Some(conversion)) => write!(f, "passthrough despite {conversion}"),
-            (None, None) => f.write_str("passthrough"),
-        }
     }
 }
 
@@ -281,22 +265,6 @@ impl Broadcast {
         self.lock().derived(conversion)
     }
 
-    /// The track of this kind that suits an output: the source's where it passes through, else one made from it.
-    pub fn choose(&self, kind: Kind, delivery: Delivery) -> Option<Choice> {
-        let state = self.lock();
-        let source = state.source(kind)?;
-        let info = source.info()?;
-        let Some(conversion) = info.obstacle(delivery) else {
-            return delivery.takes(info.codec).then_some(Choice { track: source, made_for: None, despite: None });
-        };
-        if let Some(track) = state.derived(conversion).filter(|_| delivery.takes(conversion.target())) {
-            return Some(Choice { track, made_for: Some(conversion), despite: None });
-        }
-        // A stuttering picture is better than none; a codec that the output does not know is not.
-        let stutters = info.reorders() && delivery.takes(info.codec);
-        stutters.then_some(Choice { track: source, made_for: None, despite: Some(Conversion::BFrames) })
-    }
-
     /// A track made from the source, to be written by the caller alone.
     pub fn derive(&self, conversion: Conversion) -> TrackWriter {
         let mut state = self.lock();
@@ -337,7 +305,7 @@ impl Broadcast {
         state.path.clear();
         drop(state);
         self.changed();
-        Writer { broadcast: self.clone(), epoch, finished: false }
+        Writer::new(self.clone(), epoch)
     }
 
     /// The claim was made anew. Its publisher goes on and so do its gops, with higher numbers if somebody else had the
@@ -417,177 +385,9 @@ impl State {
     }
 }
 
-impl Placed {
-    fn frame(self, gop: Arc<Gop>, sample: Sample, info: Arc<Info>) -> Frame {
-        let Sample { keyframe, payload, .. } = sample;
-        Frame { gop, dts_us: self.dts_us, pts_us: self.pts_us, keyframe, payload, info, rtp: RtpCache::default() }
-    }
-}
-
-fn same_stream(old: &Info, new: &Info) -> bool {
-    old.codec == new.codec && old.config == new.config
-}
-
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Video => "video",
         Kind::Audio => "audio",
-    }
-}
-
-/// The publisher's hold on a broadcast. Dropping it without [`Writer::finish`] leaves the broadcast interrupted.
-#[derive(Debug)]
-pub struct Writer {
-    broadcast: Arc<Broadcast>,
-    epoch: u64,
-    finished: bool,
-}
-
-/// Somebody else has claimed the broadcast.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("broadcast was taken over by another publisher")]
-pub struct Fenced;
-
-/// What became of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    Kept,
-    /// Nothing that it could be decoded with precedes it, or its track was never announced.
-    Dropped,
-}
-
-impl Writer {
-    pub fn broadcast(&self) -> &Arc<Broadcast> {
-        &self.broadcast
-    }
-
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// Whether nobody else has taken the broadcast.
-    pub fn holds(&self) -> bool {
-        self.lock().is_ok()
-    }
-
-    /// Says that there will be samples of this kind, before it is known what they carry: those of another kind wait for
-    /// them for a moment.
-    pub fn expect(&mut self, kind: Kind) -> Result<(), Fenced> {
-        self.lock()?.minter.announce(kind);
-        Ok(())
-    }
-
-    /// Says what the samples of this kind carry from now on. Must precede the first sample of its kind.
-    pub fn announce(&mut self, info: Info) -> Result<(), Fenced> {
-        let mut state = self.lock()?;
-        let kind = info.kind();
-        let known = state.source(kind);
-        // That a B-frame was seen is news to outputs, but the stream goes on as before.
-        let same_stream = state.minter.announced(kind)
-            && known.as_ref().and_then(|track| track.info()).is_some_and(|old| same_stream(&old, &info));
-        if !same_stream {
-            state.minter.announce(kind);
-        }
-        let track = known.unwrap_or_else(|| {
-            let track = Track::new(kind_name(kind).to_owned(), kind, Origin::Source);
-            state.tracks.push(track.clone());
-            track
-        });
-        track.announce(Arc::new(info));
-        drop(state);
-        self.broadcast.changed();
-        Ok(())
-    }
-
-    /// Says what the samples of one of several layers carry from now on. The best layer is written as the source too:
-    /// outputs that take one picture read that.
-    pub fn announce_layer(&mut self, index: u8, name: &str, info: Info) -> Result<(), Fenced> {
-        let mut state = self.lock()?;
-        let origin = Origin::Layer { index };
-        let known = state.tracks.iter().find(|track| track.origin() == origin).cloned();
-        let track = known.unwrap_or_else(|| {
-            let track = Track::new(format!("video:{name}"), Kind::Video, origin);
-            state.tracks.push(track.clone());
-            track
-        });
-        track.announce(Arc::new(info));
-        if !state.layers.iter().any(|layer| Arc::ptr_eq(&layer.track, &track)) {
-            state.layers.push(Layer::new(track));
-        }
-        drop(state);
-        self.broadcast.changed();
-        Ok(())
-    }
-
-    /// Puts one sample of a layer into the hall, into the gop that the source is in.
-    pub fn write_layer(&mut self, index: u8, sample: Sample, now_us: i64) -> Result<Written, Fenced> {
-        let born_us = self.broadcast.born_us;
-        let mut guard = self.lock()?;
-        let state = &mut *guard;
-        state.last_write_us = now_us;
-        let gop = state.minter.current().filter(|gop| gop.epoch == self.epoch).cloned();
-        let layer = state.layers.iter_mut().find(|layer| layer.track.origin() == Origin::Layer { index });
-        let (Some(gop), Some(layer)) = (gop, layer) else { return Ok(Written::Dropped) };
-        let Some(info) = layer.track.info() else { return Ok(Written::Dropped) };
-        let placed = state.timeline.place(&mut layer.cursor, sample.dts_us, sample.pts_us, now_us - born_us);
-        layer.track.append(Arc::new(placed.frame(gop, sample, info)));
-        Ok(Written::Kept)
-    }
-
-    /// Puts one sample of the publisher into the hall.
-    pub fn write(&mut self, kind: Kind, sample: Sample, now_us: i64) -> Result<Written, Fenced> {
-        let born_us = self.broadcast.born_us;
-        let mut guard = self.lock()?;
-        let state = &mut *guard;
-        state.last_write_us = now_us;
-        let Some(track) = state.source(kind).filter(|_| state.minter.announced(kind)) else {
-            state.dropped += 1;
-            return Ok(Written::Dropped);
-        };
-        let Some(info) = track.info() else {
-            state.dropped += 1;
-            return Ok(Written::Dropped);
-        };
-        let cursor = match kind {
-            Kind::Video => &mut state.video,
-            Kind::Audio => &mut state.audio,
-        };
-        let placed = state.timeline.place(cursor, sample.dts_us, sample.pts_us, now_us - born_us);
-        if placed.jumped {
-            state.minter.jumped();
-        }
-        let target_was_known = state.minter.target_s().is_some();
-        let Some(gop) = state.minter.mint(kind, placed.dts_us, sample.keyframe) else {
-            state.dropped += 1;
-            return Ok(Written::Dropped);
-        };
-        state.newest_us = state.newest_us.max(placed.dts_us);
-        let target_is_new = !target_was_known && state.minter.target_s().is_some();
-        // Appended under the lock: an older epoch's frame must not slip in after a takeover.
-        track.append(Arc::new(placed.frame(gop, sample, info)));
-        drop(guard);
-        if target_is_new {
-            self.broadcast.changed();
-        }
-        Ok(Written::Kept)
-    }
-
-    /// The publisher said that it is done.
-    pub fn finish(mut self, now_us: i64) {
-        self.finished = true;
-        self.broadcast.end(self.epoch, now_us, Status::Ended);
-    }
-
-    fn lock(&self) -> Result<MutexGuard<'_, State>, Fenced> {
-        let state = self.broadcast.lock();
-        if state.epoch == self.epoch && state.status == Status::Live { Ok(state) } else { Err(Fenced) }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.broadcast.end(self.epoch, i64::MIN, Status::Interrupted);
-        }
     }
 }

@@ -23,7 +23,7 @@ use headwater_common::{
     registry::{Ask, Bid, Claimed, Ending, Hall, Life, Progress, Registry, RegistryError, Seen, Verdict},
 };
 
-use crate::membership::Membership;
+use crate::{inquiry::Inquiry, membership::Membership};
 
 pub(crate) use reports::{run, settle};
 pub(crate) use witnesses::Witnesses;
@@ -162,11 +162,8 @@ impl Desk {
         let Some(membership) = &self.membership else { return Ok(()) };
         let id = BroadcastId::new(app, stream)?;
         let bid = self.bid(&id, publisher);
-        let row = match self.is_away() {
-            true => Err(RegistryError::Away),
-            false => self.registry.get(&id).await,
-        };
-        let row = match row {
+        let inquiry = Inquiry::new(self.registry.clone(), Some(membership.clone()));
+        let row = match inquiry.ask(|registry| registry.get(&id)).await {
             Ok(row) => row,
             Err(error) if error.is_absence() => Some(membership.last_known(&id, bid.now_us)),
             Err(error) => return Err(error.into()),

@@ -73,13 +73,13 @@ impl Player {
         Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &[])
     }
 
-    /// By whatever way the address takes.
-    pub(crate) fn hls_at(address: &str) -> Self {
-        Self::start("hls", address, &[])
+    pub(crate) fn hls_classic(server: &Site, app: &str, id: &str) -> Self {
+        Self::hls_classic_at(&server.url(&format!("/{app}/streams/{id}.m3u8")))
     }
 
-    pub(crate) fn hls_classic(server: &Site, app: &str, id: &str) -> Self {
-        Self::start("hls", &server.url(&format!("/{app}/streams/{id}.m3u8")), &["--classic"])
+    /// By whatever way the address takes.
+    pub(crate) fn hls_classic_at(address: &str) -> Self {
+        Self::start("hls", address, &["--classic"])
     }
 
     /// Our publish page, with a fake camera unless the options of `publish_page.mjs` say otherwise.

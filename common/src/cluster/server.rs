@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Se
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    BEAT, NodeFacts, SILENT_MAX, Shared, facts::Health, forward, identity::Identity, incoming::incoming,
+    BEAT, Known, NodeFacts, SILENT_MAX, Shared, forward, identity::Identity, incoming::incoming,
     link::MESSAGE_BYTES_MAX, reach, wire,
 };
 use crate::{
@@ -121,13 +121,13 @@ fn nameless() -> Status {
 
 /// Takes a report into the view; who it is from.
 fn hear(report: proto::Report, shared: &Shared) -> Result<Identity, Box<Status>> {
-    let (facts, dead) = report.node.and_then(wire::to_facts).ok_or_else(|| Box::new(nameless()))?;
-    shared.refuse_foreign(&facts)?;
-    let identity = facts.identity.clone();
+    let known = report.node.and_then(wire::to_known).ok_or_else(|| Box::new(nameless()))?;
+    shared.refuse_foreign(&known.facts)?;
+    let identity = known.facts.identity.clone();
     let audiences = report.audiences.into_iter().filter_map(wire::to_audience).collect();
     let change = {
         let mut view = shared.view();
-        let change = view.hear_node(facts, dead, Instant::now());
+        let change = view.hear_node(known, Instant::now());
         view.hear_audiences(&identity.id, audiences, report.all);
         change
     };
@@ -220,12 +220,12 @@ impl Teller {
         }
         let first = self.told == 0;
         let view = self.shared.view();
-        let (update, version) = view.update(self.told);
+        let (update, version) = view.update(self.told, Instant::now());
         self.told = version;
         Some(proto::News {
-            from: first.then(|| wire::from_facts(view.me(), Health::Alive)),
+            from: first.then(|| wire::from_known(&Known::direct(view.me().clone()))),
             now_us: clock::now_us(),
-            nodes: update.nodes.iter().map(|(facts, health)| wire::from_facts(facts, *health)).collect(),
+            nodes: update.nodes.iter().map(wire::from_known).collect(),
             broadcasts: update.statements.iter().map(wire::from_statement).collect(),
             nodes_removed: update.removed.iter().map(ToString::to_string).collect(),
         })

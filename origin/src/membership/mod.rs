@@ -34,8 +34,8 @@ pub type NewestEpoch = Arc<dyn Fn(&BroadcastId) -> Option<u64> + Send + Sync>;
 pub struct Surroundings {
     /// What this node says of itself. Counters are kept here.
     pub about: Arc<dyn Fn() -> NodeRow + Send + Sync>,
-    /// Who is heard over links now.
-    pub heard: Arc<dyn Fn() -> Vec<Life> + Send + Sync>,
+    /// Who is heard over links now, and how long ago.
+    pub heard: Arc<dyn Fn() -> Vec<(Life, Duration)> + Send + Sync>,
     /// The newest claim of a broadcast by what other nodes tell.
     pub newest_epoch: NewestEpoch,
 }

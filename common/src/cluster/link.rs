@@ -153,8 +153,8 @@ pub(super) async fn link(address: SocketAddr, shared: &Arc<Shared>) -> Result<An
 
 /// Takes one node's news into the view.
 fn hear(news: proto::News, shared: &Shared) {
-    // Whoever has a registry asks that for the time.
-    if !shared.surroundings.role.takes_publishers() {
+    // Whoever has a registry asks that for the time. Who tells none does not know it yet.
+    if !shared.surroundings.role.takes_publishers() && news.now_us != 0 {
         clock::hear(news.now_us);
     }
     let now = Instant::now();

@@ -224,7 +224,7 @@ impl Teller {
         self.told = version;
         Some(proto::News {
             from: first.then(|| wire::from_known(&Known::direct(view.me().clone()))),
-            now_us: clock::now_us(),
+            now_us: clock::to_tell_us().unwrap_or_default(),
             nodes: update.nodes.iter().map(wire::from_known).collect(),
             broadcasts: update.statements.iter().map(wire::from_statement).collect(),
             nodes_removed: update.removed.iter().map(ToString::to_string).collect(),

@@ -17,6 +17,7 @@ use std::{
 };
 
 use headwater_common::{
+    clock,
     live::BroadcastId,
     node::Phase,
     registry::{BroadcastRow, Life, Mongo, NodeRow, RegistryError, Seen, SeenNode, Verdict},
@@ -60,6 +61,7 @@ struct Shared {
 impl Membership {
     /// Beats and looks from now on. A registry that does not answer is waited for in the background.
     pub fn start(mongo: Mongo, life: Life, surroundings: Surroundings) -> Self {
+        clock::expect();
         let shared = Shared {
             mongo,
             life,

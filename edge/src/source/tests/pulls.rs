@@ -264,7 +264,7 @@ async fn who_reads_slowly_holds_no_memory_and_goes_on_at_the_newest_picture() {
     let (wishes, waiting) = mpsc::channel(4);
     let send = async |wish| wishes.send(Wish { wish: Some(wish) }).await.unwrap();
     send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "slow".into() })).await;
-    let mut client = transport::client(origin.served.channel.clone());
+    let mut client = transport::client(origin.served.route.connection().channel);
     let mut pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
     for track in 0..2 {
         send(wish::Wish::Want(Want { track, wanted: true })).await;

@@ -169,6 +169,9 @@ fn hear(news: proto::News, shared: &Shared) {
             };
             shared.double.send_modify(double);
         }
+        if known.health.is_there() {
+            shared.complain_of_strangers(&view, &known.facts);
+        }
         change = change.max(view.hear_node(known, now));
     }
     for statement in news.broadcasts.into_iter().filter_map(wire::to_statement) {

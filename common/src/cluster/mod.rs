@@ -16,6 +16,7 @@
 mod dial;
 mod double;
 mod facts;
+mod foreign;
 mod forward;
 pub mod identity;
 mod incoming;
@@ -123,6 +124,8 @@ struct Shared {
     double: watch::Sender<Option<Double>>,
     /// Origins of another registry that have called, each of which is complained of once.
     foreign: Mutex<BTreeSet<NodeId>>,
+    /// Registries whose origins this node was told of together, two and two, each complained of once.
+    strangers: Mutex<BTreeSet<[String; 2]>>,
     door: Door,
 }
 
@@ -169,6 +172,7 @@ impl Cluster {
             closing: watch::Sender::default(),
             double: watch::Sender::default(),
             foreign: Mutex::default(),
+            strangers: Mutex::default(),
             door: telemetry.door("cluster"),
         };
         Ok(Listening { listener, cluster: Self { shared: Arc::new(shared) } })

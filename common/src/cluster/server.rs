@@ -8,7 +8,7 @@
 use std::{
     net::TcpListener,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Se
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    BEAT, Known, NodeFacts, SILENT_MAX, Shared, forward, identity::Identity, incoming::incoming,
-    link::MESSAGE_BYTES_MAX, reach, wire,
+    BEAT, Known, SILENT_MAX, Shared, forward, identity::Identity, incoming::incoming, link::MESSAGE_BYTES_MAX, reach,
+    wire,
 };
 use crate::{
     clock,
@@ -133,29 +133,6 @@ fn hear(report: proto::Report, shared: &Shared) -> Result<Identity, Box<Status>>
     };
     shared.changed(change);
     Ok(identity)
-}
-
-impl Shared {
-    /// Both say so: this one here, the other one when it hears the answer.
-    fn refuse_foreign(&self, theirs: &NodeFacts) -> Result<(), Box<Status>> {
-        let (me, is_foreign) = {
-            let view = self.view();
-            (view.me().id().clone(), view.is_foreign(theirs))
-        };
-        if !is_foreign {
-            return Ok(());
-        }
-        let them = theirs.id();
-        let problem = format!(
-            "origins {me} and {them} have different registries, and both would let in publishers of one name: give both the \
-             same registry.mongodb, or take each out of the other's cluster.origins"
-        );
-        let first = self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(them.clone());
-        if first {
-            tracing::error!("no link: {problem}");
-        }
-        Err(Box::new(Status::failed_precondition(problem)))
-    }
 }
 
 /// Its end is told to the view, however it comes.

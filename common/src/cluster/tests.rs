@@ -302,6 +302,29 @@ fn a_killed_origin_is_dead_for_all_within_five_seconds_and_its_next_life_is_know
 }
 
 #[test]
+fn an_edge_that_was_told_of_two_clusters_says_so_once() {
+    let origins = [Peer::origin("origin-1", &[]), Peer::origin("origin-2", &[])];
+    let edge = Peer::edge("edge-1", &[&origins[0], &origins[1]]);
+    let strangers = || edge.cluster.shared.strangers.lock().unwrap().clone();
+    for origin in ["origin-1", "origin-2"] {
+        edge.sees(origin, Health::Alive);
+    }
+    assert!(strangers().is_empty(), "it is not known what they keep");
+    for (origin, registry) in origins.iter().zip(["b", "a"]) {
+        origin.cluster.keeps(RegistryFacts { id: registry.to_owned(), ..RegistryFacts::default() });
+    }
+    until("the edge to notice", || strangers().len() == 1);
+    let told = |origin: &str| edge.cluster.nodes().into_iter().find(|known| known.facts.id().as_str() == origin);
+    let before = ["origin-1", "origin-2"].map(|origin| told(origin).unwrap().facts.age);
+    until("both to say more", || {
+        let now = ["origin-1", "origin-2"].map(|origin| told(origin).unwrap().facts.age);
+        now.iter().zip(&before).all(|(now, before)| now > before)
+    });
+    assert_eq!(strangers(), [["a".to_owned(), "b".to_owned()]].into());
+    assert!(origins.iter().all(|origin| origin.cluster.shared.strangers.lock().unwrap().is_empty()));
+}
+
+#[test]
 fn who_leaves_says_so_and_is_not_called_dead() {
     let first = Peer::origin("origin-1", &[]);
     let mut second = Peer::origin("origin-2", &[&first]);

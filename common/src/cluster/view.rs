@@ -108,6 +108,14 @@ impl View {
         self.me.registry.is_another_than(&facts.registry)
     }
 
+    /// Another node that is there and keeps another registry than this one.
+    pub(super) fn stranger(&self, facts: &NodeFacts) -> Option<&NodeFacts> {
+        let is_stranger = |(known, health): &(&NodeFacts, Health)| {
+            health.is_there() && known.id() != facts.id() && known.registry.is_another_than(&facts.registry)
+        };
+        self.nodes().find(is_stranger).map(|(known, _)| known)
+    }
+
     /// What this node says of itself from now on.
     pub(super) fn describe(&mut self, me: NodeFacts) -> Change {
         let change = if me.phase == self.me.phase { Change::Small } else { Change::Great };

@@ -478,4 +478,18 @@ fn an_origin_of_another_registry_and_what_it_holds_are_not_taken() {
         view.hear_statement(statement, now);
         assert_eq!(view.locate(&broadcast(id)).is_some(), taken, "{id}");
     }
+
+    // Who keeps none hears both.
+    let mut edge = View::new(of("me", ""));
+    let [first, second] = [of("first", "a"), of("second", "b")];
+    assert_eq!(edge.stranger(&first), None);
+    edge.hear_node(Known::direct(first.clone()), now);
+    assert_eq!(
+        (edge.stranger(&first), edge.stranger(&of("other", "a")), edge.stranger(&of("edge", ""))),
+        Default::default()
+    );
+    assert_eq!(edge.stranger(&second), Some(&first));
+    assert_eq!(edge.stranger(&of("first", "b")), None, "it was begun anew with another one");
+    edge.tick(now + DEAD_AFTER);
+    assert_eq!(edge.stranger(&second), None, "its place is taken");
 }

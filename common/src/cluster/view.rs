@@ -11,6 +11,8 @@
 //! its owner, is terminated, and live again if the owner was merely cut off. Deliberately absent: sockets, and the
 //! registry, which decides who may hold a broadcast.
 
+#[cfg(test)]
+mod tests;
 mod verdicts;
 
 use std::{
@@ -357,7 +359,3 @@ impl View {
         (update, self.version)
     }
 }
-
-#[cfg(test)]
-#[path = "view_tests.rs"]
-mod tests;

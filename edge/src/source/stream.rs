@@ -316,7 +316,7 @@ impl Stream<'_> {
 
     fn wish(&mut self, demand: Demand) -> Option<wish::Wish> {
         match demand {
-            Demand::Wanted(track) => Some(wish::Wish::Want(Want { track, wanted: true })),
+            Demand::Wanted { track, present } => Some(wish::Wish::Want(Want { track, wanted: true, present })),
             Demand::Unwanted(track) => {
                 let told = self.lanes.get_mut(track as usize)?;
                 // Somebody has come meanwhile and must not be given twice what is here.
@@ -325,7 +325,7 @@ impl Stream<'_> {
                 }
                 told.runs = false;
                 self.mirror.clear(told.lane);
-                Some(wish::Wish::Want(Want { track, wanted: false }))
+                Some(wish::Wish::Want(Want { track, wanted: false, present: false }))
             }
             Demand::Keyframe(track) => Some(wish::Wish::Keyframe(Keyframe { track })),
         }

@@ -323,7 +323,7 @@ async fn who_wishes_nonsense_loses_its_pull_and_nobody_else_does() {
         let name = headwater_proto::Name { app: "live".into(), stream: stream.into() };
         wish::Wish::Open(Open { name: Some(name), node: "bad".into() })
     };
-    let want = wish::Wish::Want(Want { track: 9, wanted: true });
+    let want = wish::Wish::Want(Want { track: 9, wanted: true, present: false });
     let said = Said { binary: true, data: vec![0; 70_000].into(), hearers: 0 };
     for wishes in [
         vec![want.clone()],

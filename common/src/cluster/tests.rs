@@ -1,17 +1,14 @@
 //! Nodes in one process, on loopback, with real links between them. Each has a runtime of its own, so that one can vanish
 //! as a killed process does.
 
+mod front;
 mod handing_on;
 
-use std::{
-    collections::HashMap,
-    net::{Shutdown, TcpStream},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::{collections::HashMap, thread};
 
 use tokio::runtime::Runtime;
 
+use self::front::Front;
 use super::*;
 use crate::{
     config::Layers,
@@ -136,76 +133,6 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(begun.elapsed() < LIMIT, "waited for {what}");
         thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A port that leads to a node until it is cut.
-struct Front {
-    listener: TcpListener,
-    shared: Arc<FrontShared>,
-}
-
-#[derive(Default)]
-struct FrontShared {
-    target: Mutex<Option<SocketAddr>>,
-    cut: AtomicBool,
-    over: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
-}
-
-impl Front {
-    fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { listener, shared: Arc::default() }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap()
-    }
-
-    fn lead_to(&self, target: SocketAddr) {
-        *self.shared.target.lock().unwrap() = Some(target);
-        let (listener, shared) = (self.listener.try_clone().unwrap(), self.shared.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if shared.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                if shared.cut.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let target = shared.target.lock().unwrap().unwrap();
-                let Ok(onward) = TcpStream::connect(target) else { continue };
-                shared.open.lock().unwrap().extend([stream.try_clone().unwrap(), onward.try_clone().unwrap()]);
-                for (mut from, mut to) in [(stream.try_clone().unwrap(), onward.try_clone().unwrap()), (onward, stream)]
-                {
-                    thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Both);
-                    });
-                }
-            }
-        });
-    }
-
-    fn cut(&self) {
-        self.shared.cut.store(true, Ordering::SeqCst);
-        for stream in self.shared.open.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn mend(&self) {
-        self.shared.cut.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.cut();
-        self.shared.over.store(true, Ordering::SeqCst);
-        // Wakes the listener up to see that it is over.
-        let _ = TcpStream::connect(self.address());
     }
 }
 

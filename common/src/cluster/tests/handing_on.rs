@@ -1,6 +1,6 @@
 //! Requests that one node hands on to another.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::{
     body::{Body, Bytes, to_bytes},

@@ -204,12 +204,13 @@ impl Track {
         if has_backlog {
             self.has_backlog.store(true, Release);
         } else if self.has_backlog() {
+            // In one lock: who finds nothing to read either finds that this is over, or is woken.
             let wakers = {
                 let mut ring = self.lock();
                 self.past_until.store(ring.end(), Release);
+                self.has_backlog.store(false, Release);
                 std::mem::take(&mut ring.wakers)
             };
-            self.has_backlog.store(false, Release);
             wakers.into_iter().for_each(Waker::wake);
         }
     }

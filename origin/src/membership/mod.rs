@@ -22,11 +22,13 @@ use headwater_common::{
     node::Phase,
     registry::{BroadcastRow, Life, Mongo, NodeRow, RegistryError, Seen, SeenNode, Verdict},
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::inquiry;
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Links tell of a death up to so much earlier than beats that stand still.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 
 pub type NewestEpoch = Arc<dyn Fn(&BroadcastId) -> Option<u64> + Send + Sync>;
 
@@ -125,7 +127,7 @@ impl Membership {
     }
 
     /// For nodes that are dead or have left. `is_gone`: so it is said over links, where the registry was not watched for
-    /// long enough.
+    /// long enough. What it shows is waited for then.
     pub async fn remove_node(&self, node: &str, is_gone: bool) -> Result<Removal, RegistryError> {
         if self.is_away() {
             return Err(RegistryError::Away);
@@ -135,8 +137,10 @@ impl Membership {
             Verdict::Alive => seen.row.phase != Phase::Stopping.name(),
             Verdict::Unknown => !is_gone,
         };
-        let rows = self.shared.seen.borrow().nodes.clone();
-        if rows.iter().any(|seen| seen.row.life.node == node && may_live(seen)) {
+        let lives = |seen: &Seen| seen.nodes.iter().any(|seen| seen.row.life.node == node && may_live(seen));
+        let patience = if is_gone { SETTLED_WITHIN } else { Duration::ZERO };
+        let mut seen = self.shared.seen.subscribe();
+        if timeout(patience, seen.wait_for(|seen| !lives(seen))).await.is_err() {
             return Ok(Removal::Lives);
         }
         let removed = inquiry::within(inquiry::WITHIN, self.shared.mongo.remove_node(node)).await?;

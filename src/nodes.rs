@@ -46,6 +46,8 @@ struct NodeJson {
     #[serde(rename = "dbQueryAveargeTimeMs")]
     db_query_average_time_ms: u64,
     role: &'static str,
+    /// The id of the one that an origin keeps; those with different ones are no cluster. Empty where a node keeps none.
+    registry: String,
     phase: &'static str,
     /// False while there is no link with it.
     reachable: bool,
@@ -156,6 +158,7 @@ fn describe(Known { facts, health, silent }: Known, now_ms: i64) -> NodeJson {
             Role::Edge => "edge",
             Role::Whole => "whole",
         },
+        registry: facts.registry.id,
         phase: facts.phase.name(),
         reachable: health == Health::Alive,
         uptime_ms: facts.age.as_millis() as u64,

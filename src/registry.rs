@@ -137,7 +137,7 @@ fn surroundings(config: &Config, role: Role, node: Node, cluster: Option<Cluster
         }),
         heard: Arc::new(move || {
             let nodes = heard.iter().flat_map(Cluster::nodes).filter(|known| known.health == Health::Alive);
-            nodes.map(|known| life_of(&known.facts.identity)).collect()
+            nodes.map(|known| (life_of(&known.facts.identity), known.silent)).collect()
         }),
         newest_epoch: Arc::new(move |id| Some(known.as_ref()?.whereabouts(id)?.epoch)),
     }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use headwater_common::{
-    cluster::Upstream,
+    cluster::{Route, Upstream},
     finder::Finder,
     live::{BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
     media::{Codec, Info, Kind, Sample, Shape},
@@ -25,7 +25,7 @@ use headwater_common::{
 use headwater_edge::source::{Find, Source};
 use tokio::sync::watch;
 use tonic::transport::{
-    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig, server::TcpIncoming,
+    Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig, server::TcpIncoming,
 };
 
 const BROADCASTS: usize = 100;
@@ -195,8 +195,8 @@ fn watch_all(
         if let Some(tls) = tls {
             endpoint = endpoint.tls_config(tls.client()).expect("TLS");
         }
-        let channel: Channel = endpoint.connect_lazy();
-        let (_keep, upstream) = watch::channel(Some(Upstream { node: "origin".into(), epoch: 1, channel }));
+        let route = Route::new(move || endpoint.connect_lazy());
+        let (_keep, upstream) = watch::channel(Some(Upstream { node: "origin".into(), epoch: 1, route }));
         let find: Find = Arc::new(move |_| upstream.clone());
         let source = Source::start(Hub::new(), engine(), name.as_str().into(), find, &Telemetry::new());
         for number in 0..BROADCASTS {

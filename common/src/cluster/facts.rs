@@ -30,6 +30,11 @@ impl NodeFacts {
     pub fn id(&self) -> &NodeId {
         &self.identity.id
     }
+
+    /// What has become of it, by its last word.
+    pub(super) fn end(&self) -> Health {
+        if self.phase == Phase::Stopping { Health::Left } else { Health::Dead }
+    }
 }
 
 /// The registry that a node keeps.
@@ -97,6 +102,13 @@ pub struct Known {
     pub health: Health,
     /// Since its last sign of life, or since it was noticed that there are no more.
     pub silent: Duration,
+}
+
+impl Known {
+    /// As a node tells of itself.
+    pub(super) fn direct(facts: NodeFacts) -> Self {
+        Self { facts, health: Health::Alive, silent: Duration::ZERO }
+    }
 }
 
 /// How a node is seen from here.

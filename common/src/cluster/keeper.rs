@@ -56,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let shared = &shared;
             callers.entry(address).or_insert_with(|| Caller(tokio::spawn(link::keep(address, shared.clone()))));
         }
-        shared.forget_channels();
+        shared.forget_routes();
     }
 }
 

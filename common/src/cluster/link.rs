@@ -21,8 +21,7 @@ use tokio::{
 use tonic::Code;
 
 use super::{
-    BEAT, Double, SILENT_MAX, Shared, dial,
-    facts::Health,
+    BEAT, Double, Known, SILENT_MAX, Shared, dial,
     identity::{Identity, NodeId},
     view::Change,
     wire,
@@ -125,7 +124,7 @@ pub(super) async fn link(address: SocketAddr, shared: &Arc<Shared>) -> Result<An
     let mut news = call.await.map_err(|_| LinkError::Silent)??.into_inner();
     let first = timeout(SILENT_MAX, news.message()).await.map_err(|_| LinkError::Silent)??;
     let mut first = first.ok_or(LinkError::Closed)?;
-    let (from, _) = first.from.take().and_then(wire::to_facts).ok_or(LinkError::Nameless)?;
+    let from = first.from.take().and_then(wire::to_known).ok_or(LinkError::Nameless)?.facts;
     if shared.view().is_foreign(&from) {
         // Who was called has known this node's registry later than this node: it refuses with the next call.
         return Ok(Answer::Known);
@@ -154,22 +153,26 @@ pub(super) async fn link(address: SocketAddr, shared: &Arc<Shared>) -> Result<An
 
 /// Takes one node's news into the view.
 fn hear(news: proto::News, shared: &Shared) {
-    // Whoever has a registry asks that for the time.
-    if !shared.surroundings.role.takes_publishers() {
+    // Whoever has a registry asks that for the time. Who tells none does not know it yet.
+    if !shared.surroundings.role.takes_publishers() && news.now_us != 0 {
         clock::hear(news.now_us);
     }
     let now = Instant::now();
     let mut change = Change::default();
     let mut view = shared.view();
-    for (facts, dead) in news.nodes.into_iter().filter_map(wire::to_facts) {
+    for known in news.nodes.into_iter().filter_map(wire::to_known) {
+        let (facts, lives) = (&known.facts, known.health.is_there());
         // An earlier life of this node is remembered for a while.
-        if facts.id() == view.me().id() && !dead && facts.identity.incarnation > view.me().identity.incarnation {
-            let double = |known: &mut Option<Double>| {
-                *known = Some(Double::hear(*known, facts.identity.incarnation, facts.age));
+        if facts.id() == view.me().id() && lives && facts.identity.incarnation > view.me().identity.incarnation {
+            let double = |double: &mut Option<Double>| {
+                *double = Some(Double::hear(*double, facts.identity.incarnation, facts.age));
             };
             shared.double.send_modify(double);
         }
-        change = change.max(view.hear_node(facts, dead, now));
+        if known.health.is_there() {
+            shared.complain_of_strangers(&view, &known.facts);
+        }
+        change = change.max(view.hear_node(known, now));
     }
     for statement in news.broadcasts.into_iter().filter_map(wire::to_statement) {
         change = change.max(view.hear_statement(statement, now));
@@ -261,7 +264,7 @@ impl Reporter {
         }
         let audiences = self.audiences();
         let me = self.shared.view().me().clone();
-        let (all, node) = (!std::mem::replace(&mut self.begun, true), Some(wire::from_facts(&me, Health::Alive)));
+        let (all, node) = (!std::mem::replace(&mut self.begun, true), Some(wire::from_known(&Known::direct(me))));
         Some(proto::Report { node, audiences, all })
     }
 

@@ -16,6 +16,7 @@
 mod dial;
 mod double;
 mod facts;
+mod foreign;
 mod forward;
 pub mod identity;
 mod incoming;
@@ -24,6 +25,7 @@ mod link;
 mod reach;
 #[cfg(test)]
 mod reach_tests;
+mod route;
 mod server;
 mod serving;
 #[cfg(test)]
@@ -49,6 +51,7 @@ use double::Double;
 pub use facts::{Health, Known, Located, NodeFacts, RegistryFacts, Statement, Status};
 pub use forward::ForwardError;
 use identity::{Identity, NodeId};
+pub use route::{Connection, Route};
 pub use serving::Serving;
 use tls::Credentials;
 /// Services that the process serves to other nodes beside this room's.
@@ -93,7 +96,7 @@ pub struct HttpPlace(pub SocketAddr);
 pub struct Upstream {
     pub node: NodeId,
     pub epoch: u64,
-    pub channel: Channel,
+    pub route: Route,
 }
 
 /// This node's place among the others. Cheap to clone.
@@ -114,13 +117,15 @@ struct Shared {
     version: watch::Sender<u64>,
     /// By address: where there is a link now, and with whom.
     links: watch::Sender<HashMap<SocketAddr, NodeId>>,
-    channels: Mutex<HashMap<String, Channel>>,
+    routes: Mutex<HashMap<String, Route>>,
     located: Mutex<HashMap<BroadcastId, watch::Sender<Option<Upstream>>>>,
     closing: watch::Sender<bool>,
     /// The newest word of another process that is this node.
     double: watch::Sender<Option<Double>>,
     /// Origins of another registry that have called, each of which is complained of once.
     foreign: Mutex<BTreeSet<NodeId>>,
+    /// Registries whose origins this node was told of together, two and two, each complained of once.
+    strangers: Mutex<BTreeSet<[String; 2]>>,
     door: Door,
 }
 
@@ -162,11 +167,12 @@ impl Cluster {
             view: Mutex::new(View::new(me)),
             version: watch::Sender::default(),
             links: watch::Sender::default(),
-            channels: Mutex::default(),
+            routes: Mutex::default(),
             located: Mutex::default(),
             closing: watch::Sender::default(),
             double: watch::Sender::default(),
             foreign: Mutex::default(),
+            strangers: Mutex::default(),
             door: telemetry.door("cluster"),
         };
         Ok(Listening { listener, cluster: Self { shared: Arc::new(shared) } })
@@ -253,7 +259,7 @@ impl Cluster {
     /// A way to a node that is known. Connects with the first request.
     pub fn channel(&self, node: &NodeId) -> Option<Channel> {
         let place = self.shared.view().node(node)?.0.grpc.clone();
-        Some(self.shared.channel(place))
+        Some(self.shared.route(place).connection().channel)
     }
 
     /// Where clients reach a node: its name or address alone.
@@ -358,20 +364,7 @@ impl Shared {
             let place = view.node(&located.owner)?.0.grpc.clone();
             (located, place)
         };
-        Some(Upstream { node: located.owner, epoch: located.epoch, channel: self.channel(place) })
-    }
-
-    fn channel(&self, place: String) -> Channel {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || dial::channel(place.clone(), &self.surroundings.credentials);
-        channels.entry(place.clone()).or_insert_with(make).clone()
-    }
-
-    /// Forgets ways to places where no node is any more.
-    fn forget_channels(&self) {
-        let places: Vec<String> = self.view().nodes().map(|(facts, _)| facts.grpc.clone()).collect();
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|place, _| places.contains(place));
+        Some(Upstream { node: located.owner, epoch: located.epoch, route: self.route(place) })
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

@@ -8,7 +8,7 @@
 use std::{
     net::TcpListener,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming, service::Routes, transport::Se
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
-    BEAT, NodeFacts, SILENT_MAX, Shared, facts::Health, forward, identity::Identity, incoming::incoming,
-    link::MESSAGE_BYTES_MAX, reach, wire,
+    BEAT, Known, SILENT_MAX, Shared, forward, identity::Identity, incoming::incoming, link::MESSAGE_BYTES_MAX, reach,
+    wire,
 };
 use crate::{
     clock,
@@ -121,41 +121,18 @@ fn nameless() -> Status {
 
 /// Takes a report into the view; who it is from.
 fn hear(report: proto::Report, shared: &Shared) -> Result<Identity, Box<Status>> {
-    let (facts, dead) = report.node.and_then(wire::to_facts).ok_or_else(|| Box::new(nameless()))?;
-    shared.refuse_foreign(&facts)?;
-    let identity = facts.identity.clone();
+    let known = report.node.and_then(wire::to_known).ok_or_else(|| Box::new(nameless()))?;
+    shared.refuse_foreign(&known.facts)?;
+    let identity = known.facts.identity.clone();
     let audiences = report.audiences.into_iter().filter_map(wire::to_audience).collect();
     let change = {
         let mut view = shared.view();
-        let change = view.hear_node(facts, dead, Instant::now());
+        let change = view.hear_node(known, Instant::now());
         view.hear_audiences(&identity.id, audiences, report.all);
         change
     };
     shared.changed(change);
     Ok(identity)
-}
-
-impl Shared {
-    /// Both say so: this one here, the other one when it hears the answer.
-    fn refuse_foreign(&self, theirs: &NodeFacts) -> Result<(), Box<Status>> {
-        let (me, is_foreign) = {
-            let view = self.view();
-            (view.me().id().clone(), view.is_foreign(theirs))
-        };
-        if !is_foreign {
-            return Ok(());
-        }
-        let them = theirs.id();
-        let problem = format!(
-            "origins {me} and {them} have different registries, and both would let in publishers of one name: give both the \
-             same registry.mongodb, or take each out of the other's cluster.origins"
-        );
-        let first = self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(them.clone());
-        if first {
-            tracing::error!("no link: {problem}");
-        }
-        Err(Box::new(Status::failed_precondition(problem)))
-    }
 }
 
 /// Its end is told to the view, however it comes.
@@ -220,12 +197,12 @@ impl Teller {
         }
         let first = self.told == 0;
         let view = self.shared.view();
-        let (update, version) = view.update(self.told);
+        let (update, version) = view.update(self.told, Instant::now());
         self.told = version;
         Some(proto::News {
-            from: first.then(|| wire::from_facts(view.me(), Health::Alive)),
-            now_us: clock::now_us(),
-            nodes: update.nodes.iter().map(|(facts, health)| wire::from_facts(facts, *health)).collect(),
+            from: first.then(|| wire::from_known(&Known::direct(view.me().clone()))),
+            now_us: clock::to_tell_us().unwrap_or_default(),
+            nodes: update.nodes.iter().map(wire::from_known).collect(),
             broadcasts: update.statements.iter().map(wire::from_statement).collect(),
             nodes_removed: update.removed.iter().map(ToString::to_string).collect(),
         })

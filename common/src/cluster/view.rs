@@ -3,13 +3,16 @@
 //! In: what nodes say of themselves, directly or passed on by others; what a shared registry says of those that say nothing
 //! ([`Judged`]); links that broke; the time. Out: where a broadcast is;
 //! what changed since a reader last looked. A node alone speaks about itself and about the broadcasts that it holds; the
-//! others pass that on, and of two statements of one node the later one counts, whichever way it came. So nobody's
-//! order of hearing matters, and nobody can vouch for a dead node: its age stands still.
+//! others pass that on with how long ago they heard it, and of two statements of one node the later one counts, whichever
+//! way it came. So nobody's order of hearing matters, and nobody can vouch for a dead node: its age stands still, and
+//! its last word is as old for who hears it last as for who heard it first.
 //!
 //! What follows from death is never said, it is concluded here: a broadcast of a dead owner, or of an earlier life of
 //! its owner, is terminated, and live again if the owner was merely cut off. Deliberately absent: sockets, and the
 //! registry, which decides who may hold a broadcast.
 
+#[cfg(test)]
+mod tests;
 mod verdicts;
 
 use std::{
@@ -66,7 +69,7 @@ pub(super) enum Change {
 /// What changed since a reader last looked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Update {
-    pub(super) nodes: Vec<(NodeFacts, Health)>,
+    pub(super) nodes: Vec<Known>,
     pub(super) removed: Vec<NodeId>,
     pub(super) statements: Vec<Statement>,
 }
@@ -85,6 +88,13 @@ pub(super) struct View {
     beats: BTreeMap<NodeId, u64>,
 }
 
+impl Neighbour {
+    fn known(&self, now: Instant) -> Known {
+        let silent = now.saturating_duration_since(self.since);
+        Known { facts: self.facts.clone(), health: self.health, silent }
+    }
+}
+
 impl View {
     pub(super) fn new(me: NodeFacts) -> Self {
         let (nodes, statements, audiences, beats) = Default::default();
@@ -98,6 +108,14 @@ impl View {
     /// An origin that is none of this cluster: what it lets in, another origin may let in as well.
     pub(super) fn is_foreign(&self, facts: &NodeFacts) -> bool {
         self.me.registry.is_another_than(&facts.registry)
+    }
+
+    /// Another node that is there and keeps another registry than this one.
+    pub(super) fn stranger(&self, facts: &NodeFacts) -> Option<&NodeFacts> {
+        let is_stranger = |(known, health): &(&NodeFacts, Health)| {
+            health.is_there() && known.id() != facts.id() && known.registry.is_another_than(&facts.registry)
+        };
+        self.nodes().find(is_stranger).map(|(known, _)| known)
     }
 
     /// What this node says of itself from now on.
@@ -115,26 +133,28 @@ impl View {
         self.note(Statement { broadcast, owner, epoch, status }, now)
     }
 
-    /// What another node says of itself, whoever passed it on. `dead`: so thinks who passed it on.
-    pub(super) fn hear_node(&mut self, facts: NodeFacts, dead: bool, now: Instant) -> Change {
+    /// What another node says of itself, whoever passed it on, and what is thought of it there.
+    pub(super) fn hear_node(&mut self, Known { facts, health, silent }: Known, now: Instant) -> Change {
         if facts.id() == self.me.id() || self.is_foreign(&facts) {
             return Change::Nothing;
         }
+        // What the news took to get here is not known, and short.
+        let said = now.checked_sub(silent.min(LISTED_FOR)).unwrap_or(now);
+        let health = if health.is_there() && silent >= DEAD_AFTER { facts.end() } else { health };
         self.version += 1;
         let version = self.version;
         match self.nodes.entry(facts.id().clone()) {
             Entry::Vacant(entry) => {
-                let health = if dead { Health::Dead } else { Health::Alive };
-                entry.insert(Neighbour { facts, health, removed: false, since: now, version });
+                entry.insert(Neighbour { facts, health, removed: false, since: said, version });
                 Change::Great
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
-                if dead {
+                if !health.is_there() {
                     // Of a node that we know ourselves we judge ourselves, but for a life that we have missed.
                     let missed = facts.identity.incarnation > known.facts.identity.incarnation;
                     if missed {
-                        *known = Neighbour { facts, health: Health::Dead, removed: false, since: now, version };
+                        *known = Neighbour { facts, health, removed: false, since: said, version };
                     }
                     return if missed { Change::Great } else { Change::Nothing };
                 }
@@ -147,7 +167,9 @@ impl View {
                         == (&known.identity, known.phase, &known.grpc, &known.http)
                 };
                 let small = same(&known.facts) && known.health == Health::Alive;
-                *known = Neighbour { facts, health: Health::Alive, removed: false, since: now, version };
+                let is_there = known.facts.identity == facts.identity && known.health.is_there();
+                let since = if is_there { said.max(known.since) } else { said };
+                *known = Neighbour { facts, health: Health::Alive, removed: false, since, version };
                 if small { Change::Small } else { Change::Great }
             }
         }
@@ -237,8 +259,7 @@ impl View {
             match known.health {
                 Health::Alive | Health::Suspect if paused => known.since = now,
                 Health::Alive | Health::Suspect if silent >= DEAD_AFTER => {
-                    let left = known.facts.phase == Phase::Stopping;
-                    known.health = if left { Health::Left } else { Health::Dead };
+                    known.health = known.facts.end();
                     known.since = now;
                     self.version += 1;
                     known.version = self.version;
@@ -270,13 +291,8 @@ impl View {
 
     /// This node, and every other one that was not removed.
     pub(super) fn list(&self, now: Instant) -> Vec<Known> {
-        let me = Known { facts: self.me.clone(), health: Health::Alive, silent: Duration::ZERO };
-        let others = self.listed().map(|neighbour| Known {
-            facts: neighbour.facts.clone(),
-            health: neighbour.health,
-            silent: now.saturating_duration_since(neighbour.since),
-        });
-        std::iter::once(me).chain(others).collect()
+        let me = Known::direct(self.me.clone());
+        std::iter::once(me).chain(self.listed().map(|neighbour| neighbour.known(now))).collect()
     }
 
     fn listed(&self) -> impl Iterator<Item = &Neighbour> {
@@ -326,16 +342,16 @@ impl View {
 
     /// What changed since version `told`, and the version that the reader then knows; everything since 0. A reader that
     /// comes seldom gets the newest of everything, not what was in between.
-    pub(super) fn update(&self, told: u64) -> (Update, u64) {
+    pub(super) fn update(&self, told: u64, now: Instant) -> (Update, u64) {
         let mut update = Update::default();
         if self.me_version > told {
-            update.nodes.push((self.me.clone(), Health::Alive));
+            update.nodes.push(Known::direct(self.me.clone()));
         }
         for known in self.nodes.values().filter(|known| known.version > told) {
             if known.removed {
                 update.removed.push(known.facts.id().clone());
             } else {
-                update.nodes.push((known.facts.clone(), known.health));
+                update.nodes.push(known.known(now));
             }
         }
         let statements = self.statements.values().flat_map(BTreeMap::values);
@@ -343,7 +359,3 @@ impl View {
         (update, self.version)
     }
 }
-
-#[cfg(test)]
-#[path = "view_tests.rs"]
-mod tests;

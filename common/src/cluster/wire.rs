@@ -6,7 +6,7 @@ use std::time::Duration;
 use headwater_proto as proto;
 
 use super::{
-    facts::{Health, NodeFacts, RegistryFacts, Statement, Status},
+    facts::{Health, Known, NodeFacts, RegistryFacts, Statement, Status},
     identity::{Identity, NodeId},
 };
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     node::{Phase, Role},
 };
 
-pub(super) fn from_facts(facts: &NodeFacts, health: Health) -> proto::Node {
-    let phase = match (health, facts.phase) {
+pub(super) fn from_known(Known { facts, health, silent }: &Known) -> proto::Node {
+    let phase = match (*health, facts.phase) {
         (Health::Dead, _) => proto::Phase::Dead,
         (_, Phase::Starting) => proto::Phase::Starting,
         (_, Phase::Ready) => proto::Phase::Ready,
@@ -42,24 +42,29 @@ pub(super) fn from_facts(facts: &NodeFacts, health: Health) -> proto::Node {
         http: facts.http.clone(),
         load: Some(proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent }),
         registry: Some(proto::Registry { id: facts.registry.id.clone(), operation_us }),
-        age_ms: facts.age.as_millis().try_into().unwrap_or(u64::MAX),
+        age_ms: millis(facts.age),
+        silent_ms: millis(*silent),
     }
 }
 
-/// The facts, and whether who tells them thinks that the node is dead.
-pub(super) fn to_facts(node: proto::Node) -> Option<(NodeFacts, bool)> {
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// The node as who tells of it sees it, as far as it matters here: what left says so itself.
+pub(super) fn to_known(node: proto::Node) -> Option<Known> {
     let role = match node.role() {
         proto::Role::Origin => Role::Origin,
         proto::Role::Edge => Role::Edge,
         proto::Role::Unspecified => return None,
     };
-    let (phase, dead) = match node.phase() {
-        proto::Phase::Starting => (Phase::Starting, false),
-        proto::Phase::Ready => (Phase::Ready, false),
-        proto::Phase::Full => (Phase::Full, false),
-        proto::Phase::Draining => (Phase::Draining, false),
-        proto::Phase::Stopping => (Phase::Stopping, false),
-        proto::Phase::Dead => (Phase::Stopping, true),
+    let (phase, health) = match node.phase() {
+        proto::Phase::Starting => (Phase::Starting, Health::Alive),
+        proto::Phase::Ready => (Phase::Ready, Health::Alive),
+        proto::Phase::Full => (Phase::Full, Health::Alive),
+        proto::Phase::Draining => (Phase::Draining, Health::Alive),
+        proto::Phase::Stopping => (Phase::Stopping, Health::Alive),
+        proto::Phase::Dead => (Phase::Stopping, Health::Dead),
         proto::Phase::Unspecified => return None,
     };
     let proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent } =
@@ -76,7 +81,8 @@ pub(super) fn to_facts(node: proto::Node) -> Option<(NodeFacts, bool)> {
         registry: RegistryFacts { id, operation: Duration::from_micros(operation_us.into()) },
         age: Duration::from_millis(node.age_ms),
     };
-    (!facts.id().as_str().is_empty()).then_some((facts, dead))
+    let silent = Duration::from_millis(node.silent_ms);
+    (!facts.id().as_str().is_empty()).then_some(Known { facts, health, silent })
 }
 
 pub(super) fn from_statement(statement: &Statement) -> proto::Broadcast {

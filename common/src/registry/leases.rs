@@ -15,6 +15,9 @@ pub const DEAD_AFTER_US: i64 = 3_000_000;
 const GAP_US_MAX: i64 = 2_000_000;
 /// A beat that stands still for this long is worth a word of those who hear its node.
 const VOUCH_AFTER_US: i64 = 1_500_000;
+/// As long as it was heard after its beat stood still: before the next one was due nothing was missing yet, and who died
+/// then is dead.
+const OUTLIVED_US: i64 = 1_000_000;
 /// A node was heard just now if it was heard within this: links say something each second.
 const HEARD_WITHIN_US: i64 = 1_500_000;
 
@@ -79,9 +82,9 @@ impl Leases {
         }
     }
 
-    /// A node was heard over a link.
-    pub fn hear(&mut self, life: &Life, now_us: i64) {
-        self.heard.insert(life.clone(), now_us);
+    /// When a node was heard over a link last, by the clock of the looks.
+    pub fn hear(&mut self, life: &Life, heard_us: i64) {
+        self.heard.insert(life.clone(), heard_us);
     }
 
     /// As of the last look.
@@ -102,10 +105,15 @@ impl Leases {
     /// Those whose beat stands still although they are heard: to be vouched for now, and again after each look.
     pub fn cut_off(&self) -> Vec<Life> {
         let Some(looked_us) = self.looked_us else { return Vec::new() };
-        let is_still = |watch: &Watch| looked_us - watch.beat_since_us >= VOUCH_AFTER_US && watch.beat.is_some();
-        let heard = self.heard.iter().filter(|(_, heard_us)| looked_us - **heard_us <= HEARD_WITHIN_US);
-        let lives = heard.map(|(life, _)| life);
-        lives.filter(|life| **life != self.us && self.watched.get(*life).is_some_and(is_still)).cloned().collect()
+        let is_cut_off = |(life, heard_us): &(&Life, &i64)| {
+            let outlived = |watch: &Watch| {
+                let is_still = looked_us - watch.beat_since_us >= VOUCH_AFTER_US && watch.beat.is_some();
+                is_still && **heard_us - watch.beat_since_us >= OUTLIVED_US
+            };
+            let is_heard = looked_us - **heard_us <= HEARD_WITHIN_US;
+            is_heard && **life != self.us && self.watched.get(*life).is_some_and(outlived)
+        };
+        self.heard.iter().filter(is_cut_off).map(|(life, _)| life.clone()).collect()
     }
 }
 
@@ -184,6 +192,29 @@ mod tests {
         assert_eq!((leases.verdict(&gone), leases.verdict(&old)), (Verdict::Dead, Verdict::Dead));
         assert_eq!(leases.verdict(&life("a", 2)), Verdict::Alive);
         assert_eq!(leases.verdict(&life("stranger", 1)), Verdict::Unknown);
+    }
+
+    /// Whoever heard it says when: its links may take seconds to notice that nothing comes.
+    #[test]
+    fn the_last_word_of_a_dead_node_does_not_keep_it_alive() {
+        const DIED_US: i64 = 10 * S;
+        let a = life("a", 1);
+        for beat_before_us in (0..1_000_000).step_by(50_000) {
+            let mut leases = Leases::new(life("us", 1));
+            let mut found_us = None;
+            for look in 0..80 {
+                let now_us = look * S / 4;
+                let alive_us = now_us.min(DIED_US);
+                let beat = (alive_us + beat_before_us) / S;
+                leases.hear(&a, alive_us);
+                leases.look(&[node(&a, beat as u64)], &[], now_us);
+                assert_eq!(leases.cut_off(), [], "{now_us}");
+                let is_dead = leases.verdict(&a) == Verdict::Dead;
+                found_us = found_us.or(is_dead.then_some(now_us));
+            }
+            let took_us = found_us.unwrap() - DIED_US;
+            assert!((2 * S..=3 * S + S / 4).contains(&took_us), "{took_us}");
+        }
     }
 
     #[test]

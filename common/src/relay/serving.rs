@@ -171,11 +171,11 @@ impl Serving {
     fn obey(&mut self, wish: wish::Wish) -> Result<(), End> {
         match wish {
             wish::Wish::Open(_) => Err(refused("a broadcast was named already")),
-            wish::Wish::Want(Want { track, wanted }) => {
+            wish::Wish::Want(Want { track, wanted, present }) => {
                 let lane = self.lane(track)?;
                 if !wanted {
                     lane.leave();
-                } else if lane.begin() {
+                } else if lane.begin(present) {
                     let whole = lane.track.is_whole();
                     self.ahead.push_back(piece::Piece::Run(Run { track, whole }));
                 }

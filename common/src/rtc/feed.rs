@@ -93,7 +93,7 @@ impl Feed {
                     let goes_on = self.newest.as_ref().is_some_and(|newest| newest.gop.epoch == frame.gop.epoch);
                     self.broken = !frame.keyframe && (self.broken || !goes_on);
                     self.newest = Some(frame.clone());
-                    self.behind |= self.track().has_backlog();
+                    self.behind |= self.reader.is_in_past();
                     match self.broken {
                         true => {}
                         false if self.behind => self.held.push(frame),
@@ -279,6 +279,30 @@ mod tests {
         assert_eq!(in_ms(feed.newest_gop()), newest);
         write(&mut mirror, lane, (4_200..4_260).step_by(20));
         assert_eq!(taken_ms(&mut feed), [4_200, 4_220, 4_240]);
+    }
+
+    /// A shard with much to do looks when all of it has come.
+    #[test]
+    fn a_past_that_has_come_with_what_follows_it_is_shown_no_later() {
+        let (mut mirror, lane) = mirror();
+        let mut feed = Feed::open(mirror.track(lane), 0, &Arc::default());
+        mirror.begin_run(lane, false);
+        write(&mut mirror, lane, (0..3_500).step_by(20));
+        mirror.is_live(lane);
+        write(&mut mirror, lane, (3_500..3_560).step_by(20));
+        // Where there is more than a turn takes, it says that it wants another one.
+        for _turn in 0..2 {
+            assert!(taken_ms(&mut feed).is_empty());
+        }
+        let newest: Vec<_> = (3_000..3_560).step_by(20).collect();
+        assert_eq!(feed.take_rest().map(in_ms), Some(newest.clone()));
+        write(&mut mirror, lane, (3_560..3_600).step_by(20));
+        assert_eq!(taken_ms(&mut feed), [3_560, 3_580]);
+
+        // And who opens a feed of what was the past a moment ago.
+        let mut late = Feed::open(mirror.track(lane), 0, &Arc::default());
+        assert!(taken_ms(&mut late).is_empty());
+        assert_eq!(late.take_rest().map(in_ms), Some((3_000..3_600).step_by(20).collect()));
     }
 
     #[test]

@@ -27,6 +27,8 @@ mod viewers;
 mod window;
 
 #[cfg(test)]
+mod agreement_tests;
+#[cfg(test)]
 mod ladder_tests;
 #[cfg(test)]
 mod takeover_tests;

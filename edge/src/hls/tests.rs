@@ -49,10 +49,10 @@ fn audio_info() -> Info {
 /// What a publisher sends, in the order of time.
 #[derive(Clone, Copy)]
 pub(super) struct Source {
-    fps: i64,
-    gop_frames: i64,
-    video: bool,
-    audio: bool,
+    pub(super) fps: i64,
+    pub(super) gop_frames: i64,
+    pub(super) video: bool,
+    pub(super) audio: bool,
 }
 
 pub(super) const CAMERA: Source = Source { fps: 30, gop_frames: 60, video: true, audio: true };

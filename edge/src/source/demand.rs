@@ -17,7 +17,11 @@ const KEYFRAME_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
-    Wanted(u32),
+    /// `present`: by those only who want what is, not what was.
+    Wanted {
+        track: u32,
+        present: bool,
+    },
     Unwanted(u32),
     Keyframe(u32),
 }
@@ -28,7 +32,8 @@ pub(super) async fn watch(track: Arc<Track>, number: u32, demands: mpsc::Sender<
         track.wanted().await;
         // What comes begins with a keyframe, if there is one: nobody has to ask for that.
         track.take_keyframe_request();
-        if demands.send(Demand::Wanted(number)).await.is_err() {
+        let wanted = Demand::Wanted { track: number, present: !track.take_past_request() };
+        if demands.send(wanted).await.is_err() {
             return;
         }
         let mut deserted = pin!(deserted(&track));

@@ -16,7 +16,7 @@ use std::{
 
 use headwater_common::{
     clock,
-    cluster::Upstream,
+    cluster::{Connection, Upstream},
     live::{Copied, Lane, Mirror, MirrorError},
     media::Gop,
     relay::{
@@ -81,6 +81,11 @@ impl Loss {
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self, Self::Status(status) if status.code() == tonic::Code::NotFound)
     }
+
+    /// Nothing came, not even an end: the connection may be to blame, and who waits for it to break waits for seconds.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Unanswered | Self::Stalled)
+    }
 }
 
 /// Pulls until there is a reason to stop.
@@ -91,12 +96,13 @@ pub(super) async fn follow(
     upstream: &mut watch::Receiver<Option<Upstream>>,
 ) -> Outcome {
     let (wishes, waiting) = mpsc::channel(WISHES_WAITING);
-    let begin = timeout(BEGIN_WITHIN, begin(inner, pull, &target, wishes, waiting));
+    let connection = target.route.connection();
+    let begin = timeout(BEGIN_WITHIN, begin(inner, pull, &connection, wishes, waiting));
     let begun = tokio::select! {
         begun = begin => begun.unwrap_or(Err(Loss::Unanswered)),
         () = moved(upstream, &target) => return Outcome::Moved,
     };
-    match begun {
+    let outcome = match begun {
         Ok(mut stream) => {
             let broadcast = pull.id();
             tracing::info!(%broadcast, node = %target.node, epoch = stream.mirror.broadcast().epoch(), "pulled");
@@ -107,7 +113,13 @@ pub(super) async fn follow(
             }
         }
         Err(loss) => Outcome::Failed(loss),
+    };
+    if let Outcome::Lost(loss) | Outcome::Failed(loss) = &outcome
+        && loss.is_silence()
+    {
+        target.route.give_up(&connection);
     }
+    outcome
 }
 
 /// Resolves when the broadcast has a newer claim on another node. That it is told to live nowhere means little while
@@ -125,14 +137,14 @@ async fn moved(upstream: &mut watch::Receiver<Option<Upstream>>, from: &Upstream
 async fn begin<'a>(
     inner: &'a Inner,
     pull: &Pull,
-    target: &Upstream,
+    connection: &Connection,
     wishes: mpsc::Sender<Wish>,
     waiting: mpsc::Receiver<Wish>,
 ) -> Result<Stream<'a>, Loss> {
     let open = Open { name: Some(wire::from_id(pull.id())), node: inner.name.to_string() };
     // The queue is empty.
     let _ = wishes.try_send(Wish { wish: Some(wish::Wish::Open(open)) });
-    let mut client = transport::client(target.channel.clone());
+    let mut client = transport::client(connection.channel.clone());
     let mut pieces = client.pull(ReceiverStream::new(waiting)).await?.into_inner();
     let Some(Piece { piece: Some(piece::Piece::Begin(begin)) }) = pieces.message().await? else {
         return Err(Loss::Order("it does not begin with the beginning".to_owned()));
@@ -304,7 +316,7 @@ impl Stream<'_> {
 
     fn wish(&mut self, demand: Demand) -> Option<wish::Wish> {
         match demand {
-            Demand::Wanted(track) => Some(wish::Wish::Want(Want { track, wanted: true })),
+            Demand::Wanted { track, present } => Some(wish::Wish::Want(Want { track, wanted: true, present })),
             Demand::Unwanted(track) => {
                 let told = self.lanes.get_mut(track as usize)?;
                 // Somebody has come meanwhile and must not be given twice what is here.
@@ -313,7 +325,7 @@ impl Stream<'_> {
                 }
                 told.runs = false;
                 self.mirror.clear(told.lane);
-                Some(wish::Wish::Want(Want { track, wanted: false }))
+                Some(wish::Wish::Want(Want { track, wanted: false, present: false }))
             }
             Demand::Keyframe(track) => Some(wish::Wish::Keyframe(Keyframe { track })),
         }

@@ -75,8 +75,8 @@ impl Look {
             self.changes = changes;
         }
         let now_us = shared.now_us();
-        for life in (shared.surroundings.heard)() {
-            self.leases.hear(&life, now_us);
+        for (life, ago) in (shared.surroundings.heard)() {
+            self.leases.hear(&life, now_us.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)));
         }
         self.leases.look(&nodes, &self.rows, now_us);
         for life in self.leases.cut_off() {

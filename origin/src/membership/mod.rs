@@ -17,6 +17,7 @@ use std::{
 };
 
 use headwater_common::{
+    clock,
     live::BroadcastId,
     node::Phase,
     registry::{BroadcastRow, Life, Mongo, NodeRow, RegistryError, Seen, SeenNode, Verdict},
@@ -34,8 +35,8 @@ pub type NewestEpoch = Arc<dyn Fn(&BroadcastId) -> Option<u64> + Send + Sync>;
 pub struct Surroundings {
     /// What this node says of itself. Counters are kept here.
     pub about: Arc<dyn Fn() -> NodeRow + Send + Sync>,
-    /// Who is heard over links now.
-    pub heard: Arc<dyn Fn() -> Vec<Life> + Send + Sync>,
+    /// Who is heard over links now, and how long ago.
+    pub heard: Arc<dyn Fn() -> Vec<(Life, Duration)> + Send + Sync>,
     /// The newest claim of a broadcast by what other nodes tell.
     pub newest_epoch: NewestEpoch,
 }
@@ -60,6 +61,7 @@ struct Shared {
 impl Membership {
     /// Beats and looks from now on. A registry that does not answer is waited for in the background.
     pub fn start(mongo: Mongo, life: Life, surroundings: Surroundings) -> Self {
+        clock::expect();
         let shared = Shared {
             mongo,
             life,

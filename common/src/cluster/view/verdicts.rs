@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::{Change, LISTED_FOR, Neighbour, View};
 use crate::{
     cluster::facts::{Health, NodeFacts},
-    node::Phase,
     registry::Verdict,
 };
 
@@ -49,7 +48,7 @@ impl View {
             return Change::Nothing;
         }
         let is_dead = verdict == Verdict::Dead;
-        let ended = if facts.phase == Phase::Stopping { Health::Left } else { Health::Dead };
+        let ended = facts.end();
         let version = self.version + 1;
         let id = facts.id().clone();
         let change = match self.nodes.get_mut(&id) {

@@ -3,7 +3,10 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -70,6 +73,11 @@ impl Reader {
         }
         let last = self.next.checked_sub(ring.first + 1).and_then(|index| ring.frames.get(index as usize));
         (newest.dts_us - last.unwrap_or(oldest).dts_us).max(1)
+    }
+
+    /// What was taken last was written from the past, be that over by now or not.
+    pub fn is_in_past(&self) -> bool {
+        self.track.has_backlog() || self.next <= self.track.past_until.load(Acquire)
     }
 
     /// Moves on to the newest keyframe if that lies ahead. Returns how many frames that leaves out.

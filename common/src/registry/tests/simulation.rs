@@ -401,8 +401,10 @@ impl World {
         let rows: Vec<_> = self.database.rows.values().map(|(row, _)| row.clone()).collect();
         let heard: Vec<_> =
             (0..NODES).filter(|other| self.hears(n, *other)).map(|other| self.machines[other].life.clone()).collect();
+        // Links say something each second.
+        let ago_us: Vec<_> = heard.iter().map(|_| self.random.below(S as u64) as i64).collect();
         let machine = &mut self.machines[n];
-        heard.iter().for_each(|life| machine.leases.hear(life, asked_us));
+        heard.iter().zip(ago_us).for_each(|(life, ago_us)| machine.leases.hear(life, asked_us - ago_us));
         machine.leases.look(&nodes, &rows, asked_us);
         for life in machine.leases.cut_off() {
             let row = self.database.nodes.get_mut(&life.node).filter(|row| row.life == life);

@@ -43,11 +43,12 @@ impl Lane {
         }
     }
 
-    /// It is wanted, from the oldest frame on. False if it was already.
-    pub(super) fn begin(&mut self) -> bool {
+    /// It is wanted, from the oldest frame on. False if it was already. `present`: nothing has to be made of the past.
+    pub(super) fn begin(&mut self, present: bool) -> bool {
         let begins = self.reader.is_none();
         if begins {
-            self.reader = Some(self.track.read(Start::Oldest));
+            let start = if present { Start::At { dts_us: i64::MIN } } else { Start::Oldest };
+            self.reader = Some(self.track.read(start));
             (self.caught_up, self.told_live) = (false, false);
         }
         begins

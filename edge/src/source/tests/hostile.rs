@@ -1,14 +1,18 @@
 //! Nodes that stall, garble and lie: whatever one of them does, it ends one pull.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use headwater_common::{
-    cluster::Upstream,
+    cluster::{Route, Upstream},
     live::{BroadcastId, Status},
     media::Kind,
     relay::transport,
@@ -19,13 +23,15 @@ use headwater_proto::{
     track, wish,
 };
 use tokio::{
-    sync::mpsc,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
-use super::stage::{BORN_US, Edge, Origin, PATIENCE, Served, id, read_until, until, video_info};
+use super::stage::{BORN_US, Edge, Origin, PATIENCE, Served, endpoint, id, read_until, until, video_info};
 
 /// Says to everybody who pulls what a test has written down, and then nothing.
 #[derive(Clone)]
@@ -124,7 +130,7 @@ fn run() -> piece::Piece {
 async fn a_stream_that_stands_still_on_a_living_connection_is_begun_anew_within_two_seconds() {
     let (parrot, served) = Parrot::serve(vec![begin(), run(), gop(), piece::Piece::Frame(frame())]).await;
     let edge = Edge::new("edge");
-    let upstream = |served: &Served, epoch| Upstream { node: "parrot".into(), epoch, channel: served.channel.clone() };
+    let upstream = |served: &Served, epoch| Upstream { node: "parrot".into(), epoch, route: served.route.clone() };
     edge.directory.tell(id(), Some(upstream(&served, 1)));
     let broadcast = edge.find().await;
     let mut reader = edge.read(Kind::Video).await;
@@ -149,6 +155,89 @@ async fn a_stream_that_stands_still_on_a_living_connection_is_begun_anew_within_
     edge.directory.tell(id(), Some(origin.upstream(2)));
     read_until(&mut reader, 900_000).await;
     assert_eq!((broadcast.status(), broadcast.epoch()), (Status::Live, 2));
+}
+
+/// Leads to a node. What went through so far stays open from a given moment on, and carries nothing more.
+struct Wire {
+    address: SocketAddr,
+    opened: Arc<AtomicUsize>,
+    /// By whoever called.
+    closed: Arc<AtomicUsize>,
+    /// Connections with lower numbers carry nothing.
+    stalled: watch::Sender<usize>,
+}
+
+impl Wire {
+    async fn to(node: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (opened, closed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let stalled = watch::Sender::new(0);
+        let (counted, gone, stalls) = (opened.clone(), closed.clone(), stalled.subscribe());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let number = counted.fetch_add(1, SeqCst);
+                let carries = move |stalls: &watch::Receiver<usize>| number >= *stalls.borrow();
+                let (mut from_near, mut to_near) = near.into_split();
+                let (mut from_far, mut to_far) = TcpStream::connect(node).await.unwrap().into_split();
+                let (gone, there, back) = (gone.clone(), stalls.clone(), stalls.clone());
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(count @ 1..) = from_near.read(&mut bytes).await {
+                        if carries(&there) && to_far.write_all(&bytes[..count]).await.is_err() {
+                            break;
+                        }
+                    }
+                    gone.fetch_add(1, SeqCst);
+                });
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(count @ 1..) = from_far.read(&mut bytes).await {
+                        if carries(&back) && to_near.write_all(&bytes[..count]).await.is_err() {
+                            break;
+                        }
+                    }
+                    if !carries(&back) {
+                        // The end does not get there either.
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        Self { address, opened, closed, stalled }
+    }
+
+    fn stall(&self) {
+        self.stalled.send_replace(self.opened.load(SeqCst));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_through_which_nothing_comes_is_not_waited_for() {
+    let origin = Origin::new("origin").await;
+    let mut camera = origin.camera(1, 0, 0);
+    camera.play(1_000_000);
+    let wire = Wire::to(origin.served.address).await;
+    // HTTP/2 does not look whether the other side is there, so nothing but the pull itself can find out.
+    let endpoint = endpoint(wire.address);
+    let route = Route::new(move || endpoint.connect_lazy());
+    let edge = Edge::new("edge");
+    edge.directory.tell(id(), Some(Upstream { node: "origin".into(), epoch: 1, route: route.clone() }));
+    let mut reader = edge.read(Kind::Video).await;
+    read_until(&mut reader, 900_000).await;
+    let before = route.connection();
+    wire.stall();
+    camera.play(1_000_000);
+    read_until(&mut reader, 1_900_000).await;
+    assert!(wire.opened.load(SeqCst) >= 2);
+    // Somebody else noticed late: what goes on now is left alone.
+    let opened = wire.opened.load(SeqCst);
+    route.give_up(&before);
+    drop(before);
+    until("the old one stays open", || wire.closed.load(SeqCst) >= 1).await;
+    camera.play(1_000_000);
+    read_until(&mut reader, 2_900_000).await;
+    assert_eq!(wire.opened.load(SeqCst), opened);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +292,7 @@ async fn nonsense_ends_the_pull_it_was_said_in_and_nothing_else() {
     for (at, (what, script)) in nonsense.into_iter().enumerate() {
         let (parrot, served) = Parrot::serve(script).await;
         let name = BroadcastId::new("live", &format!("bad-{at}")).unwrap();
-        let upstream = Upstream { node: "parrot".into(), epoch: 1, channel: served.channel.clone() };
+        let upstream = Upstream { node: "parrot".into(), epoch: 1, route: served.route.clone() };
         edge.directory.tell(name.clone(), Some(upstream));
         let source = edge.source.clone();
         tokio::spawn(async move { source.find(&name).await });
@@ -234,7 +323,7 @@ async fn who_wishes_nonsense_loses_its_pull_and_nobody_else_does() {
         let name = headwater_proto::Name { app: "live".into(), stream: stream.into() };
         wish::Wish::Open(Open { name: Some(name), node: "bad".into() })
     };
-    let want = wish::Wish::Want(Want { track: 9, wanted: true });
+    let want = wish::Wish::Want(Want { track: 9, wanted: true, present: false });
     let said = Said { binary: true, data: vec![0; 70_000].into(), hearers: 0 };
     for wishes in [
         vec![want.clone()],
@@ -251,7 +340,7 @@ async fn who_wishes_nonsense_loses_its_pull_and_nobody_else_does() {
         for wish in wishes {
             sender.send(Wish { wish: Some(wish) }).await.unwrap();
         }
-        let mut client = transport::client(origin.served.channel.clone());
+        let mut client = transport::client(origin.served.route.connection().channel);
         let refused = async {
             let mut pieces = client.pull(ReceiverStream::new(waiting)).await?.into_inner();
             while pieces.message().await?.is_some() {}

@@ -76,6 +76,23 @@ async fn all_viewers_share_one_pull_and_no_frame_comes_that_nobody_reads() {
     assert_eq!(metric(&origin.telemetry, RELAYED), pictures.stats().frames);
 }
 
+/// A rendition is begun with a whole gop of the past for playlists, and with the next picture for a conversation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_of_the_past_is_made_for_those_only_who_want_that() {
+    let origin = Origin::new("origin").await;
+    let mut camera = origin.camera(1, 0, 0);
+    let made = camera.broadcast().derive(Conversion::BFrames);
+    camera.play(5_000_000);
+    let (talks, lists) = (Edge::of("talks", &origin), Edge::of("lists", &origin));
+    let read =
+        async |edge: &Edge, start| edge.find().await.derived(Conversion::BFrames).expect("it is told of").read(start);
+    let _viewer = read(&talks, Start::Newest).await;
+    timeout(PATIENCE, made.track().wanted()).await.expect("wanted");
+    assert!(!made.track().take_past_request());
+    let _player = read(&lists, Start::Oldest).await;
+    until("the past is not asked for", || made.track().take_past_request()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_ends_a_while_after_the_last_viewer() {
     let origin = Origin::new("origin").await;
@@ -264,10 +281,10 @@ async fn who_reads_slowly_holds_no_memory_and_goes_on_at_the_newest_picture() {
     let (wishes, waiting) = mpsc::channel(4);
     let send = async |wish| wishes.send(Wish { wish: Some(wish) }).await.unwrap();
     send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "slow".into() })).await;
-    let mut client = transport::client(origin.served.channel.clone());
+    let mut client = transport::client(origin.served.route.connection().channel);
     let mut pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
     for track in 0..2 {
-        send(wish::Wish::Want(Want { track, wanted: true })).await;
+        send(wish::Wish::Want(Want { track, wanted: true, present: false })).await;
     }
     let mut frame = async || loop {
         let piece = timeout(PATIENCE, pieces.message()).await.expect("a piece").unwrap();

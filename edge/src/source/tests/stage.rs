@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use headwater_common::{
-    cluster::Upstream,
+    cluster::{Route, Upstream},
     finder::Finder,
     live::{Broadcast, BroadcastId, Claim, Hub, Publisher, Reader, Start, Takeover, Writer},
     media::{Codec, Frame, Info, Kind, Sample, Shape},
@@ -23,7 +24,7 @@ use headwater_common::{
     telemetry::Telemetry,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
-use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+use tonic::transport::{Endpoint, Server, server::TcpIncoming};
 use tower::ServiceExt;
 
 use super::super::{Find, Source};
@@ -57,7 +58,8 @@ pub(super) fn engine() -> Engine {
 
 /// Serves gRPC until it is dropped.
 pub(super) struct Served {
-    pub(super) channel: Channel,
+    pub(super) address: SocketAddr,
+    pub(super) route: Route,
     task: JoinHandle<()>,
 }
 
@@ -69,9 +71,14 @@ impl Served {
         let task = tokio::spawn(async move {
             router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await.unwrap()
         });
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        Self { channel: transport::endpoint(endpoint).connect_lazy(), task }
+        let endpoint = transport::endpoint(endpoint(address));
+        Self { address, route: Route::new(move || endpoint.connect_lazy()), task }
     }
+}
+
+/// Without TLS.
+pub(super) fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).unwrap()
 }
 
 impl Drop for Served {
@@ -104,7 +111,7 @@ impl Origin {
     }
 
     pub(super) fn upstream(&self, epoch: u64) -> Upstream {
-        Upstream { node: self.name.into(), epoch, channel: self.served.channel.clone() }
+        Upstream { node: self.name.into(), epoch, route: self.served.route.clone() }
     }
 
     pub(super) fn camera(&self, epoch: u64, next_gop: u64, discontinuity: u64) -> Camera {

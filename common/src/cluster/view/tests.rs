@@ -1,6 +1,7 @@
+mod registry;
+
 use super::*;
-use crate::{cluster::RegistryFacts, registry::Verdict};
-use crate::{load::Load, node::Role};
+use crate::{cluster::RegistryFacts, load::Load, node::Role};
 
 fn facts(id: &str, incarnation: u64, age_s: u64) -> NodeFacts {
     NodeFacts {
@@ -18,6 +19,10 @@ fn facts(id: &str, incarnation: u64, age_s: u64) -> NodeFacts {
 
 fn stopping(id: &str, incarnation: u64, age_s: u64) -> NodeFacts {
     NodeFacts { phase: Phase::Stopping, ..facts(id, incarnation, age_s) }
+}
+
+fn dead(id: &str, incarnation: u64, age_s: u64) -> Known {
+    Known { health: Health::Dead, ..Known::direct(facts(id, incarnation, age_s)) }
 }
 
 fn broadcast(name: &str) -> BroadcastId {
@@ -42,7 +47,7 @@ impl Stage {
     }
 
     fn hear(&mut self, facts: NodeFacts) -> Change {
-        self.view.hear_node(facts, false, self.now)
+        self.view.hear_node(Known::direct(facts), self.now)
     }
 
     fn state(&mut self, statement: Statement) -> Change {
@@ -56,7 +61,7 @@ impl Stage {
             self.now += Duration::from_millis(200);
             for (id, incarnation) in alive {
                 let age = self.now.duration_since(self.begun) + Duration::from_secs(100);
-                self.view.hear_node(NodeFacts { age, ..facts(id, *incarnation, 0) }, false, self.now);
+                self.view.hear_node(Known::direct(NodeFacts { age, ..facts(id, *incarnation, 0) }), self.now);
             }
             self.view.tick(self.now);
         }
@@ -111,6 +116,45 @@ fn what_was_heard_before_is_no_sign_of_life() {
     assert_eq!(stage.health("a"), Some(Health::Dead));
     assert_eq!(stage.hear(facts("a", 1, 6)), Change::Great);
     assert_eq!(stage.health("a"), Some(Health::Alive), "it was cut off, not dead");
+}
+
+/// The last word of a dead node comes last from who heard it last, after up to a second there.
+#[test]
+fn what_another_one_heard_is_as_old_as_that_one_says() {
+    let hearsay = |age_s, silent| Known { silent, ..Known::direct(facts("a", 1, age_s)) };
+    let mut stage = Stage::new();
+    stage.hear(facts("a", 1, 5));
+    stage.pass(S * 28 / 10, &[]);
+    assert_eq!(stage.view.hear_node(hearsay(6, S * 18 / 10), stage.now), Change::Small);
+    stage.pass(S, &[]);
+    assert_eq!(stage.health("a"), Some(Health::Alive), "it said so 2.8 s ago");
+    stage.pass(S * 2 / 10, &[]);
+    assert_eq!(stage.health("a"), Some(Health::Dead));
+
+    // What passes through a third one grows older on the way.
+    let mut third = Stage::new();
+    third.view.hear_node(hearsay(6, S), third.now);
+    third.pass(S, &[]);
+    let told = third.view.update(0, third.now).0.nodes.remove(1);
+    assert_eq!((told.facts.age, told.silent), (S * 6, S * 2));
+    let mut last = Stage::new();
+    last.view.hear_node(told, last.now);
+    last.pass(S * 8 / 10, &[]);
+    assert_eq!(last.health("a"), Some(Health::Alive));
+    last.pass(S * 2 / 10, &[]);
+    assert_eq!(last.health("a"), Some(Health::Dead));
+    assert!(last.view.remove(&NodeId::from("a")), "nobody waits for it once more");
+
+    // One who has heard it since then knows better, and who hears first of something so old need not wait.
+    let mut near = Stage::new();
+    near.hear(facts("a", 1, 5));
+    assert_eq!(near.view.hear_node(hearsay(6, S * 2), near.now), Change::Small);
+    near.pass(S * 28 / 10, &[]);
+    assert_eq!(near.health("a"), Some(Health::Alive));
+    let mut late = Stage::new();
+    late.view.hear_node(hearsay(6, S * 3), late.now);
+    late.view.hear_node(Known { silent: S * 3, ..Known::direct(stopping("b", 1, 6)) }, late.now);
+    assert_eq!(["a", "b"].map(|id| late.health(id)), [Some(Health::Dead), Some(Health::Left)]);
 }
 
 #[test]
@@ -215,12 +259,12 @@ fn only_who_is_gone_is_removed_and_a_sign_of_life_takes_it_back() {
     stage.hear(facts("a", 1, 1));
     assert!(!stage.view.remove(&a));
     stage.pass(S * 4, &[]);
-    let told = stage.view.update(0).1;
+    let told = stage.view.update(0, stage.now).1;
     assert!(stage.view.remove(&a) && !stage.view.remove(&a));
     assert_eq!(stage.view.nodes().count(), 0);
-    assert_eq!(stage.view.update(told).0.removed, std::slice::from_ref(&a));
+    assert_eq!(stage.view.update(told, stage.now).0.removed, std::slice::from_ref(&a));
     // Who has not heard of it yet passes on what it knows.
-    assert_eq!(stage.view.hear_node(facts("a", 1, 1), true, stage.now), Change::Nothing);
+    assert_eq!(stage.view.hear_node(dead("a", 1, 1), stage.now), Change::Nothing);
     assert_eq!(stage.view.nodes().count(), 0);
     stage.hear(facts("a", 2, 0));
     assert_eq!(stage.health("a"), Some(Health::Alive));
@@ -258,12 +302,12 @@ fn a_pause_of_our_own_kills_nobody() {
 #[test]
 fn deaths_are_told_to_who_comes_later() {
     let mut stage = Stage::new();
-    stage.view.hear_node(facts("a", 1, 5), true, stage.now);
+    stage.view.hear_node(dead("a", 1, 5), stage.now);
     stage.state(statement("a", 1, 1, Status::Live));
     assert_eq!(stage.health("a"), Some(Health::Dead));
     stage.located("a", 1, Status::Terminated);
     stage.hear(facts("b", 1, 1));
-    assert_eq!(stage.view.hear_node(facts("b", 1, 2), true, stage.now), Change::Nothing, "we hear it ourselves");
+    assert_eq!(stage.view.hear_node(dead("b", 1, 2), stage.now), Change::Nothing, "we hear it ourselves");
     assert_eq!(stage.health("b"), Some(Health::Alive));
 }
 
@@ -272,16 +316,16 @@ fn a_reader_gets_everything_and_then_what_changed() {
     let mut stage = Stage::new();
     stage.hear(facts("a", 1, 1));
     stage.state(statement("a", 1, 1, Status::Live));
-    let (update, told) = stage.view.update(0);
+    let (update, told) = stage.view.update(0, stage.now);
     assert_eq!((update.nodes.len(), update.statements.len()), (2, 1));
-    assert_eq!(stage.view.update(told), (Update::default(), told));
+    assert_eq!(stage.view.update(told, stage.now), (Update::default(), told));
     stage.state(statement("a", 1, 1, Status::Interrupted));
     stage.state(statement("a", 1, 2, Status::Live));
-    let (update, told) = stage.view.update(told);
+    let (update, told) = stage.view.update(told, stage.now);
     assert_eq!(update.nodes, []);
     assert_eq!(update.statements, [statement("a", 1, 2, Status::Live)], "the newest, not what was in between");
     stage.hear(facts("a", 1, 2));
-    assert_eq!(stage.view.update(told).0.nodes, [(facts("a", 1, 2), Health::Alive)]);
+    assert_eq!(stage.view.update(told, stage.now).0.nodes, [Known::direct(facts("a", 1, 2))]);
 }
 
 /// However news travel, doubled, late and in any order, everybody ends up with the same view.
@@ -300,9 +344,9 @@ fn all_who_hear_of_each_other_agree() {
         let mut views: Vec<View> = names.iter().map(|name| View::new(facts(name, 1, 1))).collect();
         let mut epoch = 0;
         let exchange = |views: &mut Vec<View>, from: usize, to: usize| {
-            let update = views[from].update(0).0;
-            update.nodes.into_iter().for_each(|(facts, health)| {
-                views[to].hear_node(facts, health == Health::Dead, now);
+            let update = views[from].update(0, now).0;
+            update.nodes.into_iter().for_each(|known| {
+                views[to].hear_node(known, now);
             });
             update.statements.into_iter().for_each(|statement| {
                 views[to].hear_statement(statement, now);
@@ -340,99 +384,5 @@ fn all_who_hear_of_each_other_agree() {
         for view in &views {
             assert_eq!(view.nodes().count(), 3, "seed {seed}");
         }
-    }
-}
-
-/// As the registry has it.
-fn row(facts: NodeFacts, verdict: Verdict, beat: u64) -> Judged {
-    Judged { facts: NodeFacts { age: Duration::ZERO, ..facts }, verdict, beat, silent: Duration::from_secs(7) }
-}
-
-fn health(view: &View, id: &str) -> Option<Health> {
-    view.node(&NodeId::from(id)).map(|(_, health)| health)
-}
-
-#[test]
-fn the_registry_tells_of_nodes_that_nobody_hears() {
-    let mut now = Instant::now();
-    let mut view = View::new(facts("me", 1, 0));
-    let rows = |beat| {
-        vec![
-            row(facts("me", 1, 0), Verdict::Dead, beat),
-            row(facts("dead", 5, 0), Verdict::Dead, 9),
-            row(stopping("left", 5, 0), Verdict::Dead, 9),
-            row(facts("cut", 5, 0), Verdict::Alive, beat),
-            row(facts("new", 5, 0), Verdict::Unknown, beat),
-        ]
-    };
-    assert_eq!(view.judge(rows(1), now), Change::Great);
-    let seen = |view: &View| ["dead", "left", "cut", "new"].map(|id| health(view, id));
-    let expected = [Some(Health::Dead), Some(Health::Left), Some(Health::Suspect), None];
-    assert_eq!(seen(&view), expected);
-    let silent = view.list(now).into_iter().find(|known| known.facts.id().as_str() == "dead").map(|known| known.silent);
-    assert_eq!(silent, Some(Duration::from_secs(7)), "since its row was written");
-    for beat in 2..12 {
-        now += Duration::from_secs(1);
-        view.tick(now);
-        assert_eq!(view.judge(rows(beat), now), Change::Nothing, "beat {beat}");
-        assert_eq!(seen(&view), expected, "who beats is there, whoever hears it");
-    }
-
-    // A drain of a node that is not heard.
-    let mut drained = rows(12);
-    drained[3].facts.phase = Phase::Draining;
-    assert_eq!(view.judge(drained, now), Change::Great);
-    assert_eq!(view.node(&NodeId::from("cut")).map(|(facts, _)| facts.phase), Some(Phase::Draining));
-    // Its death, and what died before a minute ago comes back.
-    let mut later = rows(13);
-    later[3].verdict = Verdict::Dead;
-    later[1] = row(facts("dead", 6, 0), Verdict::Alive, 10);
-    assert_eq!(view.judge(later, now), Change::Great);
-    assert_eq!(seen(&view), [Some(Health::Suspect), Some(Health::Left), Some(Health::Dead), None]);
-    // The row of one that is not there was taken away.
-    let mut without = rows(14);
-    without.remove(3);
-    assert_eq!(view.judge(without, now), Change::Great);
-    assert_eq!(health(&view, "cut"), None);
-}
-
-#[test]
-fn who_is_heard_speaks_for_itself_and_not_through_the_registry() {
-    let mut now = Instant::now();
-    let mut view = View::new(facts("me", 1, 0));
-    view.hear_node(facts("there", 5, 10), false, now);
-    let judge = |view: &mut View, facts, verdict, now| view.judge(vec![row(facts, verdict, 3)], now);
-    assert_eq!(judge(&mut view, stopping("there", 5, 0), Verdict::Dead, now), Change::Nothing);
-    assert_eq!(judge(&mut view, facts("there", 4, 0), Verdict::Dead, now), Change::Nothing, "an earlier life");
-    assert_eq!(health(&view, "there"), Some(Health::Alive));
-    // With its link goes what it could say, and a registry in which it stands still keeps nobody alive.
-    view.lost(&facts("there", 5, 0).identity, now);
-    for _ in 0..4 {
-        now += Duration::from_secs(1);
-        judge(&mut view, facts("there", 5, 0), Verdict::Alive, now);
-        view.tick(now);
-    }
-    assert_eq!(health(&view, "there"), Some(Health::Dead));
-    // A row that is older than the list remembers is none.
-    let old = Judged { silent: LISTED_FOR, ..row(facts("old", 1, 0), Verdict::Dead, 1) };
-    view.judge(vec![old], now);
-    assert_eq!(health(&view, "old"), None);
-}
-
-#[test]
-fn an_origin_of_another_registry_and_what_it_holds_are_not_taken() {
-    let now = Instant::now();
-    let of = |id: &str, registry: &str| {
-        let registry = RegistryFacts { id: registry.to_owned(), ..RegistryFacts::default() };
-        NodeFacts { registry, ..facts(id, 1, 1) }
-    };
-    let mut view = View::new(of("me", "a"));
-    for (id, registry, taken) in [("same", "a", true), ("edge", "", true), ("foreign", "b", false)] {
-        view.hear_node(of(id, registry), false, now);
-        assert_eq!(health(&view, id).is_some(), taken, "{id}");
-        let owner = Identity { id: NodeId::from(id), incarnation: 1 };
-        let statement = Statement { broadcast: broadcast(id), owner, epoch: 1, status: Status::Live };
-        view.hear_statement(statement, now);
-        assert_eq!(view.locate(&broadcast(id)).is_some(), taken, "{id}");
     }
 }

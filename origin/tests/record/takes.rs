@@ -6,8 +6,9 @@ use headwater_common::{
     ladder::Rendition,
     live::{Reader, Start, Status, TrackWriter},
     media::{Conversion, Frame, Info, Kind, RtpCache, Sample},
+    registry::Take,
 };
-use headwater_origin::record::{SetError, Take};
+use headwater_origin::record::SetError;
 
 use crate::{
     AAC, H264_LONG, SECOND,

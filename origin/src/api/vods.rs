@@ -25,6 +25,9 @@ struct VodJson {
     creation_date: i64,
     start_time: i64,
     duration: i64,
+    /// Of a rendition: how often the machine had no room to make it, and the milliseconds that are missing.
+    gaps: u32,
+    missing_duration: i64,
     file_size: u64,
     file_path: String,
     /// `recording`, `finalising` (until it can be relied on: with a bucket, until that has confirmed it), `ready` or
@@ -139,6 +142,8 @@ fn describe(api: &Api, row: RecordingRow) -> VodJson {
         creation_date: row.created_ms.unwrap_or(row.started_ms),
         start_time: row.started_ms,
         duration: row.duration_ms,
+        gaps: row.gaps,
+        missing_duration: row.missing_ms,
         file_size: row.bytes,
         file_path: format!("streams/{}", row.file),
         process_status,

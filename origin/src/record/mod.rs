@@ -11,6 +11,7 @@
 mod cutter;
 mod error;
 mod finalise;
+mod gaps;
 mod keep;
 mod reconcile;
 mod recover;

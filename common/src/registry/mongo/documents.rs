@@ -165,6 +165,10 @@ pub(super) struct VodDocument {
     file_size: i64,
     #[serde(default)]
     frames_lost: i64,
+    #[serde(default)]
+    gaps: u32,
+    #[serde(default)]
+    missing_duration: i64,
 }
 
 pub(super) const RECORDING: &str = "recording";
@@ -201,6 +205,8 @@ impl VodDocument {
             duration: row.duration_ms,
             file_size: signed(row.bytes),
             frames_lost: signed(row.frames_lost),
+            gaps: row.gaps,
+            missing_duration: row.missing_ms,
         }
     }
 
@@ -227,6 +233,8 @@ impl VodDocument {
             duration_ms: self.duration,
             bytes: unsigned(self.file_size),
             frames_lost: unsigned(self.frames_lost),
+            gaps: self.gaps,
+            missing_ms: self.missing_duration,
             object: self.object,
         }
     }

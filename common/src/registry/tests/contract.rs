@@ -318,7 +318,7 @@ async fn recordings_are_listed_newest_first_and_own_their_file(registry: &dyn Re
     let mut failed = registry.recording_of_file("live", "even_4.mp4").await.unwrap().unwrap();
     failed.state = RecordingState::Failed { reason: "the disk is full".into() };
     (failed.bytes, failed.duration_ms, failed.started_ms, failed.created_ms) = (77, 5_000, 1_004, Some(6_004));
-    (failed.epoch, failed.frames_lost) = (epoch(3), 2);
+    (failed.epoch, failed.frames_lost, failed.gaps, failed.missing_ms) = (epoch(3), 2, 3, 17_000);
     registry.put_recording(&failed).await.unwrap();
     assert_eq!(registry.recording("live", &failed.vod_id).await.unwrap(), Some(failed.clone()));
     let object = ObjectRow { key: "live/even_6.mp4".into(), etag: String::new(), error: "no route".into() };

@@ -6,6 +6,7 @@ use axum::{
     response::IntoResponse,
 };
 use headwater_common::{
+    cluster::identity::NodeId,
     http::NO_STORE,
     registry::{RecordingFilter, RecordingRow, RecordingState, VodId},
 };
@@ -33,7 +34,7 @@ struct VodJson {
     /// `recording`, `finalising` (until it can be relied on: with a bucket, until that has confirmed it), `ready` or
     /// `failed`.
     process_status: &'static str,
-    /// Why it failed.
+    /// Why it failed, or what it waits for.
     description: String,
     #[serde(flatten)]
     upload: Option<UploadJson>,
@@ -127,9 +128,12 @@ pub(super) async fn test_storage(State(api): State<Api>, Path(app): Path<String>
 
 fn describe(api: &Api, row: RecordingRow) -> VodJson {
     let upload = describe_upload(api, &row);
+    let absent = row.state.is_unfinished().then(|| absent_keeper(api, &row)).flatten();
     let (process_status, description) = match row.state {
-        RecordingState::Recording => ("recording", String::new()),
-        RecordingState::Finalising | RecordingState::Uploading { .. } => ("finalising", String::new()),
+        RecordingState::Recording if absent.is_none() => ("recording", String::new()),
+        RecordingState::Recording | RecordingState::Finalising | RecordingState::Uploading { .. } => {
+            ("finalising", absent.unwrap_or_default())
+        }
         RecordingState::Ready => ("ready", String::new()),
         RecordingState::Failed { reason } => ("failed", reason),
     };
@@ -150,6 +154,20 @@ fn describe(api: &Api, row: RecordingRow) -> VodJson {
         description,
         upload,
     }
+}
+
+/// Whose file it is that nobody else can finish, while that node is not there.
+fn absent_keeper(api: &Api, row: &RecordingRow) -> Option<String> {
+    let (cluster, keeper) = (api.cluster.as_ref()?, NodeId::from(&*row.node));
+    if keeper == *cluster.me().id() || row.node.is_empty() {
+        return None;
+    }
+    let known = cluster.nodes().into_iter().find(|known| *known.facts.id() == keeper);
+    if known.is_some_and(|known| known.health.is_there()) {
+        return None;
+    }
+    let host = cluster.host(&keeper).map(|host| format!(" ({host})")).unwrap_or_default();
+    Some(format!("node {keeper}{host} is not there: what it has recorded is finished when it is back"))
 }
 
 fn describe_upload(api: &Api, row: &RecordingRow) -> Option<UploadJson> {

@@ -184,7 +184,12 @@ impl Work {
                 self.source.end();
                 self.note_missing();
                 self.cutter.finish()?;
-                return self.apply().map(|()| epoch);
+                self.apply()?;
+                if self.source.poll_missing().is_some() {
+                    self.shared.door.errors.inc();
+                    tracing::error!(broadcast = %self.source.broadcast().id(), rendition = ?self.source.rendition(), "nothing was recorded: the rendition was never made");
+                }
+                return Ok(epoch);
             }
             thread::park_timeout(LOOK_EVERY);
         }

@@ -120,15 +120,17 @@ async fn the_row_says_what_the_machine_left_out_of_a_rendition() {
     let stage = Stage::new(&scratch.path("data"), false).await;
     let mut show = stage.publish("x", BORN_US, &large).await;
     let broadcast = stage.hub.get(&id("x")).unwrap();
-    let rendition = Rendition { height: 120, video_kbps: 200, audio_kbps: 0 };
-    let mut made = broadcast.derive(Conversion::Rendition(rendition));
-    broadcast.offer(vec![rendition]);
+    let renditions = [120, 90].map(|height| Rendition { height, video_kbps: 200, audio_kbps: 0 });
+    let [mut made, never] = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
+    broadcast.offer(renditions.to_vec());
     let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
     show.until(SECOND);
-    for take in [Take::default(), Take { height: Some(120), name: None }] {
-        stage.recorder.set(&id("x"), take, true).await.unwrap();
+    for height in [None, Some(120), Some(90)] {
+        stage.recorder.set(&id("x"), Take { height, name: None }, true).await.unwrap();
     }
-    until("somebody to read it", async || (made.track().readers() > 0).then_some(())).await;
+    for track in [made.track(), never.track()] {
+        until("somebody to read it", async || (track.readers() > 0).then_some(())).await;
+    }
     let mut at = 0;
     // There is no room at first, then for two seconds, then for none, then again, and none at the end.
     for (end_s, room) in [(2, false), (4, true), (8, false), (10, true), (12, false)] {
@@ -152,5 +154,8 @@ async fn the_row_says_what_the_machine_left_out_of_a_rendition() {
     assert!((7_900..8_100).contains(&row.missing_ms), "{row:?}");
     let (complaints, counts) = judge(&stage.path("x_120p200kbps.mp4"));
     assert_eq!((complaints.as_str(), counts[0].1), ("", 120));
+    until("the other one to be given up", async || (never.track().readers() == 0).then_some(())).await;
+    assert_eq!(stage.rows().await.len(), 2, "there is nothing of it");
+    assert!(stage.telemetry.render().contains("headwater_errors_total{door=\"record\"} 1"), "and it is told");
     stage.close().await;
 }

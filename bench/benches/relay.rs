@@ -35,7 +35,8 @@ const PICTURES_PER_S: u64 = 30;
 const KEYFRAME_BYTES: usize = 70_000;
 const PICTURE_BYTES: usize = 9_200;
 const SOUND_BYTES: usize = 340;
-const JOINING: Duration = Duration::from_secs(4);
+/// Until the latest media of all broadcasts fill the memory of every node: from then on it is used again.
+const JOINING: Duration = Duration::from_secs(15);
 
 fn main() {
     // Cargo's own arguments begin with dashes.

@@ -11,6 +11,7 @@ mod cluster_death;
 mod cluster_drain;
 mod cluster_network;
 mod cluster_reach;
+mod cluster_recording;
 mod cluster_registry;
 mod drain;
 mod harness;

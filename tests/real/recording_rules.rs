@@ -220,6 +220,60 @@ fn renditions_are_recorded_side_by_side_through_a_gap_and_a_crash() {
     });
 }
 
+/// Some seconds of all recordings together.
+fn until_written(server: &Server) {
+    until("frames in the files", s(20), || {
+        (server.metric("headwater_sent_total", "\"record\"") >= 200.0).then_some(())
+    });
+}
+
+#[test]
+fn what_was_asked_for_goes_on_after_a_crash_and_what_was_stopped_does_not() {
+    light(s(120), || {
+        let mut server = Server::with("[apps.live]\nladder = [{ height = 90, video_kbps = 80 }]\n");
+        let ask = |server: &Server, path: &str| {
+            send(server.request("PUT", &format!("/live/rest/v2/broadcasts/asked/recording/{path}"))).status()
+        };
+        let put = |server: &Server, path: &str| assert_eq!(ask(server, path), 200, "{path}");
+        let publish = |server: &Server| {
+            let mut wire = Wire::connect(server);
+            wire.publish("live", "asked").expect("published");
+            wire.play_out(tags(flv::clip(), 0..18_000))
+        };
+        let playing = publish(&server);
+        until("the rendition to be offered", s(20), || {
+            (ask(&server, "true?resolutionHeight=90&fileName=small") == 200).then_some(())
+        });
+        for name in ["encore", "dropped"] {
+            put(&server, &format!("true?fileName={name}"));
+        }
+        until_going_on(&server, &["dropped.mp4", "encore.mp4", "small_90p80kbps.mp4"]);
+        put(&server, "false?fileName=dropped");
+        until_going_on(&server, &["encore.mp4", "small_90p80kbps.mp4"]);
+        until_written(&server);
+        server.kill();
+        drop(playing);
+
+        server.start_again();
+        let playing = publish(&server);
+        until_going_on(&server, &["encore_1.mp4", "small_90p80kbps_1.mp4"]);
+        put(&server, "false?fileName=encore");
+        until_going_on(&server, &["small_90p80kbps_1.mp4"]);
+        until_written(&server);
+        server.kill();
+        drop(playing);
+
+        server.start_again();
+        let playing = publish(&server);
+        until_going_on(&server, &["small_90p80kbps_2.mp4"]);
+        until_written(&server);
+        put(&server, "false?resolutionHeight=90");
+        until_going_on(&server, &[]);
+        drop(playing);
+        until_ready(&server, 6);
+    });
+}
+
 /// Of the pictures in a recording that was downloaded.
 fn height(server: &Server, name: &str) -> u32 {
     let mut probe = Command::new("ffprobe");

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::epoch;
+use super::{Take, Takes, TooMany, epoch};
 use crate::{
     ladder::Rung,
     live::{Broadcast, BroadcastId, Claim, Publisher, Takeover},
@@ -16,7 +16,7 @@ const GOPS_AHEAD: u64 = 128;
 const DISCONTINUITIES_AHEAD: u64 = 16;
 /// A publisher that comes back within this goes on with the same clock and the same segments: players that wait for
 /// it need not begin anew. As long as an ended broadcast stays in the hall.
-const RESUME_MS: i64 = crate::live::LINGER_US / 1000;
+pub(super) const RESUME_MS: i64 = crate::live::LINGER_US / 1000;
 
 /// One life of a node: the id stays over restarts, the incarnation does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,6 +88,8 @@ pub struct BroadcastRow {
     pub ended_ms: Option<i64>,
     /// Record this broadcast or don't, whatever the application's setting says.
     pub record_override: Option<bool>,
+    /// What else is recorded of it.
+    pub takes: Takes,
     pub details: Details,
 }
 
@@ -304,6 +306,7 @@ impl BroadcastRow {
         self.remote.clone_from(&bid.publisher.remote);
         self.agent.clone_from(&bid.publisher.agent);
         self.started_ms = Some(began_us / 1000);
+        self.takes.begin(began_us / 1000);
         self.ended_ms = None;
         self.set_aside(claimed.next_gop, claimed.discontinuity, bid.now_us / 1000);
     }
@@ -328,7 +331,12 @@ impl BroadcastRow {
         self.next_gop = last.next_gop.max(self.next_gop.saturating_sub(GOPS_AHEAD));
         self.discontinuity = last.discontinuity.max(self.discontinuity.saturating_sub(DISCONTINUITIES_AHEAD));
         self.end(ending, now_us / 1000);
+        self.takes.end(now_us / 1000);
         true
+    }
+
+    pub(super) fn set_take(&mut self, take: &Take, on: Option<bool>, now_us: i64) -> Result<(), TooMany> {
+        self.takes.switch(take, on, now_us / 1000)
     }
 
     /// For rows that a dead process left: nobody broadcasts when the registry is opened. The last sign of life is

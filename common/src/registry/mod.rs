@@ -2,7 +2,7 @@
 //!
 //! In: claims, progress and ends of broadcasts; the states of recordings. Out: the rows that REST lists, and the
 //! epoch and numbers that a claim goes on from. [`Registry`] is kept by [`Embedded`], a file of this process alone, or
-//! by a database that nodes share. The rules are plain functions in [`broadcast`](BroadcastRow) and
+//! by a database that nodes share. The rules are plain functions in [`broadcast`](BroadcastRow), [`takes`](Takes) and
 //! [`recording`](RecordingRow); a registry reads a row, asks the rule, and keeps the result if nobody has changed the
 //! row meanwhile.
 //!
@@ -19,6 +19,7 @@ mod node;
 mod pace;
 mod recording;
 mod seen;
+mod takes;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -33,6 +34,7 @@ pub use mongo::{Beaten, Mongo};
 pub use node::NodeRow;
 pub use recording::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, VodId};
 pub use seen::{Seen, SeenNode};
+pub use takes::{Take, Takes, TooMany};
 
 use crate::live::BroadcastId;
 
@@ -56,6 +58,16 @@ pub trait Registry: Send + Sync {
 
     /// `None` leaves it to the application's setting. False when there is no such broadcast.
     async fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError>;
+
+    /// Asks for a recording beside that one, or against it; `None` leaves it to the application's setting. False when
+    /// there is no such broadcast.
+    async fn set_take(
+        &self,
+        id: &BroadcastId,
+        take: &Take,
+        on: Option<bool>,
+        now_us: i64,
+    ) -> Result<bool, RegistryError>;
 
     async fn get(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError>;
 
@@ -128,6 +140,8 @@ pub enum RegistryError {
     InUse { id: BroadcastId, protocol: String, remote: String, node: String },
     #[error("{id} was claimed by node {node} meanwhile (epoch {epoch:#x})")]
     Outrun { id: BroadcastId, node: String, epoch: u64 },
+    #[error(transparent)]
+    TooManyTakes(#[from] TooMany),
     #[error("file {app}/{file} belongs to another recording")]
     FileTaken { app: String, file: String },
 }

@@ -77,6 +77,9 @@ pub struct RecordingRow {
     pub bytes: u64,
     /// Frames that could not be saved because the disk was too slow.
     pub frames_lost: u64,
+    /// Stretches of a rendition that the machine had no room to make, and what they last in all.
+    pub gaps: u32,
+    pub missing_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectRow>,
 }

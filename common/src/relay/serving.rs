@@ -40,6 +40,8 @@ const BEAT: Duration = Duration::from_millis(400);
 const GOPS_KNOWN: usize = 64;
 /// Taken at a time: what comes first must not keep frames from leaving.
 const WISHES_AT_ONCE: usize = 32;
+/// Told one after the other before wishes and news have a turn.
+const FRAMES_AT_ONCE: usize = 16;
 /// When this node stops, how its broadcasts end is told first.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -59,6 +61,8 @@ pub struct Serving {
     ahead: VecDeque<piece::Piece>,
     /// Something of a track was not told yet, because frames from before are on their way.
     postponed: bool,
+    /// Frames since all else was looked at.
+    in_a_row: usize,
     gops: VecDeque<(u64, u64)>,
     looked: Instant,
     /// That something was told.
@@ -97,6 +101,7 @@ impl Serving {
             told: None,
             ahead: VecDeque::new(),
             postponed: false,
+            in_a_row: 0,
             gops: VecDeque::new(),
             looked: Instant::now(),
             last: Instant::now(),
@@ -108,6 +113,12 @@ impl Serving {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
+        // Nearly always it is a frame that wakes the connection, and all else is looked at once there is no other one.
+        let frames_first = self.told.is_some() && self.in_a_row < FRAMES_AT_ONCE;
+        if frames_first && let Poll::Ready(piece) = self.poll_media(cx)? {
+            return Poll::Ready(Ok(piece));
+        }
+        self.in_a_row = 0;
         self.poll_stop(cx)?;
         self.poll_wishes(cx)?;
         // That a track waits for room, or which gop comes next, is no news to anybody else.
@@ -125,8 +136,8 @@ impl Serving {
             let hearers = wire::from_hearers(to).into();
             return Poll::Ready(Ok(piece::Piece::Said(Said { binary, data, hearers })));
         }
-        if let Poll::Ready(frame) = self.poll_frame(cx)? {
-            return Poll::Ready(Ok(frame));
+        if !frames_first && let Poll::Ready(piece) = self.poll_media(cx)? {
+            return Poll::Ready(Ok(piece));
         }
         if std::mem::take(&mut self.postponed) {
             self.look()?;
@@ -232,6 +243,15 @@ impl Serving {
             }
         }
         Ok(())
+    }
+
+    fn poll_media(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
+        if let Some(piece) = self.ahead.pop_front() {
+            return Poll::Ready(Ok(piece));
+        }
+        let piece = ready!(self.poll_frame(cx))?;
+        self.in_a_row += 1;
+        Poll::Ready(Ok(piece))
     }
 
     /// The earliest frame of those that are there, behind what has to be known of it.

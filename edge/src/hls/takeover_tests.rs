@@ -24,11 +24,11 @@ fn before() -> (Frames, u32) {
     ((videos, audios), target_s)
 }
 
-/// Ten seconds of the second one, 14 seconds after the broadcast's birth.
-fn after(next_gop: u64) -> Frames {
+/// So much of the second one, 14 seconds after the broadcast's birth.
+fn after(next_gop: u64, seconds: i64) -> Frames {
     let mut stage = Stage::new();
     (stage.epoch, stage.numbers, stage.now_us) = (1, (next_gop, 4), BORN_US + 14_000_000);
-    let (videos, audios, _) = frames_at(&mut stage, CAMERA, 10);
+    let (videos, audios, _) = frames_at(&mut stage, CAMERA, seconds);
     (videos, audios)
 }
 
@@ -67,7 +67,7 @@ fn listed(text: &str) -> BTreeMap<String, (u64, u64)> {
 #[test]
 fn playlists_go_on_without_a_hole_and_edges_that_heard_different_amounts_agree() {
     let (first, target_s) = before();
-    let second = after(46);
+    let second = after(46, 10);
     let (whole, whole_text) = edge(&first, i64::MAX, &second, target_s);
     assert_eq!(whole_text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{whole_text}");
     assert!(!whole_text.contains("#EXT-X-GAP"), "{whole_text}");
@@ -107,7 +107,7 @@ fn playlists_go_on_without_a_hole_and_edges_that_heard_different_amounts_agree()
 #[test]
 fn a_jump_that_nobody_can_explain_begins_the_playlist_anew_when_there_is_a_segment() {
     let (first, target_s) = before();
-    let second = after(130);
+    let second = after(130, 10);
     let (window, text) = edge(&first, i64::MAX, &second, target_s);
     assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:130\n#EXT-X-DISCONTINUITY-SEQUENCE:4\n"), "{text}");
     assert!(window.segment(1, 44).is_some(), "players that read about it may still fetch it");
@@ -116,4 +116,17 @@ fn a_jump_that_nobody_can_explain_begins_the_playlist_anew_when_there_is_a_segme
     let numbers: Vec<u64> = window.listed().map(|segment| segment.gop.id).collect();
     assert_eq!(numbers, [40, 41, 42, 43, 44, 45], "{text}");
     assert_eq!(text_of(&window, false), text);
+}
+
+#[test]
+fn a_playlist_that_begins_anew_leaves_players_the_time_to_fetch_what_the_old_one_listed() {
+    let (first, target_s) = before();
+    // Two seconds each, and the old playlist was of ten and a bit.
+    for (seconds, stays) in [(10, true), (20, false)] {
+        let (window, text) = edge(&first, i64::MAX, &after(130, seconds), target_s);
+        assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:130\n"), "{text}");
+        for gop in 40..45 {
+            assert_eq!(window.segment(1, gop).is_some(), stays, "{gop} after {seconds} s");
+        }
+    }
 }

@@ -38,6 +38,9 @@ pub(super) struct Segment {
     pub(super) complete: bool,
     /// It went on, for all that is known.
     broken_off: bool,
+    /// The longest playlist that listed it, and once none does, the media's age up to which it can be had.
+    listed_us_max: i64,
+    stays_until_us: i64,
 }
 
 #[derive(Debug)]
@@ -58,13 +61,24 @@ pub(super) struct Window {
     /// What the playlist is going to begin with, until it is complete.
     ahead: Option<Segment>,
     bytes: usize,
+    /// How much media has come: the only clock here.
+    age_us: i64,
     ended: bool,
 }
 
 impl Segment {
     fn begin(gop: &Arc<Gop>, init: &Arc<Init>) -> Self {
         let (gop, init) = (gop.clone(), init.clone());
-        Self { gop, init, parts: Vec::new(), duration_us: 0, complete: false, broken_off: false }
+        Self {
+            gop,
+            init,
+            parts: Vec::new(),
+            duration_us: 0,
+            complete: false,
+            broken_off: false,
+            listed_us_max: 0,
+            stays_until_us: 0,
+        }
     }
 
     pub(super) fn is_gap(&self) -> bool {
@@ -110,11 +124,21 @@ impl Segment {
 
 impl Window {
     pub(super) fn new(born_us: i64, target_s: u32) -> Self {
-        Self { born_us, target_s, segments: VecDeque::new(), listed_from: 0, ahead: None, bytes: 0, ended: false }
+        Self {
+            born_us,
+            target_s,
+            segments: VecDeque::new(),
+            listed_from: 0,
+            ahead: None,
+            bytes: 0,
+            age_us: 0,
+            ended: false,
+        }
     }
 
     pub(super) fn push(&mut self, part: &Part, init: &Arc<Init>, data: Bytes) {
         self.ended = false;
+        self.age_us += part.duration_us;
         if part.index == 0 {
             self.begin(&part.gop, init);
         }
@@ -123,7 +147,7 @@ impl Window {
             ahead.take(part, data);
             if let Some(first) = self.ahead.take_if(|ahead| ahead.complete) {
                 self.forget_open();
-                self.listed_from = self.segments.len();
+                self.unlist(self.segments.len());
                 self.bytes += first.bytes();
                 self.segments.push_back(first);
             }
@@ -258,12 +282,14 @@ impl Window {
         while self.listed().filter(|segment| segment.complete).count() > SEGMENTS_MIN
             && total(&mut self.listed().skip(1).filter(|segment| segment.complete)) >= listed_us_min
         {
-            self.listed_from += 1;
+            self.unlist(self.listed_from + 1);
         }
-        // "MUST remain available for the duration of the segment plus that of the longest playlist" (RFC 8216 6.2.2).
         let listed_us = total(&mut self.listed());
+        for segment in self.segments.iter_mut().skip(self.listed_from) {
+            segment.listed_us_max = segment.listed_us_max.max(listed_us);
+        }
         while self.listed_from > 0
-            && (total(&mut self.segments.iter().take(self.listed_from).skip(1)) >= listed_us
+            && (self.segments.front().is_some_and(|oldest| oldest.stays_until_us <= self.age_us)
                 || self.bytes > BYTES_MAX
                 || self.segments.len() > SEGMENTS_MAX)
         {
@@ -274,6 +300,15 @@ impl Window {
         {
             self.forget_oldest();
         }
+    }
+
+    /// "MUST remain available for the duration of the segment plus that of the longest playlist" that listed it (RFC
+    /// 8216bis 6.2.2), also when all leave at once because a playlist begins anew.
+    fn unlist(&mut self, listed_from: usize) {
+        for segment in self.segments.iter_mut().take(listed_from).skip(self.listed_from) {
+            segment.stays_until_us = self.age_us + segment.duration_us + segment.listed_us_max;
+        }
+        self.listed_from = listed_from;
     }
 
     fn forget_oldest(&mut self) {

@@ -141,7 +141,7 @@ impl IntoResponse for ApiError {
         let status = match &self {
             Self::Invalid(_) | Self::Say(_) => StatusCode::BAD_REQUEST,
             Self::Set(SetError::Name(_) | SetError::NoRendition { .. }) => StatusCode::BAD_REQUEST,
-            Self::Set(SetError::Which(_) | SetError::TooMany(_)) => StatusCode::CONFLICT,
+            Self::Set(SetError::Which(_) | SetError::Registry(RegistryError::TooManyTakes(_))) => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::Set(SetError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Set(SetError::NoRoom { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Delete(DeleteError::InProgress { .. } | DeleteError::NoBucket { .. }) => StatusCode::CONFLICT,

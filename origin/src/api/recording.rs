@@ -4,10 +4,10 @@ use axum::{
     Json,
     extract::{Path, Query, State},
 };
+use headwater_common::registry::Take;
 use serde::Deserialize;
 
 use super::{Api, ApiError, Outcome};
-use crate::record::Take;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]

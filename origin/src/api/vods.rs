@@ -6,6 +6,7 @@ use axum::{
     response::IntoResponse,
 };
 use headwater_common::{
+    cluster::identity::NodeId,
     http::NO_STORE,
     registry::{RecordingFilter, RecordingRow, RecordingState, VodId},
 };
@@ -25,12 +26,15 @@ struct VodJson {
     creation_date: i64,
     start_time: i64,
     duration: i64,
+    /// Of a rendition: how often the machine had no room to make it, and the milliseconds that are missing.
+    gaps: u32,
+    missing_duration: i64,
     file_size: u64,
     file_path: String,
     /// `recording`, `finalising` (until it can be relied on: with a bucket, until that has confirmed it), `ready` or
     /// `failed`.
     process_status: &'static str,
-    /// Why it failed.
+    /// Why it failed, or what it waits for.
     description: String,
     #[serde(flatten)]
     upload: Option<UploadJson>,
@@ -124,9 +128,12 @@ pub(super) async fn test_storage(State(api): State<Api>, Path(app): Path<String>
 
 fn describe(api: &Api, row: RecordingRow) -> VodJson {
     let upload = describe_upload(api, &row);
+    let absent = row.state.is_unfinished().then(|| absent_keeper(api, &row)).flatten();
     let (process_status, description) = match row.state {
-        RecordingState::Recording => ("recording", String::new()),
-        RecordingState::Finalising | RecordingState::Uploading { .. } => ("finalising", String::new()),
+        RecordingState::Recording if absent.is_none() => ("recording", String::new()),
+        RecordingState::Recording | RecordingState::Finalising | RecordingState::Uploading { .. } => {
+            ("finalising", absent.unwrap_or_default())
+        }
         RecordingState::Ready => ("ready", String::new()),
         RecordingState::Failed { reason } => ("failed", reason),
     };
@@ -139,12 +146,28 @@ fn describe(api: &Api, row: RecordingRow) -> VodJson {
         creation_date: row.created_ms.unwrap_or(row.started_ms),
         start_time: row.started_ms,
         duration: row.duration_ms,
+        gaps: row.gaps,
+        missing_duration: row.missing_ms,
         file_size: row.bytes,
         file_path: format!("streams/{}", row.file),
         process_status,
         description,
         upload,
     }
+}
+
+/// Whose file it is that nobody else can finish, while that node is not there.
+fn absent_keeper(api: &Api, row: &RecordingRow) -> Option<String> {
+    let (cluster, keeper) = (api.cluster.as_ref()?, NodeId::from(&*row.node));
+    if keeper == *cluster.me().id() || row.node.is_empty() {
+        return None;
+    }
+    let known = cluster.nodes().into_iter().find(|known| *known.facts.id() == keeper);
+    if known.is_some_and(|known| known.health.is_there()) {
+        return None;
+    }
+    let host = cluster.host(&keeper).map(|host| format!(" ({host})")).unwrap_or_default();
+    Some(format!("node {keeper}{host} is not there: what it has recorded is finished when it is back"))
 }
 
 fn describe_upload(api: &Api, row: &RecordingRow) -> Option<UploadJson> {

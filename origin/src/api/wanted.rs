@@ -15,12 +15,11 @@ use headwater_common::{
     http::NO_STORE,
     ladder::{self, Rung},
     live::BroadcastId,
-    registry::{Details, RegistryError},
+    registry::{Details, RegistryError, Take},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Api, ApiError, Outcome, broadcasts};
-use crate::record::Take;
 
 /// What is absent stays as it was.
 #[derive(Debug, Default, Deserialize)]

@@ -6,8 +6,6 @@ use headwater_common::{
     store::{PlaceError, StoreError, s3::ProbeError},
 };
 
-use super::TooMany;
-
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
     #[error("there is no broadcast {id}")]
@@ -20,8 +18,6 @@ pub enum SetError {
     NoRendition { height: u32, offered: Vec<u32> },
     #[error("say which one shall stop: {0}")]
     Which(String),
-    #[error(transparent)]
-    TooMany(#[from] TooMany),
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }

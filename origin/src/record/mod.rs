@@ -11,6 +11,7 @@
 mod cutter;
 mod error;
 mod finalise;
+mod gaps;
 mod keep;
 mod reconcile;
 mod recover;
@@ -20,14 +21,13 @@ mod session;
 mod settings;
 mod source;
 mod supervise;
-mod takes;
 mod tape;
 mod upload;
 
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
 };
 
@@ -37,8 +37,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use headwater_common::{
+    clock,
     live::{BroadcastId, Hub, Status},
-    registry::{RecordingRow, RecordingState, Registry, VodId},
+    registry::{BroadcastRow, RecordingRow, RecordingState, Registry, RegistryError, Take, VodId},
     store::{Place, Store, s3::Bucket},
     telemetry::{Door, Telemetry},
 };
@@ -53,12 +54,10 @@ pub use reconcile::{Finding, Reconciler};
 pub use recover::RecoverError;
 pub use serve::serve_mp4;
 pub use settings::{Rules, Settings};
-pub use takes::{Take, TooMany};
 
 use finalise::{Desk, Floor};
 use rows::Rows;
 use serve::InBucket;
-use takes::Takes;
 use tape::{FINALISING, Finished, RECORDING, TapeError, UNREADABLE};
 use upload::Uploads;
 pub(crate) use upload::{Stage, UploadProgress};
@@ -80,7 +79,6 @@ struct Shared {
     /// Files that are being finalised or wait for it.
     finalising: watch::Sender<usize>,
     wishes: watch::Sender<Wishes>,
-    takes: Mutex<Takes>,
     free_disk: Gauge,
     /// Where there is a bucket.
     uploads: Option<Arc<Uploads>>,
@@ -129,7 +127,6 @@ impl Recorder {
             desk: Desk::new(finalising),
             finalising: watch::Sender::new(0),
             wishes: watch::Sender::default(),
-            takes: Mutex::default(),
             free_disk,
             uploads,
         });
@@ -218,14 +215,18 @@ impl Recorder {
             }
         }
         let row = rows.registry.get(id).await?.ok_or_else(unknown)?;
-        let record = self.shared.records(id, row.record_override);
-        let take = if on { take } else { self.shared.meant(id, take, record)? };
-        if take == Take::default() {
-            if !rows.registry.set_record(id, Some(on)).await? {
-                return Err(unknown());
-            }
+        let take = if on { take } else { meant(take, self.shared.wanted_by(id, &row))? };
+        let known = if take == Take::default() {
+            rows.registry.set_record(id, Some(on)).await?
         } else {
-            self.shared.takes().say(id, take, on, &rules.renditions)?;
+            // Only where the application records it anyway a refusal has to be remembered.
+            let by_setting =
+                take.name.is_none() && take.height.is_some_and(|height| rules.renditions.contains(&height));
+            let on = Some(on).filter(|on| *on || by_setting);
+            rows.registry.set_take(id, &take, on, clock::now_us()).await?
+        };
+        if !known {
+            return Err(unknown());
         }
         wishes.send_modify(|wishes| wishes.version += 1);
         Ok(())
@@ -277,44 +278,18 @@ pub(crate) async fn try_storage(recorder: Recorder, app: String) {
 }
 
 impl Shared {
-    /// Whether the broadcast as such is recorded: what the operator wants, or else the settings.
-    async fn wants(&self, id: &BroadcastId) -> bool {
-        let asked_for = self.rows.registry.get(id).await.unwrap_or_else(|error| {
-            tracing::error!(broadcast = %id, %error, "whether to record can't be looked up, the application's setting holds");
-            None
-        });
-        self.records(id, asked_for.and_then(|row| row.record_override))
+    /// All takes that are to go on: what operators want, and else the settings.
+    async fn wanted(&self, id: &BroadcastId) -> Result<BTreeSet<Take>, RegistryError> {
+        Ok(self.wanted_by(id, &self.rows.registry.get(id).await?.unwrap_or_default()))
     }
 
-    fn records(&self, id: &BroadcastId, asked_for: Option<bool>) -> bool {
-        asked_for.unwrap_or_else(|| self.settings.apps.get(id.app()).copied().unwrap_or(self.settings.record))
-    }
-
-    /// All takes that are to go on, if the broadcast as such is recorded or not.
-    fn wanted(&self, id: &BroadcastId, record: bool) -> BTreeSet<Take> {
-        self.takes().wanted(id, record, &self.rules(id).renditions)
-    }
-
-    /// Which take is to stop.
-    fn meant(&self, id: &BroadcastId, take: Take, record: bool) -> Result<Take, SetError> {
-        let wanted = self.wanted(id, record);
-        if take.name.is_some() || wanted.contains(&take) {
-            return Ok(take);
-        }
-        let mut alike: Vec<_> = wanted.into_iter().filter(|other| other.height == take.height).collect();
-        match alike.len() {
-            0 | 1 => Ok(alike.pop().unwrap_or(take)),
-            _ => Err(SetError::Which(alike.iter().map(Take::to_string).collect::<Vec<_>>().join(", "))),
-        }
+    fn wanted_by(&self, id: &BroadcastId, row: &BroadcastRow) -> BTreeSet<Take> {
+        let by_setting = || self.settings.apps.get(id.app()).copied().unwrap_or(self.settings.record);
+        row.takes.wanted(row.record_override.unwrap_or_else(by_setting), &self.rules(id).renditions)
     }
 
     fn rules(&self, id: &BroadcastId) -> Rules {
         self.settings.rules.get(id.app()).cloned().unwrap_or_default()
-    }
-
-    /// Never held across an await.
-    fn takes(&self) -> MutexGuard<'_, Takes> {
-        self.takes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What becomes of a file that is complete; `defect` is what is missing from it.
@@ -357,6 +332,18 @@ impl Shared {
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread to finalise a recording on, the next start does it");
         }
+    }
+}
+
+/// Which of those that are wanted is to stop.
+fn meant(take: Take, wanted: BTreeSet<Take>) -> Result<Take, SetError> {
+    if take.name.is_some() || wanted.contains(&take) {
+        return Ok(take);
+    }
+    let mut alike: Vec<_> = wanted.into_iter().filter(|other| other.height == take.height).collect();
+    match alike.len() {
+        0 | 1 => Ok(alike.pop().unwrap_or(take)),
+        _ => Err(SetError::Which(alike.iter().map(Take::to_string).collect::<Vec<_>>().join(", "))),
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use super::{
     Rules, Shared,
     cutter::{Cutter, Step},
+    gaps::Missing,
     source::{From, Source},
     tape::{Tape, TapeError, Title, check_room},
 };
@@ -180,8 +181,15 @@ impl Work {
                 && over_since.get_or_insert_with(Instant::now).elapsed() >= TAIL
                 && lost_since.is_none_or(|since| since.elapsed() >= gap);
             if stop || over || self.source.is_withdrawn() {
+                self.source.end();
+                self.note_missing();
                 self.cutter.finish()?;
-                return self.apply().map(|()| epoch);
+                self.apply()?;
+                if self.source.poll_missing().is_some() {
+                    self.shared.door.errors.inc();
+                    tracing::error!(broadcast = %self.source.broadcast().id(), rendition = ?self.source.rendition(), "nothing was recorded: the rendition was never made");
+                }
+                return Ok(epoch);
             }
             thread::park_timeout(LOOK_EVERY);
         }
@@ -200,6 +208,7 @@ impl Work {
             }
             let Some(frame) = frame else { break };
             some = true;
+            self.note_missing();
             self.cutter.expect(self.source.has(Kind::Video), self.source.has(Kind::Audio));
             self.shared.door.received.inc();
             self.cutter.handle_frame(frame)?;
@@ -235,6 +244,7 @@ impl Work {
                     let tape = Tape::begin(store, rows, title, epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
                     self.tape.insert(tape).append(&init, true)?;
+                    self.note_missing();
                     self.warn_of_gaps();
                 }
                 Step::Append { fragment, frames, duration_us, sync } => {
@@ -250,6 +260,18 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// In the row of the file that goes on, or else of the next one.
+    fn note_missing(&mut self) {
+        if let Some(tape) = &mut self.tape
+            && let Some(missing) = self.source.poll_missing()
+        {
+            let Missing { gaps, duration_us } = missing;
+            tracing::warn!(broadcast = %self.source.broadcast().id(), file = %tape.place(), gaps, missing_ms = duration_us / 1_000, "a recorded rendition was not made for a while");
+            tape.misses(missing);
+            self.shared.rows.save(tape.row());
+        }
     }
 
     fn hand_over(&mut self, failed: Option<String>) {

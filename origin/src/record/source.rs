@@ -13,6 +13,8 @@ use headwater_common::{
     media::{Conversion, Delivery, Frame, Kind},
 };
 
+use super::gaps::{Gaps, Missing};
+
 /// From where on a broadcast is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
@@ -33,6 +35,8 @@ pub(super) struct Source {
     /// A rendition's sound is not read before its first picture has come, which takes as long as the machine takes.
     awaits_picture: bool,
     withdrawn: bool,
+    /// Of a rendition.
+    gaps: Gaps,
     lanes: [Lane; 2],
 }
 
@@ -49,14 +53,14 @@ struct Lane {
 
 impl Source {
     pub(super) fn new(broadcast: Arc<Broadcast>, rendition: Option<Rendition>, from: From) -> Self {
-        let (start, from_us) = match (rendition, from) {
+        let epoch = broadcast.epoch();
+        let (start, wanted) = match (rendition, from) {
             // Who asks for what was makes the encoder begin with a whole gop.
-            (Some(_), From::Epoch) => (Start::Oldest, first_picture(&broadcast, Start::Oldest)),
-            (Some(_), From::Newest) => (Start::Oldest, first_picture(&broadcast, Start::Newest)),
+            (Some(_), From::Epoch) => (Start::Oldest, first_picture(&broadcast, epoch, Start::Oldest)),
+            (Some(_), From::Newest) => (Start::Oldest, first_picture(&broadcast, epoch, Start::Newest)),
             (None, From::Epoch) => (Start::Oldest, None),
             (None, From::Newest) => (newest_gop(&broadcast).map_or(Start::Oldest, |dts_us| Start::At { dts_us }), None),
         };
-        let epoch = broadcast.epoch();
         let lanes = [Kind::Video, Kind::Audio].map(|kind| Lane {
             kind,
             reader: None,
@@ -64,9 +68,10 @@ impl Source {
             position_us: None,
             skipped: 0,
         });
-        let (from_us, awaits_picture) = (from_us.unwrap_or(i64::MIN), rendition.is_some());
-        let withdrawn = false;
-        let mut source = Self { broadcast, rendition, start, epoch, from_us, awaits_picture, withdrawn, lanes };
+        let from_us = wanted.as_ref().map_or(i64::MIN, |picture| picture.dts_us);
+        let gaps = wanted.as_deref().map(Gaps::since).unwrap_or_default();
+        let (awaits_picture, withdrawn) = (rendition.is_some(), false);
+        let mut source = Self { broadcast, rendition, start, epoch, from_us, awaits_picture, withdrawn, gaps, lanes };
         source.refresh();
         source
     }
@@ -115,9 +120,26 @@ impl Source {
         let order = |frame: &Arc<Frame>| (frame.gop.epoch, frame.dts_us);
         match (&video.head, &audio.head) {
             (Some(picture), Some(sound)) if order(sound) < order(picture) => audio.take(),
-            (Some(_), _) => video.take(),
+            (Some(picture), _) => {
+                if self.rendition.is_some() {
+                    self.gaps.take(&self.broadcast, picture);
+                }
+                video.take()
+            }
             (None, _) => audio.take(),
         }
+    }
+
+    /// Nothing more is read.
+    pub(super) fn end(&mut self) {
+        if self.rendition.is_some() {
+            self.gaps.end(&self.broadcast);
+        }
+    }
+
+    /// What has turned out to be missing from the rendition since the last call.
+    pub(super) fn poll_missing(&mut self) -> Option<Missing> {
+        self.gaps.poll()
     }
 
     /// Frames that were gone before they could be read.
@@ -185,9 +207,10 @@ fn track(broadcast: &Broadcast, rendition: Option<Rendition>, kind: Kind) -> Opt
     }
 }
 
-/// Of the source, when a reader begins there.
-fn first_picture(broadcast: &Broadcast, start: Start) -> Option<i64> {
-    Some(broadcast.source(Kind::Video)?.read(start).try_next()?.dts_us)
+/// Of the source's present publisher, when a reader begins there.
+fn first_picture(broadcast: &Broadcast, epoch: u64, start: Start) -> Option<Arc<Frame>> {
+    let mut pictures = broadcast.source(Kind::Video)?.read(start);
+    std::iter::from_fn(|| pictures.try_next()).find(|picture| picture.gop.epoch >= epoch)
 }
 
 /// Where the newest gop begins, pictures deciding where there are any.

@@ -11,11 +11,12 @@ use std::{
 use headwater_common::{
     live::{Broadcast, BroadcastId, Status},
     media::{Delivery, Kind},
+    registry::{BroadcastRow, Take},
 };
 use tokio::{sync::oneshot::error::RecvError, task::JoinSet};
 
 use super::{
-    Shared, Take,
+    Shared,
     session::{Outcome, Session, Subject},
     source::From,
 };
@@ -81,26 +82,34 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
     let (takes, ended) = (BTreeMap::new(), JoinSet::new());
     let mut followed =
         Followed { shared: shared.clone(), broadcast: broadcast.clone(), takes, ended, epoch: 0, version };
-    // Whether it was to be recorded as such last time, and in which claim and by which wish: a registry is not asked with
-    // every change.
-    let mut record: Option<(u64, u64, bool)> = None;
+    // In which claim and by which wish it was looked up what to record: a registry is not asked with every change.
+    let mut looked_up = None;
+    let mut known = None;
     loop {
         let wish = *wishes.borrow_and_update();
         hub.mark_unchanged();
         changes.mark_unchanged();
         let here = shared.hub.get(broadcast.id()).is_some_and(|known| Arc::ptr_eq(&known, &broadcast));
         let epoch = broadcast.epoch();
-        let record = match record {
-            Some((of, by, record)) if (of, by) == (epoch, wish.version) => record,
-            _ => record.insert((epoch, wish.version, shared.wants(broadcast.id()).await)).2,
-        };
+        // A claim that is made good comes from a registry that was away.
+        let now = Some((broadcast.claimed_epoch(), wish.version));
+        if looked_up != now {
+            looked_up = now;
+            match shared.wanted(broadcast.id()).await {
+                Ok(wanted) => known = Some(wanted),
+                Err(error) => {
+                    tracing::error!(broadcast = %broadcast.id(), %error, "what to record can't be looked up: what was known, or the application's setting, holds");
+                }
+            }
+        }
         let goes_on = here && !wish.closing;
-        let wanted = if goes_on { shared.wanted(broadcast.id(), record) } else { BTreeSet::new() };
+        let wanted = match &known {
+            _ if !goes_on => BTreeSet::new(),
+            Some(wanted) => wanted.clone(),
+            None => shared.wanted_by(broadcast.id(), &BroadcastRow::default()),
+        };
         followed.look(&wanted, epoch, wish.version);
         if !goes_on && followed.takes.is_empty() {
-            if !here && shared.hub.get(broadcast.id()).is_none() {
-                shared.takes().forget(broadcast.id());
-            }
             return;
         }
         tokio::select! {

@@ -14,7 +14,7 @@ use headwater_common::{
 };
 use jiff::Timestamp;
 
-use super::{rows::Rows, upload::JOURNAL};
+use super::{gaps::Missing, rows::Rows, upload::JOURNAL};
 
 pub(super) const RECORDING: &str = ".recording";
 pub(super) const FINALISING: &str = ".finalising";
@@ -146,6 +146,11 @@ impl Tape {
 
     pub(super) fn lost(&mut self, frames: u64) {
         self.row.frames_lost += frames;
+    }
+
+    pub(super) fn misses(&mut self, missing: Missing) {
+        self.row.gaps += missing.gaps;
+        self.row.missing_ms += missing.duration_us / 1_000;
     }
 
     /// Lets go of the file; `failed` says what is missing from it.

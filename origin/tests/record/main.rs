@@ -19,9 +19,9 @@ use ffmpeg::{Scratch, Source, encode, judge};
 use headwater_common::{
     live::{LINGER_US, RESUME_US, Status},
     media::{Info, Kind},
-    registry::RecordingState,
+    registry::{RecordingState, Take},
 };
-use headwater_origin::record::{SetError, Take};
+use headwater_origin::record::SetError;
 use stage::{BORN_US, Show, Stage, began, id, settings, until};
 
 const H264: &str = "-c:v libx264 -preset ultrafast -g 30 -bf 2 -b_strategy 0 -pix_fmt yuv420p";

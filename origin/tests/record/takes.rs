@@ -6,8 +6,9 @@ use headwater_common::{
     ladder::Rendition,
     live::{Reader, Start, Status, TrackWriter},
     media::{Conversion, Frame, Info, Kind, RtpCache, Sample},
+    registry::{RecordingState, Take},
 };
-use headwater_origin::record::{SetError, Take};
+use headwater_origin::record::SetError;
 
 use crate::{
     AAC, H264_LONG, SECOND,
@@ -108,5 +109,53 @@ async fn a_rendition_is_recorded_from_its_first_picture_until_it_is_withdrawn() 
     stage.ready("x.mp4").await;
     let (complaints, counts) = judge(&stage.path("x.mp4"));
     assert_eq!((complaints.as_str(), counts[0].1), ("", 240), "untouched by the other");
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_says_what_the_machine_left_out_of_a_rendition() {
+    let scratch = Scratch::new("rec-gaps");
+    let large = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 12);
+    let small = encode(&scratch, Some(("160x120", H264_LONG)), None, 12);
+    let stage = Stage::new(&scratch.path("data"), false).await;
+    let mut show = stage.publish("x", BORN_US, &large).await;
+    let broadcast = stage.hub.get(&id("x")).unwrap();
+    let renditions = [120, 90].map(|height| Rendition { height, video_kbps: 200, audio_kbps: 0 });
+    let [mut made, never] = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
+    broadcast.offer(renditions.to_vec());
+    let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
+    show.until(SECOND);
+    for height in [None, Some(120), Some(90)] {
+        stage.recorder.set(&id("x"), Take { height, name: None }, true).await.unwrap();
+    }
+    for track in [made.track(), never.track()] {
+        until("somebody to read it", async || (track.readers() > 0).then_some(())).await;
+    }
+    let mut at = 0;
+    // There is no room at first, then for two seconds, then for none, then again, and none at the end.
+    for (end_s, room) in [(2, false), (4, true), (8, false), (10, true), (12, false)] {
+        show.until(end_s * SECOND);
+        at += match room {
+            true => render(&mut pictures, &mut made, &small[0], at),
+            false => std::iter::from_fn(|| pictures.try_next()).count(),
+        };
+        if room {
+            let file = "x_120p200kbps.mp4";
+            let told = async || stage.row(file).await.filter(|row| row.gaps == if end_s == 4 { 1 } else { 2 });
+            let row = until("the gap to be told while it is recorded", told).await;
+            assert_eq!(row.state, RecordingState::Recording);
+        }
+    }
+    show.all();
+    show.finish();
+    let (source, row) = (stage.ready("x.mp4").await, stage.ready("x_120p200kbps.mp4").await);
+    assert_eq!((source.gaps, source.missing_ms), (0, 0), "the source is whole");
+    assert_eq!(row.gaps, 3, "{row:?}");
+    assert!((7_900..8_100).contains(&row.missing_ms), "{row:?}");
+    let (complaints, counts) = judge(&stage.path("x_120p200kbps.mp4"));
+    assert_eq!((complaints.as_str(), counts[0].1), ("", 120));
+    until("the other one to be given up", async || (never.track().readers() == 0).then_some(())).await;
+    assert_eq!(stage.rows().await.len(), 2, "there is nothing of it");
+    assert!(stage.telemetry.render().contains("headwater_errors_total{door=\"record\"} 1"), "and it is told");
     stage.close().await;
 }

@@ -12,7 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     live::BroadcastId,
     registry::{
-        Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, RegistryError, VodId,
+        Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, RegistryError, Take,
+        VodId,
     },
 };
 
@@ -125,7 +126,7 @@ impl File {
 
     pub(super) fn finish(&self, last: &Progress, ending: Ending, now_us: i64) -> Result<bool, RegistryError> {
         let key = key_of(&last.id);
-        self.edit_broadcast(&key, |row| row.finish(last, ending, now_us))
+        self.edit_broadcast(&key, |row| Ok(row.finish(last, ending, now_us)))
     }
 
     pub(super) fn create(
@@ -149,14 +150,27 @@ impl File {
     pub(super) fn set_details(&self, id: &BroadcastId, details: Details) -> Result<bool, RegistryError> {
         self.edit_broadcast(&key_of(id), |row| {
             row.details = details;
-            true
+            Ok(true)
         })
     }
 
     pub(super) fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError> {
         self.edit_broadcast(&key_of(id), |row| {
             row.record_override = record_override;
-            true
+            Ok(true)
+        })
+    }
+
+    pub(super) fn set_take(
+        &self,
+        id: &BroadcastId,
+        take: &Take,
+        on: Option<bool>,
+        now_us: i64,
+    ) -> Result<bool, RegistryError> {
+        self.edit_broadcast(&key_of(id), |row| {
+            row.set_take(take, on, now_us)?;
+            Ok(true)
         })
     }
 
@@ -258,11 +272,15 @@ impl File {
         })
     }
 
-    fn edit_broadcast(&self, key: &str, edit: impl FnOnce(&mut BroadcastRow) -> bool) -> Result<bool, RegistryError> {
+    fn edit_broadcast(
+        &self,
+        key: &str,
+        edit: impl FnOnce(&mut BroadcastRow) -> Result<bool, RegistryError>,
+    ) -> Result<bool, RegistryError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(BROADCASTS)?;
             let Some(mut row) = find::<BroadcastRow>(&table, key)? else { return Ok(false) };
-            let changed = edit(&mut row);
+            let changed = edit(&mut row).map_err(Fault::Refused)?;
             if changed {
                 put(&mut table, key, &row)?;
             }

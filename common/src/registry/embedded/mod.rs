@@ -16,7 +16,7 @@ pub(super) use file::VERSION;
 
 use super::{
     Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, Registry, RegistryError,
-    VodId, pace::Pace,
+    Take, VodId, pace::Pace,
 };
 use crate::live::BroadcastId;
 
@@ -80,6 +80,17 @@ impl Registry for Embedded {
     async fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError> {
         let id = id.clone();
         self.write(move |file| file.set_record(&id, record_override)).await
+    }
+
+    async fn set_take(
+        &self,
+        id: &BroadcastId,
+        take: &Take,
+        on: Option<bool>,
+        now_us: i64,
+    ) -> Result<bool, RegistryError> {
+        let (id, take) = (id.clone(), take.clone());
+        self.write(move |file| file.set_take(&id, &take, on, now_us)).await
     }
 
     async fn get(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError> {

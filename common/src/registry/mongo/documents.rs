@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ladder::Rung,
-    registry::{BroadcastRow, BroadcastStatus, Details, Life, NodeRow, ObjectRow, RecordingRow, RecordingState, VodId},
+    registry::{
+        BroadcastRow, BroadcastStatus, Details, Life, NodeRow, ObjectRow, RecordingRow, RecordingState, Takes, VodId,
+        takes::Asked,
+    },
 };
 
 /// `app/name`, neither half of which can contain a slash.
@@ -57,6 +60,9 @@ pub(super) struct BroadcastDocument {
     end_time: Option<i64>,
     record_override: Option<bool>,
     #[serde(default)]
+    recordings: Vec<Asked>,
+    recordings_until: Option<i64>,
+    #[serde(default)]
     name: String,
     #[serde(default)]
     description: String,
@@ -89,6 +95,8 @@ impl BroadcastDocument {
             update_time: row.updated_ms,
             end_time: row.ended_ms,
             record_override: row.record_override,
+            recordings: row.takes.asked,
+            recordings_until: row.takes.until_ms,
             name: row.details.name,
             description: row.details.description,
             meta_data: row.details.metadata,
@@ -116,6 +124,7 @@ impl BroadcastDocument {
             updated_ms: self.update_time,
             ended_ms: self.end_time,
             record_override: self.record_override,
+            takes: Takes { asked: self.recordings, until_ms: self.recordings_until },
             details: Details {
                 name: self.name,
                 description: self.description,
@@ -156,6 +165,10 @@ pub(super) struct VodDocument {
     file_size: i64,
     #[serde(default)]
     frames_lost: i64,
+    #[serde(default)]
+    gaps: u32,
+    #[serde(default)]
+    missing_duration: i64,
 }
 
 pub(super) const RECORDING: &str = "recording";
@@ -192,6 +205,8 @@ impl VodDocument {
             duration: row.duration_ms,
             file_size: signed(row.bytes),
             frames_lost: signed(row.frames_lost),
+            gaps: row.gaps,
+            missing_duration: row.missing_ms,
         }
     }
 
@@ -218,6 +233,8 @@ impl VodDocument {
             duration_ms: self.duration,
             bytes: unsigned(self.file_size),
             frames_lost: unsigned(self.frames_lost),
+            gaps: self.gaps,
+            missing_ms: self.missing_duration,
             object: self.object,
         }
     }

@@ -38,7 +38,7 @@ use self::{
 };
 use super::{
     Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, Registry, RegistryError,
-    VodId, pace::Pace,
+    Take, VodId, pace::Pace,
 };
 use crate::live::BroadcastId;
 
@@ -203,6 +203,17 @@ impl Registry for Mongo {
             row.record_override = record_override;
             Ok(Some(()))
         });
+        Ok(set.await?.is_some())
+    }
+
+    async fn set_take(
+        &self,
+        id: &BroadcastId,
+        take: &Take,
+        on: Option<bool>,
+        now_us: i64,
+    ) -> Result<bool, RegistryError> {
+        let set = self.edit(id, |row| Ok(Some(row.set_take(take, on, now_us)?)));
         Ok(set.await?.is_some())
     }
 

@@ -37,6 +37,7 @@ contract! {
     a_publisher_that_was_let_in_without_the_registry_stays_or_is_outrun,
     of_many_that_claim_at_once_each_gets_an_epoch_of_its_own,
     broadcasts_are_created_listed_and_removed,
+    recordings_that_were_asked_for_outlive_a_node_and_end_with_the_broadcast,
     recordings_are_listed_newest_first_and_own_their_file,
 }
 
@@ -252,6 +253,43 @@ async fn broadcasts_are_created_listed_and_removed(registry: &dyn Registry) {
     assert_eq!(row(registry, "s01").await.details, Details::default());
 }
 
+async fn recordings_that_were_asked_for_outlive_a_node_and_end_with_the_broadcast(registry: &dyn Registry) {
+    let take = |height, name: &str| Take { height, name: Some(name.to_owned()).filter(|name| !name.is_empty()) };
+    let [encore, small, by_setting] = [take(None, "encore"), take(Some(240), "small"), take(Some(480), "")];
+    let wanted = async || row(registry, "a").await.takes.wanted(true, &[480]).into_iter().collect::<Vec<_>>();
+    assert!(!registry.set_take(&id("a"), &encore, Some(true), S).await.unwrap(), "there is no such broadcast");
+    registry.create(&id("a"), Details::default(), S).await.unwrap();
+    for (take, on) in [(&encore, Some(true)), (&small, Some(true)), (&by_setting, Some(false))] {
+        assert!(registry.set_take(&id("a"), take, on, 2 * S).await.unwrap());
+    }
+    let asked_for = [Take::default(), encore.clone(), small.clone()];
+    registry.claim(&id("a"), &bid("n1", 500 * S)).await.unwrap();
+    registry.progress(&[progress("a", epoch(1), 9, 0)], 501 * S).await.unwrap();
+    assert_eq!(wanted().await, asked_for, "long before anybody published");
+    // Its node died, and nobody said how it ended.
+    registry.claim(&id("a"), &bid("n2", 5_000 * S)).await.unwrap();
+    assert_eq!(wanted().await, asked_for);
+    assert!(registry.finish(&progress("a", epoch(2), 300, 9), Ending::Finished, 5_100 * S).await.unwrap());
+    registry.claim(&id("a"), &bid("n1", 5_159 * S)).await.unwrap();
+    assert_eq!(wanted().await, asked_for, "it came back within a minute");
+    for take in [&encore, &by_setting] {
+        assert!(registry.set_take(&id("a"), take, None, 5_160 * S).await.unwrap());
+    }
+    registry.claim(&id("a"), &bid("n2", 5_161 * S)).await.unwrap();
+    assert_eq!(wanted().await, [Take::default(), small, by_setting], "what was stopped never comes back");
+
+    let held = epoch(4);
+    assert!(registry.finish(&progress("a", held, 900, 99), Ending::TerminatedUnexpectedly, 6_000 * S).await.unwrap());
+    registry.claim(&id("a"), &bid("n1", 6_060 * S)).await.unwrap();
+    assert_eq!(row(registry, "a").await.takes, Takes::default(), "another broadcast of that name");
+    for n in 0..8 {
+        assert!(registry.set_take(&id("a"), &take(None, &format!("n{n}")), Some(true), 6_070 * S).await.unwrap());
+    }
+    let refused = registry.set_take(&id("a"), &take(None, "more"), Some(true), 6_070 * S).await;
+    assert!(matches!(refused, Err(RegistryError::TooManyTakes(TooMany))), "{refused:?}");
+    assert_eq!(row(registry, "a").await.takes.wanted(false, &[]).len(), 8);
+}
+
 async fn recordings_are_listed_newest_first_and_own_their_file(registry: &dyn Registry) {
     for n in 0..10 {
         let stream = if n % 2 == 0 { "even" } else { "odd" };
@@ -280,7 +318,7 @@ async fn recordings_are_listed_newest_first_and_own_their_file(registry: &dyn Re
     let mut failed = registry.recording_of_file("live", "even_4.mp4").await.unwrap().unwrap();
     failed.state = RecordingState::Failed { reason: "the disk is full".into() };
     (failed.bytes, failed.duration_ms, failed.started_ms, failed.created_ms) = (77, 5_000, 1_004, Some(6_004));
-    (failed.epoch, failed.frames_lost) = (epoch(3), 2);
+    (failed.epoch, failed.frames_lost, failed.gaps, failed.missing_ms) = (epoch(3), 2, 3, 17_000);
     registry.put_recording(&failed).await.unwrap();
     assert_eq!(registry.recording("live", &failed.vod_id).await.unwrap(), Some(failed.clone()));
     let object = ObjectRow { key: "live/even_6.mp4".into(), etag: String::new(), error: "no route".into() };

@@ -36,6 +36,8 @@ async fn numbers_never_go_back_after_a_dead_process() {
     for stream in ["a", "b", "c"] {
         registry.claim(&id(stream), &bid("n1", S)).await.unwrap();
     }
+    let take = Take { height: Some(240), name: None };
+    registry.set_take(&id("a"), &take, Some(true), S).await.unwrap();
     registry.progress(&[progress("a", epoch(1), 40, 3), progress("c", epoch(1), 7, 0)], 9 * S).await.unwrap();
     registry.finish(&progress("c", epoch(1), 7, 0), Ending::Finished, 9_500_000).await.unwrap();
     // Everything a method returned for is on the disk; nothing is left to do for a process that dies here.
@@ -47,6 +49,7 @@ async fn numbers_never_go_back_after_a_dead_process() {
     let again = registry.claim(&id("a"), &bid("n1", 20 * S)).await.unwrap();
     assert_eq!((again.epoch, again.born_us), (epoch(2), S), "players that wait for it go on");
     assert!(again.next_gop >= 40 + 60 && again.discontinuity > 3, "{again:?}: a minute may have passed unreported");
+    assert!(registry.get(&id("a")).await.unwrap().unwrap().takes.wanted(false, &[]).contains(&take));
     let never_reported = registry.claim(&id("b"), &bid("n1", 20 * S)).await.unwrap();
     assert!(never_reported.next_gop >= 60, "{never_reported:?}");
     assert_eq!(registry.claim(&id("c"), &bid("n1", 20 * S)).await.unwrap().next_gop, 7);
@@ -56,6 +59,7 @@ async fn numbers_never_go_back_after_a_dead_process() {
 fn rows_of_older_and_newer_programs_are_read() {
     let old: BroadcastRow = serde_json::from_str(r#"{"app":"live","stream":"a","epoch":3}"#).unwrap();
     assert_eq!((old.epoch, old.status, old.record_override), (3, BroadcastStatus::Created, None));
+    assert_eq!(old.takes, Takes::default());
     let new: RecordingRow =
         serde_json::from_str(r#"{"vod_id":"x","state":{"is":"failed","reason":"r","since":1},"colour":"red"}"#)
             .unwrap();

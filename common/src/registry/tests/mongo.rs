@@ -126,6 +126,8 @@ async fn operators_find_what_they_know_by_its_names() {
     for app in ["WebRTCAppEE", "admin", "a.b"] {
         registry.claim(&BroadcastId::new(app, "cam").unwrap(), &bid("n1", S)).await.unwrap();
     }
+    let take = Take { height: Some(480), name: Some("encore".into()) };
+    registry.set_take(&id("cam"), &take, Some(true), 5 * S).await.unwrap();
     let row = RecordingRow {
         app: "live".into(),
         stream: "cam".into(),
@@ -142,6 +144,9 @@ async fn operators_find_what_they_know_by_its_names() {
     let cam = find("live", "broadcast", doc! { "streamId": "cam", "status": "broadcasting" }).await.unwrap();
     assert_eq!(cam.get_str("publishType").unwrap(), "rtmp");
     assert_eq!(cam.get_i64("startTime").unwrap(), 5_000);
+    let asked_for =
+        doc! { "recordings.fileName": "encore", "recordings.resolutionHeight": 480, "recordings.recording": true };
+    assert!(find("live", "broadcast", asked_for).await.is_some(), "{cam:?}");
     let node = find("clusterdb", "clusternode", doc! { "_id": "n1" }).await.unwrap();
     assert_eq!(node.get_str("ip").unwrap(), "192.0.2.1");
     assert!(node.get_datetime("lastUpdateTime").is_ok());
@@ -159,9 +164,13 @@ async fn operators_find_what_they_know_by_its_names() {
         expires |= options.and_then(|options| options.expire_after).is_some();
     }
     assert!(expires, "rows of nodes vanish by themselves");
+    // A document of a program that knew of fewer fields.
+    let broadcasts = client.database("live").collection::<Document>("broadcast");
+    let older = doc! { "$unset": { "recordings": "", "recordingsUntil": "" } };
+    broadcasts.update_one(doc! { "streamId": "cam" }, older).await.unwrap();
+    assert_eq!(registry.get(&id("cam")).await.unwrap().unwrap().takes, Takes::default());
     // Somebody's own field stays.
     let own = doc! { "$set": { "category": "sports" } };
-    let broadcasts = client.database("live").collection::<Document>("broadcast");
     broadcasts.update_one(doc! { "streamId": "cam" }, own).await.unwrap();
     registry.claim(&id("cam"), &bid("n1", 6 * S)).await.unwrap();
     assert!(find("live", "broadcast", doc! { "category": "sports", "startTime": 6_000_i64 }).await.is_some());

@@ -9,7 +9,6 @@ use crate::harness::{Clock, Player, Site, Steadfast, cluster::Plan, crowd::Crowd
 const BUSY: f64 = 4.0;
 
 #[test]
-#[ignore = "two runs at once on two busy cores: the crowd is without a picture for up to 9 s, not yet known why"]
 fn viewers_of_a_draining_edge_are_moved_without_a_gap() {
     an_edge_drains(8, |site| {
         vec![

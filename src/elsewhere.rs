@@ -28,6 +28,7 @@ use headwater_common::{
     live::BroadcastId,
     node::Role,
     registry::{RecordingRow, RegistryError, VodId},
+    store::{Asked, asked},
     wish::{HandingOver, Home},
 };
 use headwater_origin::inquiry::Inquiry;
@@ -194,24 +195,39 @@ async fn to_origin(State(elsewhere): State<Elsewhere>, request: Request) -> Resu
 }
 
 async fn recording_to_origin(State(elsewhere): State<Elsewhere>, request: Request, next: Next) -> Response {
-    match recording_in(request.uri().path()) {
-        Some(_) if *request.method() != Method::OPTIONS => {
-            elsewhere.hand_on(elsewhere.who_knows(None), request).await.into_response()
+    if asked(request.uri().path()).is_none() || !only_reads(&request) {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    let there = elsewhere.hand_on(elsewhere.who_knows(None), Request::from_parts(head.clone(), body)).await;
+    match there {
+        // A stream may be called as recordings are.
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+            next.run(Request::from_parts(head, Body::empty())).await
         }
-        _ => next.run(request).await,
+        there => there.into_response(),
     }
 }
 
 /// What is on this node's own disk is answered without a question to anybody.
 async fn recording_to_keeper(State(shelves): State<Shelves>, request: Request, next: Next) -> Response {
-    let recording = recording_in(request.uri().path()).map(|(app, file)| (app.to_owned(), file.to_owned()));
-    let Some((app, file)) = recording.filter(|_| only_reads(&request)) else { return next.run(request).await };
+    if asked(request.uri().path()).is_none() || !only_reads(&request) {
+        return next.run(request).await;
+    }
     let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let Some((app, recording)) = asked(&path) else { return StatusCode::NOT_FOUND.into_response() };
     let here = next.run(Request::from_parts(head.clone(), body)).await;
     if here.status() != StatusCode::NOT_FOUND {
         return here;
     }
-    let found = shelves.inquiry.ask(|registry| registry.recording_of_file(&app, &file)).await;
+    let found = match recording {
+        Asked::File(file) => shelves.inquiry.ask(|registry| registry.recording_of_file(app, file)).await,
+        Asked::Piece { vod_id, .. } => {
+            let vod = VodId::parse(vod_id);
+            shelves.inquiry.ask(|registry| registry.recording(app, &vod)).await
+        }
+    };
     match shelves.keeper(found) {
         Some(keeper) => {
             let request = Request::from_parts(head, Body::empty());
@@ -242,13 +258,6 @@ impl Shelves {
     }
 }
 
-/// `/{app}/streams/{file}.mp4`
-fn recording_in(path: &str) -> Option<(&str, &str)> {
-    let mut parts = path.strip_prefix('/')?.split('/');
-    let (app, streams, file) = (parts.next()?, parts.next()?, parts.next()?);
-    (streams == "streams" && file.ends_with(".mp4") && parts.next().is_none()).then_some((app, file))
-}
-
 /// `/{app}/rest/v2/vods/{id}`
 fn vod_in(path: &str) -> Option<(&str, VodId)> {
     let mut parts = path.strip_prefix('/')?.split('/');
@@ -273,11 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recording_is_found_in_the_paths_that_name_one() {
-        assert_eq!(recording_in("/live/streams/x.mp4"), Some(("live", "x.mp4")));
-        for path in ["/live/streams/x.m3u8", "/live/streams/x/y.mp4", "/live/whep/x.mp4", "/live/streams"] {
-            assert_eq!(recording_in(path), None, "{path}");
-        }
+    fn a_recording_is_found_in_the_paths_that_name_its_id() {
         assert_eq!(vod_in("/live/rest/v2/vods/7"), Some(("live", VodId::parse("7"))));
         for path in ["/live/rest/v2/vods/list/0/50", "/live/rest/v2/broadcasts/7", "/rest/v2/vods/7"] {
             assert_eq!(vod_in(path), None, "{path}");

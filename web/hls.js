@@ -1,5 +1,6 @@
-// Plays one broadcast by HLS, low-latency where server and browser can. In: a playlist address and a <video>. Out:
-// pictures, and `onlost` once when it cannot go on. Deliberately absent: retries of a stream that is gone (player.js).
+// Plays one broadcast by HLS, low-latency where server and browser can, or what was kept of one. In: a playlist address and a
+// <video>. Out: pictures, and `onlost` once when it cannot go on. Deliberately absent: retries of a stream that is gone
+// (player.js).
 //
 // hls.js is asked first and the browser's own player second: Chromium claims to play playlists and then does not.
 
@@ -14,16 +15,20 @@ export class Hls {
   #url;
   #video;
   #target_s;
+  #recorded;
   #hls = null;
   #details = null;
   #level = null;
   #last = null;
   #abort = new AbortController();
 
-  constructor({ url, video, targetLatency }) {
+  /** `recorded`: it is over, and is played from its beginning to its end. */
+  constructor({ url, video, targetLatency, recorded = false }) {
     this.#url = url;
     this.#video = video;
     this.#target_s = targetLatency;
+    this.#recorded = recorded;
+    if (recorded) this.name = "vod";
   }
 
   static supported() {
@@ -38,6 +43,7 @@ export class Hls {
     if (library.isSupported()) await this.#startLibrary(library);
     else if (native()) await this.#startNative();
     else throw new DeliveryError("unsupported", "This browser cannot play HLS.");
+    if (this.#recorded) return;
     this.#video.addEventListener("ended", () => this.#lose("ended", "The stream has ended."), { signal: this.#abort.signal });
   }
 
@@ -49,11 +55,15 @@ export class Hls {
     } catch {
       throw new DeliveryError("network", "The server does not answer.");
     }
-    if (response.status === 404) throw new DeliveryError("absent", "The stream is not live.");
+    if (response.status === 404) throw this.#absent();
     if (response.status === 410) throw new DeliveryError("ended", "The stream has ended.");
     if (response.status === 401 || response.status === 403) throw new DeliveryError("refused", "The server refuses to play this stream.");
     if (response.status === 503) throw new DeliveryError("busy", "The server takes no more viewers now.");
     if (!response.ok) throw new DeliveryError("unsupported", `HLS was refused: ${response.status}.`);
+  }
+
+  #absent() {
+    return new DeliveryError("absent", this.#recorded ? "There is no such recording." : "The stream is not live.");
   }
 
   #startLibrary(library) {
@@ -78,7 +88,7 @@ export class Hls {
       hls.on(Events.LEVEL_LOADED, (_, data) => {
         this.#details = data.details;
         // Joining something that is over would replay its tail as if it were live.
-        if (!started && !data.details.live) fail("ended", "The stream has ended.");
+        if (!started && !data.details.live && !this.#recorded) fail("ended", "The stream has ended.");
       });
       hls.on(Events.LEVEL_SWITCHED, (_, data) => (this.#level = hls.levels[data.level]));
       hls.on(Events.FRAG_BUFFERED, () => {
@@ -89,7 +99,7 @@ export class Hls {
       hls.on(Events.ERROR, (_, data) => {
         if (!data.fatal) return;
         const status = data.response?.code;
-        if (status === 404 || status === 410) return fail("absent", "The stream is not live.");
+        if (status === 404 || status === 410) return fail("absent", this.#absent().message);
         if (data.details === ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR) {
           return fail("unsupported", "This browser cannot decode the stream's codecs.");
         }
@@ -143,6 +153,7 @@ export class Hls {
 
   /** A paused live stream falls behind: come back at the edge, not where the pause began. */
   toLiveEdge() {
+    if (this.#recorded) return;
     const edge = this.#hls?.liveSyncPosition ?? lastSeekable(this.#video);
     if (edge > this.#video.currentTime + 1) this.#video.currentTime = edge;
   }
@@ -156,13 +167,14 @@ export class Hls {
     this.#last = now;
     const level = this.#level ?? this.#hls?.levels?.[0];
     const report = {
-      protocol: this.#details?.partList ? "LL-HLS" : "HLS",
+      protocol: this.#recorded ? "Recording" : this.#details?.partList ? "LL-HLS" : "HLS",
       video: codecName(level?.videoCodec),
       audio: codecName(level?.audioCodec),
       width: video.videoWidth,
       height: video.videoHeight,
       frames: now.frames,
     };
+    if (this.#recorded) return report;
     if (this.#hls) {
       if (this.#hls.latency > 0) report.delay_ms = this.#hls.latency * 1000;
       if (level?.bitrate) report.bits_per_s = level.bitrate;

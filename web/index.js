@@ -159,11 +159,11 @@ function recordingRow(vod) {
   const play = `${encodeURIComponent(vod.app)}/play.html?id=${encodeURIComponent(path)}&playOrder=vod`;
   // What is not ready yet, or failed, has a word instead of links.
   const ready = vod.processStatus === "ready";
-  const links = [
-    element("a", { href: play, text: "Watch", "aria-label": `Watch ${vod.vodName}` }),
-    " ",
-    element("a", { href: file, download: vod.vodName, text: "Download", "aria-label": `Download ${vod.vodName}` }),
-  ];
+  const links = [element("a", { href: play, text: "Watch", "aria-label": `Watch ${vod.vodName}` })];
+  // A playlist alone is of no use elsewhere.
+  if (!path.endsWith(".m3u8")) {
+    links.push(" ", element("a", { href: file, download: vod.vodName, text: "Download", "aria-label": `Download ${vod.vodName}` }));
+  }
   const actions = ready ? element("td", {}, ...links) : element("td", { text: vod.processStatus, title: vod.description });
   return element(
     "tr",

@@ -131,7 +131,7 @@ export class Player extends Ongoing {
 
   /** Plays by one way until that ends. */
   async #attempt(name, mine) {
-    const Way = WAYS[name];
+    const Way = this.#wayOf(name);
     if (!Way.supported()) return { error: new DeliveryError("unsupported", `This browser has no ${name}.`), started: false };
     const delivery = this.#deliver(name);
     this.#delivery = delivery;
@@ -168,7 +168,13 @@ export class Player extends Ongoing {
   #deliver(name, more = {}) {
     const url = this.#address(name);
     const credentials = `${this.#app}/turn-credentials`;
-    return new WAYS[name]({ url, credentials, video: this.#video, targetLatency: this.#target_s, ...more });
+    const recorded = name === "vod";
+    return new (this.#wayOf(name))({ url, credentials, video: this.#video, targetLatency: this.#target_s, recorded, ...more });
+  }
+
+  /** A recording is a file, or a playlist. */
+  #wayOf(name) {
+    return name === "vod" && this.#id.endsWith(".m3u8") ? Hls : WAYS[name];
   }
 
   /** `lose` is called with the error when it is gone and nothing has come in its place. */

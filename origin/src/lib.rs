@@ -39,7 +39,7 @@ use headwater_common::{
     node::Node,
     registry::{Life, Registry},
     rtc::Engine,
-    store::{Store, s3::Bucket},
+    store::{Store, asked, s3::Bucket},
     telemetry::Telemetry,
     wish::Home,
 };
@@ -173,7 +173,7 @@ impl Origin {
     }
 
     /// Puts recordings in front of a router that answers for `/{app}/streams/` otherwise: live streams and recordings
-    /// share that path, as players expect, and only the ending of a name tells them apart.
+    /// share that path, as players expect, and only how they are called tells them apart.
     pub fn serve_recordings(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.recorder.clone(), recording_or_live))
     }
@@ -217,12 +217,9 @@ fn ladders(config: &Config, registry: &Arc<dyn Registry>) -> Ladders {
 
 async fn recording_or_live(State(recorder): State<Recorder>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let mut parts = path.trim_start_matches('/').split('/');
-    match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(app), Some("streams"), Some(file), None)
-            if file.ends_with(".mp4") && *request.method() != Method::OPTIONS =>
-        {
-            recorder.serve(app, file, request).await
+    match asked(&path) {
+        Some((app, asked)) if *request.method() != Method::OPTIONS && !recorder.is_live(app, asked) => {
+            recorder.serve(app, asked, request).await
         }
         _ => next.run(request).await,
     }

@@ -168,12 +168,20 @@ pub struct Recording {
     pub date_time: bool,
     pub retention_days: u32,
     pub renditions: Vec<u32>,
+    pub hls: bool,
 }
 
 impl Default for Recording {
     fn default() -> Self {
-        let renditions = Vec::new();
-        Self { split_s: 0, split_mb: 0, gap_tolerance_s: 10, date_time: false, retention_days: 0, renditions }
+        Self {
+            split_s: 0,
+            split_mb: 0,
+            gap_tolerance_s: 10,
+            date_time: false,
+            retention_days: 0,
+            renditions: Vec::new(),
+            hls: false,
+        }
     }
 }
 

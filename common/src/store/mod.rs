@@ -1,9 +1,12 @@
-//! Where files go: `<data>/<app>/streams/<file>` on a disk, and from there to a bucket ([`s3`]) if there is one.
+//! Where files go: `<data>/<app>/streams/<file>` on a disk, some of them in folders there, and from there to a bucket
+//! ([`s3`]) if there is one.
 //!
 //! In: checked names, and the operations that a crash must not tear (create, rename, delete: each is on the disk when
 //! it returns). Out: open files, listings, and how much room is left. Deliberately absent: knowledge of what the files
 //! contain, and async: all of it blocks for as long as the disk takes.
 
+mod form;
+mod place;
 pub mod s3;
 
 use std::{
@@ -12,36 +15,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use form::{Asked, Form, Piece, asked, folder, vod_id_of};
+pub use place::{Place, PlaceError};
+
 const STREAMS: &str = "streams";
 /// What a file is called until [`Store::write`] is done with it.
 const SCRATCH: &str = ".new";
-/// A stream id, a counter and an ending; file systems take 255.
-const FILE_LENGTH_MAX: usize = 200;
-const APP_LENGTH_MAX: usize = 128;
-
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     data: PathBuf,
-}
-
-/// A file's place in the store. Holding one means that its names can't lead anywhere else.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    app: String,
-    file: String,
-}
-
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PlaceError {
-    #[error("{what} is empty")]
-    Empty { what: &'static str },
-    #[error("{what} is {length} characters long, at most {max} are allowed")]
-    TooLong { what: &'static str, length: usize, max: usize },
-    #[error("{what} contains {found:?}, only A-Z a-z 0-9 . _ - are allowed")]
-    Character { what: &'static str, found: char },
-    #[error("{what} must not begin with a dot")]
-    LeadingDot { what: &'static str },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,33 +45,6 @@ impl StoreError {
     }
 }
 
-impl Place {
-    pub fn new(app: &str, file: &str) -> Result<Self, PlaceError> {
-        check("application name", app, APP_LENGTH_MAX)?;
-        check("file name", file, FILE_LENGTH_MAX)?;
-        Ok(Self { app: app.to_owned(), file: file.to_owned() })
-    }
-
-    pub fn app(&self) -> &str {
-        &self.app
-    }
-
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    /// The same place with something appended to the file name: what a file is called before it is complete.
-    pub fn with_suffix(&self, suffix: &str) -> Result<Self, PlaceError> {
-        Self::new(&self.app, &format!("{}{suffix}", self.file))
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{STREAMS}/{}", self.app, self.file)
-    }
-}
-
 impl Store {
     /// Makes the data directory if there is none.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
@@ -102,7 +58,7 @@ impl Store {
     }
 
     pub fn path(&self, place: &Place) -> PathBuf {
-        self.directory(&place.app).join(&place.file)
+        self.directory(place).join(&place.file)
     }
 
     /// A new file, open for reading and writing. Fails if there is one already.
@@ -116,10 +72,10 @@ impl Store {
     }
 
     fn make_directory(&self, place: &Place) -> Result<PathBuf, StoreError> {
-        let directory = self.directory(&place.app);
+        let directory = self.directory(place);
         if !directory.is_dir() {
             fs::create_dir_all(&directory).map_err(fault("create directory", &directory))?;
-            for made in directory.ancestors().take(3).skip(1) {
+            for made in directory.ancestors().take(4).skip(1).filter(|made| made.starts_with(&self.data)) {
                 sync_directory(made)?;
             }
         }
@@ -165,14 +121,14 @@ impl Store {
             return Err(fault("rename to", &new)(io::ErrorKind::AlreadyExists.into()));
         }
         fs::rename(&old, &new).map_err(fault("rename", &old))?;
-        sync_directory(&self.directory(&to.app))
+        sync_directory(&self.directory(to))
     }
 
     /// False when there was none.
     pub fn delete(&self, place: &Place) -> Result<bool, StoreError> {
         let path = self.path(place);
         match fs::remove_file(&path) {
-            Ok(()) => sync_directory(&self.directory(&place.app)).map(|()| true),
+            Ok(()) => sync_directory(&self.directory(place)).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(fault("delete", &path)(error)),
         }
@@ -183,7 +139,7 @@ impl Store {
     pub fn list(&self, suffix: &str) -> Result<Vec<Place>, StoreError> {
         let mut places = Vec::new();
         for app in names(&self.data)? {
-            let directory = self.directory(&app);
+            let directory = self.streams(&app);
             if !directory.is_dir() {
                 continue;
             }
@@ -194,33 +150,64 @@ impl Store {
         Ok(places)
     }
 
+    /// The folders of an application's recordings, by name.
+    pub fn folders(&self, app: &str) -> Result<Vec<String>, StoreError> {
+        let directory = self.streams(app);
+        if !directory.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut folders = names(&directory)?;
+        folders.retain(|name| vod_id_of(name).is_some() && directory.join(name).is_dir());
+        folders.sort();
+        Ok(folders)
+    }
+
+    /// The pieces of a recording and their sizes, by stretch and number; none without a folder.
+    pub fn pieces(&self, place: &Place, vod_id: &str) -> Result<Vec<(Piece, u64)>, StoreError> {
+        let directory = self.streams(&place.app).join(folder(&place.file, vod_id));
+        if !directory.is_dir() {
+            return Ok(Vec::new());
+        }
+        let sized = |piece: Piece| {
+            let path = directory.join(piece.to_string());
+            fs::metadata(&path).map(|metadata| (piece, metadata.len())).map_err(fault("look at", &path))
+        };
+        let mut pieces: Vec<_> =
+            names(&directory)?.iter().filter_map(|name| Piece::parse(name)).map(sized).collect::<Result<_, _>>()?;
+        pieces.sort();
+        Ok(pieces)
+    }
+
+    /// Size in bytes of a recording with all that it consists of.
+    pub fn whole_size(&self, place: &Place, vod_id: &str) -> Result<u64, StoreError> {
+        Ok(self.size(place)? + self.pieces(place, vod_id)?.iter().map(|(_, bytes)| bytes).sum::<u64>())
+    }
+
+    /// With whatever is in it. False when there was none.
+    pub fn delete_pieces(&self, place: &Place, vod_id: &str) -> Result<bool, StoreError> {
+        let streams = self.streams(&place.app);
+        let path = streams.join(folder(&place.file, vod_id));
+        match fs::remove_dir_all(&path) {
+            Ok(()) => sync_directory(&streams).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(fault("delete", &path)(error)),
+        }
+    }
+
     /// Bytes that an unprivileged process can still write.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
         let room = rustix::fs::statvfs(&self.data).map_err(|error| fault("measure", &self.data)(error.into()))?;
         Ok(room.f_bavail.saturating_mul(room.f_frsize))
     }
 
-    fn directory(&self, app: &str) -> PathBuf {
+    fn streams(&self, app: &str) -> PathBuf {
         self.data.join(app).join(STREAMS)
     }
-}
 
-/// Names become path segments, so they stay within the characters that need no quoting anywhere, and can't be hidden
-/// or parent directories.
-fn check(what: &'static str, name: &str, max: usize) -> Result<(), PlaceError> {
-    if name.is_empty() {
-        return Err(PlaceError::Empty { what });
+    fn directory(&self, place: &Place) -> PathBuf {
+        let streams = self.streams(&place.app);
+        place.folder.as_ref().map_or(streams.clone(), |folder| streams.join(folder))
     }
-    if let Some(found) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
-        return Err(PlaceError::Character { what, found });
-    }
-    if name.len() > max {
-        return Err(PlaceError::TooLong { what, length: name.len(), max });
-    }
-    if name.starts_with('.') {
-        return Err(PlaceError::LeadingDot { what });
-    }
-    Ok(())
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
@@ -258,27 +245,6 @@ mod tests {
     }
 
     #[test]
-    fn no_name_leads_out_of_the_store() {
-        for (app, file) in [
-            ("..", "x.mp4"),
-            ("live", ".."),
-            ("live", "../x.mp4"),
-            ("live", "a/b.mp4"),
-            ("live", "a\\b.mp4"),
-            ("live", ".hidden"),
-            ("live", ""),
-            ("", "x"),
-            ("live/..", "x"),
-            ("live", "x\0.mp4"),
-            ("live", "%2e%2e"),
-        ] {
-            assert!(Place::new(app, file).is_err(), "{app:?} {file:?}");
-        }
-        assert!(Place::new("live", &"x".repeat(201)).is_err());
-        assert_eq!(Place::new("live", "a..b_1-2.mp4").unwrap().to_string(), "live/streams/a..b_1-2.mp4");
-    }
-
-    #[test]
     fn files_are_made_listed_renamed_and_deleted() {
         let scratch = Scratch::new("files");
         let store = Store::open(&scratch.0).unwrap();
@@ -303,6 +269,33 @@ mod tests {
             assert_eq!(fs::read_to_string(store.path(&elsewhere)).unwrap(), text);
         }
         assert_eq!(fs::read_dir(scratch.0.join("new/streams")).unwrap().count(), 1, "no scratch file is left");
+    }
+
+    #[test]
+    fn pieces_lie_in_a_folder_of_their_own_and_go_with_it() {
+        let scratch = Scratch::new("pieces");
+        let store = Store::open(&scratch.0).unwrap();
+        let (place, id) = (Place::new("live", "a.vod.m3u8").unwrap(), "0193a1b2c3d4deadbeef");
+        assert_eq!(store.pieces(&place, id).unwrap(), []);
+        let pieces = [
+            Piece::Init { stretch: 0 },
+            Piece::Segment { stretch: 0, number: 9 },
+            Piece::Segment { stretch: 0, number: 10 },
+        ];
+        for (piece, bytes) in pieces.into_iter().zip(1..) {
+            store.write(&place.piece(id, piece).unwrap(), &vec![0; bytes]).unwrap();
+        }
+        fs::write(scratch.0.join(format!("live/streams/a_{id}/0-11.m4s.new")), b"torn").unwrap();
+        store.write(&place, b"1234").unwrap();
+        let sized: Vec<_> = pieces.into_iter().zip(1..).collect();
+        assert_eq!(store.pieces(&place, id).unwrap(), sized);
+        assert_eq!(store.whole_size(&place, id).unwrap(), 10);
+        assert_eq!(store.list(".m3u8").unwrap(), std::slice::from_ref(&place));
+        assert_eq!(store.folders("live").unwrap(), [format!("a_{id}")]);
+        assert_eq!(place.piece(id, pieces[1]).unwrap().to_string(), format!("live/streams/a_{id}/0-9.m4s"));
+        assert!(store.delete_pieces(&place, id).unwrap());
+        assert!(!store.delete_pieces(&place, id).unwrap());
+        assert!(store.exists(&place));
     }
 
     #[test]

@@ -176,15 +176,19 @@ fn describe_upload(api: &Api, row: &RecordingRow) -> Option<UploadJson> {
     if !object.etag.is_empty() {
         return Some(UploadJson { upload_state: "done", upload_bytes: row.bytes, upload_error, object_key });
     }
-    if !matches!(row.state, RecordingState::Uploading { .. }) {
-        return None;
-    }
-    // What another node sends is known by its row only.
-    let progress = api.recorder.upload(&row.vod_id).unwrap_or(UploadProgress {
-        stage: if upload_error.is_empty() { Stage::Waiting } else { Stage::Retrying },
-        sent_bytes: 0,
-        error: upload_error,
-    });
+    let progress = match (&row.state, api.recorder.upload(&row.vod_id)) {
+        // Kept HLS is sent while it grows.
+        (RecordingState::Recording | RecordingState::Finalising | RecordingState::Uploading { .. }, Some(known)) => {
+            known
+        }
+        // What another node sends is known by its row only.
+        (RecordingState::Uploading { .. }, None) => UploadProgress {
+            stage: if upload_error.is_empty() { Stage::Waiting } else { Stage::Retrying },
+            sent_bytes: 0,
+            error: upload_error,
+        },
+        _ => return None,
+    };
     let upload_state = match progress.stage {
         Stage::Waiting => "waiting",
         Stage::Uploading => "uploading",

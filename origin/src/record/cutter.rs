@@ -5,7 +5,15 @@
 //! both tracks count from there. What one MP4 can't carry (another publisher, other parameter sets, a track that
 //! joins late) ends the file, and the next one begins at a keyframe again.
 //!
+//! Kept HLS is the same, except that it is cut into segments ([`segments`]), and that a format that changes, or a publisher
+//! that returns, does not end it: it turns to another initialisation section.
+//!
 //! Deliberately absent: file names, disks, clocks.
+
+mod fragments;
+mod segments;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,14 +21,9 @@ use bytes::Bytes;
 use headwater_common::{
     fmp4::{self, Fragment, InitError, TrackSpec},
     media::{Frame, Info, Kind, Sample},
+    store::Form,
 };
 
-/// A fragment is handed out when it holds this much, so that a killed process loses less than any gop lasts (a gop is
-/// a second or longer).
-pub(super) const FRAGMENT_US: i64 = 500_000;
-/// The disk is told to keep what was written at the end of each gop, and of each stretch of this length within a
-/// long one: what a power cut may cost.
-const SYNC_US: i64 = 2_000_000;
 /// How long the first file waits for a track that is known to exist but has not delivered, and for a second kind of
 /// track that nobody has announced yet.
 const EXPECTED_PATIENCE_US: i64 = 4_000_000;
@@ -39,11 +42,16 @@ pub(super) enum Step {
         start_us: i64,
         epoch: u64,
     },
+    /// What follows in the file is described by this.
+    Turn {
+        init: Bytes,
+    },
     Append {
         fragment: Bytes,
         frames: u64,
-        /// What the file lasts with it.
-        duration_us: i64,
+        /// Since the file began. The end is what the file lasts with it.
+        from_us: i64,
+        until_us: i64,
         /// The disk should have it before anything else is written.
         sync: bool,
     },
@@ -63,9 +71,14 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Cutter {
     limits: Limits,
+    form: Form,
+    /// Of segments.
+    target_us: i64,
     /// A publisher has returned, and his pictures start with one that needs no others.
     awaits_keyframe: bool,
     file: Option<File>,
+    /// A file that goes on with another stretch, as soon as that can begin.
+    carried: Option<File>,
     video: Lane,
     audio: Lane,
     /// Sound that only the next file can carry, all of one format.
@@ -85,21 +98,31 @@ struct Lane {
     spec: Option<TrackSpec>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct File {
     start_us: i64,
     epoch: u64,
+    /// Fragments so far.
     sequence: u32,
     duration_us: i64,
     bytes: u64,
     /// Newest decoding time at the last cut and at the last sync.
     cut_us: i64,
     sync_us: i64,
+    /// Of the segment under way: when it began, and its gop.
+    segment_us: i64,
+    gop: u64,
+    /// Of the stretch.
+    discontinuity: u64,
 }
 
 impl Cutter {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    pub(super) fn new(limits: Limits, form: Form) -> Self {
+        Self { limits, form, target_us: segments::TARGET_US, ..Self::default() }
+    }
+
+    fn is_hls(&self) -> bool {
+        self.form == Form::Hls
     }
 
     /// Which kinds of track are known to exist: a file waits a while for their first frames.
@@ -120,7 +143,7 @@ impl Cutter {
     pub(super) fn handle_frame(&mut self, frame: Arc<Frame>) -> Result<(), InitError> {
         let gathered_epoch =
             [&self.video, &self.audio].into_iter().find_map(|lane| Some(lane.pending.front()?.gop.epoch));
-        let epoch = self.file.as_ref().map(|file| file.epoch).or(gathered_epoch);
+        let epoch = self.file.as_ref().or(self.carried.as_ref()).map(|file| file.epoch).or(gathered_epoch);
         match epoch {
             // The last words of a publisher that was replaced.
             Some(epoch) if frame.gop.epoch < epoch => {
@@ -129,10 +152,15 @@ impl Cutter {
             }
             Some(epoch) if frame.gop.epoch > epoch => {
                 let gap_us = frame.dts_us - self.newest_us();
-                match &mut self.file {
+                match self.file.as_mut().or(self.carried.as_mut()) {
                     Some(file) if self.limits.gap_us > 0 && gap_us <= self.limits.gap_us => {
                         file.epoch = frame.gop.epoch;
-                        self.awaits_keyframe = true;
+                        if self.is_hls() {
+                            self.interrupt()?;
+                            self.let_go_of_held();
+                        } else {
+                            self.awaits_keyframe = true;
+                        }
                     }
                     _ => {
                         self.finish()?;
@@ -148,9 +176,12 @@ impl Cutter {
         }
     }
 
-    /// Hands out what is there, as far as it is known how long it lasts: nothing may follow for a while.
+    /// Hands out what is there, as far as it is known how long it lasts: nothing may follow for a while. A segment is not
+    /// cut short for that: it ends when somebody else has come, or nobody.
     pub(super) fn flush(&mut self) {
-        self.cut(true);
+        if !self.is_hls() {
+            self.cut(true);
+        }
     }
 
     /// Ends the file; a file that was about to begin is written as it is.
@@ -158,10 +189,26 @@ impl Cutter {
         if self.file.is_none() {
             self.begin()?;
         }
-        let Some(mut file) = self.file.take() else { return Ok(()) };
+        if self.close().or(self.carried.take()).is_some() {
+            self.steps.push_back(Step::End);
+        }
+        Ok(())
+    }
+
+    /// Hands out all that there is for the file, which is not open any more.
+    fn close(&mut self) -> Option<File> {
+        if self.is_hls() {
+            self.cut_segments(true);
+        }
+        let newest_us = self.newest_us();
+        let mut file = self.file.take()?;
         self.awaits_keyframe = false;
         let mut frames = 0;
-        let mut fragment = Fragment::new(file.sequence);
+        let mut end_us = match self.form {
+            Form::Mp4 => file.start_us + file.duration_us,
+            Form::Hls => file.segment_us,
+        };
+        let mut fragment = Fragment::new(file.sequence + 1);
         for lane in [&mut self.video, &mut self.audio] {
             frames += lane.pending.len() as u64;
             let Some(spec) = lane.spec.take() else { continue };
@@ -169,21 +216,21 @@ impl Cutter {
             for frame in lane.pending.drain(..) {
                 let lasts_us = last_us.map_or(0, |last_us| frame.dts_us - last_us);
                 last_us = Some(frame.dts_us);
-                file.duration_us = file.duration_us.max(frame.dts_us + lasts_us - file.start_us);
+                end_us = end_us.max(frame.dts_us + lasts_us);
                 fragment.push(&spec, sample(&frame, file.start_us));
             }
         }
         if !fragment.is_empty() {
-            let (fragment, duration_us) = (fragment.finish(), file.duration_us);
-            self.steps.push_back(Step::Append { fragment, frames, duration_us, sync: true });
+            let begun_us = file.segment_us;
+            file.append(&mut self.steps, fragment, begun_us, end_us, frames);
         }
-        self.steps.push_back(Step::End);
-        Ok(())
+        file.cut_us = newest_us;
+        Some(file)
     }
 
     fn handle_video(&mut self, frame: Arc<Frame>) -> Result<(), InitError> {
         let fits = match (&self.file, &self.video.spec, self.video.pending.back()) {
-            (Some(_), Some(spec), _) => same_stream(&spec.info, &frame.info),
+            (Some(_), Some(spec), _) => same_stream(&spec.info, &frame.info) && !self.breaks(&frame),
             (Some(_), None, _) => false,
             (None, _, Some(before)) => same_stream(&before.info, &frame.info),
             (None, _, None) => true,
@@ -194,14 +241,15 @@ impl Cutter {
             return Ok(());
         }
         self.awaits_keyframe = false;
-        if !fits || (frame.keyframe && self.is_split_due(frame.dts_us)) || (frame.keyframe && !self.held.is_empty()) {
+        let splits = frame.keyframe && self.is_split_due(frame.dts_us);
+        if !fits || splits || (frame.keyframe && !self.held.is_empty()) {
             let mut next = std::mem::take(&mut self.held);
             if next.is_empty() {
                 // Sound of the next file may have arrived before its first picture.
                 let early = self.audio.pending.iter().position(|sound| sound.dts_us >= frame.dts_us);
                 next = early.map(|first| self.audio.pending.split_off(first)).unwrap_or_default();
             }
-            self.finish()?;
+            if splits { self.finish() } else { self.interrupt() }?;
             self.audio.pending = next;
         }
         if self.file.is_none() && self.video.pending.is_empty() {
@@ -213,15 +261,16 @@ impl Cutter {
 
     fn handle_audio(&mut self, frame: Arc<Frame>) -> Result<(), InitError> {
         let fits = match (&self.file, &self.audio.spec, self.audio.pending.back()) {
-            (Some(_), Some(spec), _) => same_stream(&spec.info, &frame.info),
+            (Some(_), Some(spec), _) => same_stream(&spec.info, &frame.info) && !self.breaks(&frame),
             (Some(_), None, _) => false,
             (None, _, Some(before)) => same_stream(&before.info, &frame.info),
             (None, _, None) => true,
         };
         // A camera that was switched off gives no keyframe to wait for.
         let has_pictures = frame.gop.has_video && (self.video.spec.is_some() || !self.video.pending.is_empty());
-        if !has_pictures && (!fits || self.is_split_due(frame.dts_us)) {
-            self.finish()?;
+        let splits = self.is_split_due(frame.dts_us);
+        if !has_pictures && (!fits || splits) {
+            if splits { self.finish() } else { self.interrupt() }?;
             self.let_go_of_held();
         } else if !fits || !self.held.is_empty() {
             if self.held.back().is_some_and(|before| !same_stream(&before.info, &frame.info)) {
@@ -261,7 +310,10 @@ impl Cutter {
         if self.file.is_none() && self.begin_is_due() {
             self.begin()?;
         }
-        self.cut(false);
+        match self.form {
+            Form::Mp4 => self.cut(false),
+            Form::Hls => self.cut_segments(false),
+        }
         Ok(())
     }
 
@@ -271,7 +323,7 @@ impl Cutter {
         let has = (!self.video.pending.is_empty(), !self.audio.pending.is_empty());
         let missing = (self.expects_video && !has.0) || (self.expects_audio && !has.1);
         let patience_us = match has {
-            (true, true) => FRAGMENT_US,
+            (true, true) => fragments::FRAGMENT_US,
             _ if missing => EXPECTED_PATIENCE_US,
             _ => LONE_PATIENCE_US,
         };
@@ -292,53 +344,15 @@ impl Cutter {
             tracks.extend(lane.spec.clone());
         }
         let init = fmp4::init(&tracks)?;
-        let bytes = init.len() as u64;
+        let first = self.video.pending.front().or(self.audio.pending.front());
+        let (gop, discontinuity) = first.map(|first| (first.gop.id, first.gop.discontinuity)).unwrap_or_default();
+        let mut file = self.carried.take().unwrap_or(File { start_us, ..File::default() });
+        let begins = file.bytes == 0;
+        file.bytes += init.len() as u64;
         self.file =
-            Some(File { start_us, epoch, sequence: 1, duration_us: 0, bytes, cut_us: start_us, sync_us: start_us });
-        self.steps.push_back(Step::Begin { init, start_us, epoch });
+            Some(File { epoch, cut_us: start_us, sync_us: start_us, segment_us: start_us, gop, discontinuity, ..file });
+        self.steps.push_back(if begins { Step::Begin { init, start_us, epoch } } else { Step::Turn { init } });
         Ok(())
-    }
-
-    /// Hands out a fragment if one is due (or `now`): of each track everything but its last frame.
-    fn cut(&mut self, now: bool) {
-        let newest_us = self.newest_us();
-        let gop_ends = {
-            let mut newest = self.video.pending.iter().rev();
-            match (newest.next(), newest.next()) {
-                (Some(frame), Some(before)) => frame.keyframe && frame.gop.id != before.gop.id,
-                _ => false,
-            }
-        };
-        let Some(file) = &mut self.file else { return };
-        if !(now || gop_ends || newest_us - file.cut_us >= FRAGMENT_US) {
-            return;
-        }
-        let mut fragment = Fragment::new(file.sequence);
-        let mut frames = 0;
-        for lane in [&mut self.video, &mut self.audio] {
-            let Some(spec) = &lane.spec else { continue };
-            let Some(last) = lane.pending.pop_back() else { continue };
-            frames += lane.pending.len() as u64;
-            for frame in lane.pending.drain(..) {
-                fragment.push(spec, sample(&frame, file.start_us));
-            }
-            let end_us = last.dts_us - file.start_us;
-            fragment.end(spec.id, end_us);
-            file.duration_us = file.duration_us.max(end_us);
-            lane.pending.push_back(last);
-        }
-        file.cut_us = newest_us;
-        if fragment.is_empty() {
-            return;
-        }
-        let sync = now || gop_ends || newest_us - file.sync_us >= SYNC_US;
-        if sync {
-            file.sync_us = newest_us;
-        }
-        file.sequence += 1;
-        let (fragment, duration_us) = (fragment.finish(), file.duration_us);
-        file.bytes += fragment.len() as u64;
-        self.steps.push_back(Step::Append { fragment, frames, duration_us, sync });
     }
 
     /// Where the file that is about to begin would start.
@@ -347,7 +361,8 @@ impl Cutter {
     }
 
     fn newest_us(&self) -> i64 {
-        [&self.video, &self.audio].iter().filter_map(|lane| Some(lane.pending.back()?.dts_us)).max().unwrap_or(0)
+        let newest = [&self.video, &self.audio].iter().filter_map(|lane| Some(lane.pending.back()?.dts_us)).max();
+        newest.or(self.carried.as_ref().map(|file| file.cut_us)).unwrap_or(0)
     }
 }
 

@@ -1,6 +1,7 @@
-//! From the fragmented file to the one that viewers get. In: a file that nobody writes any more, whole or torn. Out: a
-//! normal `<id>.mp4` that starts to play before it is all there, and its row. Deliberately absent: hurry. It runs on
-//! threads of low priority, few at a time, and whatever fails leaves the fragmented file where it is.
+//! From what was written to what viewers get. In: a fragmented file or a growing playlist that nobody writes any more, whole
+//! or torn. Out: a normal `<id>.mp4` that starts to play before it is all there, or the playlist of an event that is over,
+//! and its row. Deliberately absent: hurry. It runs on threads of low priority, few at a time, and whatever fails leaves
+//! what was written where it is.
 //!
 //! Every step can be cut short by a crash: the new file gets its name only when all of it is on the disk, and the
 //! fragmented file is deleted only after that.
@@ -16,14 +17,19 @@ use headwater_common::{
         progressive::{self, RewriteError, Summary},
         read::{Part, Parts},
     },
-    registry::RecordingState,
-    store::{Place, PlaceError, Store, StoreError},
+    registry::{RecordingRow, RecordingState},
+    store::{self, Form, Place, PlaceError, Store, StoreError},
 };
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::fs::Advice;
 
 use super::{
     Shared,
+    hls::{
+        playlist,
+        reel::{ReelError, Written},
+        salvage::{Salvaged, salvage},
+    },
     tape::{FINALISING, Finished, RECORDING, UNREADABLE},
 };
 
@@ -48,6 +54,10 @@ enum FinaliseError {
     Rewrite(#[from] RewriteError),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Reel(#[from] ReelError),
+    #[error("it ended before its first segment")]
+    Empty,
     #[error("there is no room for a second copy of {bytes} bytes")]
     NoRoom { bytes: u64 },
 }
@@ -96,14 +106,18 @@ pub(super) fn step_back() {
 /// Finalises one file, and sends it on its way to the bucket if there is one. Blocks for as long as the disk takes.
 pub(super) fn finalise(shared: &Shared, finished: Finished) {
     let Shared { desk, store, rows, uploads, .. } = shared;
-    let Finished { place, mut row, failed } = finished;
+    let Finished { place, mut row, failed, written } = finished;
     row.state = RecordingState::Finalising;
     rows.save(&row);
     let seat = desk.sit();
-    let outcome = finalise_file(store, shared.floor(), &place);
+    let outcome = match Form::of(place.file()) {
+        Some(Form::Hls) => finalise_hls(store, &place, &row, written),
+        _ => finalise_file(store, shared.floor(), &place),
+    };
     drop(seat);
     row.state = match (outcome, failed) {
-        (Ok(file), defect) => {
+        (Ok(file), failed) => {
+            let defect = failed.or(file.defect);
             row.bytes = file.bytes;
             row.duration_ms = file.duration_ms.unwrap_or(row.duration_ms);
             row.created_ms = file.created_ms;
@@ -118,6 +132,9 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
         (Err(error), failed) => {
             tracing::error!(file = %place, %error, "recording can't be finalised, it is kept as it is");
             row.bytes = 0;
+            if let Some(uploads) = uploads {
+                uploads.leave(&row.vod_id);
+            }
             RecordingState::Failed { reason: failed.unwrap_or_else(|| error.to_string()) }
         }
     };
@@ -127,7 +144,7 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
         && let Err(error) =
             place.with_suffix(RECORDING).map_err(FinaliseError::from).and_then(|d| Ok(store.delete(&d)?))
     {
-        tracing::error!(file = %place, %error, "the fragmented file of a finalised recording can't be deleted");
+        tracing::error!(file = %place, %error, "what a finalised recording was made of can't be deleted");
     }
     tracing::info!(file = %place, state = ?row.state, bytes = row.bytes, duration_ms = row.duration_ms, "recording finalised");
     if let (Some(uploads), RecordingState::Uploading { .. }) = (uploads, &row.state) {
@@ -140,6 +157,39 @@ struct Finalised {
     duration_ms: Option<i64>,
     created_ms: Option<i64>,
     torn_bytes: u64,
+    /// What is missing from it.
+    defect: Option<String>,
+}
+
+/// `written` is what this process knows of it; what another one left is read from the disk.
+fn finalise_hls(
+    store: &Store,
+    place: &Place,
+    row: &RecordingRow,
+    written: Option<Written>,
+) -> Result<Finalised, FinaliseError> {
+    let (draft, vod_id) = (place.with_suffix(RECORDING)?, row.vod_id.as_str());
+    let salvaged = match written {
+        Some(written) => Salvaged { written, defect: None, remark: None },
+        None => salvage(store, place, vod_id, row.started_ms, &std::fs::read(store.path(&draft))?)?,
+    };
+    let Salvaged { written: Written { target_s, segments }, defect, remark } = salvaged;
+    if let Some(remark) = remark {
+        tracing::warn!(file = %place, "recording was torn: {remark}");
+    }
+    if let Some(defect) = &defect {
+        tracing::error!(file = %place, defect, "recording has lost something");
+    }
+    if segments.is_empty() {
+        store.delete_pieces(place, vod_id)?;
+        store.delete(&draft)?;
+        return Err(FinaliseError::Empty);
+    }
+    let text = playlist::whole(&store::folder(place.file(), vod_id), target_s, &segments);
+    store.write(place, text.as_bytes())?;
+    let duration_us: i64 = segments.iter().map(|segment| segment.duration_us).sum();
+    let file = finalised(store, place, Some(duration_us / 1_000), 0)?;
+    Ok(Finalised { bytes: store.whole_size(place, vod_id)?, defect, ..file })
 }
 
 fn finalise_file(store: &Store, floor: Floor, place: &Place) -> Result<Finalised, FinaliseError> {
@@ -228,5 +278,5 @@ fn finalised(
     let metadata = store.read(place)?.metadata()?;
     let created = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let created_ms = i64::try_from(created.as_millis()).ok();
-    Ok(Finalised { bytes: metadata.len(), duration_ms, created_ms, torn_bytes })
+    Ok(Finalised { bytes: metadata.len(), duration_ms, created_ms, torn_bytes, defect: None })
 }

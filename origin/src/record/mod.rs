@@ -1,8 +1,9 @@
-//! Recording: a broadcast becomes an MP4 that plays anywhere, whatever happens to the process while it is written.
+//! Recording: a broadcast becomes an MP4 that plays anywhere, and HLS on demand where that is wanted, whatever happens to the
+//! process while it is written.
 //!
 //! In: broadcasts of the hall, the settings of their applications, and the word of an operator at any moment
 //! ([`Recorder::set`]). Out: `<data>/<app>/streams/<id>.mp4`, `<id>_1.mp4`, …, `<id>_480p900kbps.mp4` of a rendition, rows in
-//! the registry, and the files over HTTP ([`serve_mp4`]). Several recordings of one broadcast go on side by side, each a
+//! the registry, and the files over HTTP ([`serve_file`]). Several recordings of one broadcast go on side by side, each a
 //! [`Take`] with a thread and files of its own. While it lasts, a recording is a fragmented MP4: a killed process loses
 //! less than the newest gop, and the next start makes an ordinary file of what is there. Deliberately absent: any way for
 //! a slow or full disk to reach the stream. A recording fails alone, and says so in the log, in its row and in the
@@ -12,6 +13,7 @@ mod cutter;
 mod error;
 mod finalise;
 mod gaps;
+mod hls;
 mod keep;
 mod reconcile;
 mod recover;
@@ -40,7 +42,7 @@ use headwater_common::{
     clock,
     live::{BroadcastId, Hub, Status},
     registry::{BroadcastRow, RecordingRow, RecordingState, Registry, RegistryError, Take, VodId},
-    store::{Place, Store, s3::Bucket},
+    store::{Asked, Form, Place, Store, s3::Bucket},
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -52,7 +54,7 @@ use tokio::{
 pub use error::{DeleteError, SetError, StorageError};
 pub use reconcile::{Finding, Reconciler};
 pub use recover::RecoverError;
-pub use serve::serve_mp4;
+pub use serve::serve_file;
 pub use settings::{Rules, Settings};
 
 use finalise::{Desk, Floor};
@@ -164,26 +166,53 @@ impl Recorder {
         Ok(self.shared.uploads.as_ref().ok_or(StorageError::NoBucket)?.probe(app).await?)
     }
 
-    /// A finished recording over HTTP, from the disk or from the bucket.
-    pub async fn serve(&self, app: &str, file: &str, request: Request) -> Response {
+    /// Whether that is an address of a live stream, which comes first: names of streams may end as those of recordings do.
+    pub fn is_live(&self, app: &str, asked: Asked<'_>) -> bool {
+        let Asked::File(file) = asked else { return false };
+        let id = file.strip_suffix(".m3u8").and_then(|stream| BroadcastId::new(app, stream).ok());
+        id.is_some_and(|id| self.shared.hub.get(&id).is_some())
+    }
+
+    /// A finished recording over HTTP, or a piece of one, from the disk or from the bucket.
+    pub async fn serve(&self, app: &str, asked: Asked<'_>, request: Request) -> Response {
         let (method, headers) = (request.method().clone(), request.headers().clone());
         let Shared { store, rows, uploads, .. } = &*self.shared;
-        let response = serve_mp4(store, app, file, request).await;
+        let Ok(place) = asked.place(app) else { return StatusCode::NOT_FOUND.into_response() };
+        let response = serve_file(store, &place, request).await;
         let Some(uploads) = uploads.as_ref().filter(|_| response.status() == StatusCode::NOT_FOUND) else {
             return response;
         };
-        match rows.registry.recording_of_file(app, file).await {
-            Ok(Some(row)) => {
-                let Some(object) = row.object.filter(|object| !object.etag.is_empty()) else { return response };
-                let bucket = uploads.bucket();
-                InBucket { bucket, key: &object.key, etag: &object.etag, bytes: row.bytes }
+        let row = match asked {
+            Asked::File(file) => rows.registry.recording_of_file(app, file).await,
+            Asked::Piece { vod_id, .. } => rows.registry.recording(app, &VodId::parse(vod_id)).await,
+        };
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                tracing::error!(file = %place, %error, "recording can't be looked up");
+                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            }
+        };
+        let Some((row, object)) = row.and_then(|row| row.object.clone().map(|object| (row, object))) else {
+            return response;
+        };
+        if object.etag.is_empty() {
+            return response;
+        }
+        let bucket = uploads.bucket();
+        match asked {
+            Asked::File(file) => {
+                let is_playlist = Form::of(file) == Some(Form::Hls);
+                let bytes = (!is_playlist).then_some(row.bytes);
+                InBucket { bucket, key: &object.key, etag: Some(&object.etag), bytes, is_playlist }
                     .serve(&method, &headers)
                     .await
             }
-            Ok(None) => response,
-            Err(error) => {
-                tracing::error!(app, file, %error, "recording can't be looked up");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            Asked::Piece { folder, piece, .. } => {
+                let (beside, _) = object.key.rsplit_once('/').unwrap_or_default();
+                let key = format!("{beside}/{folder}/{piece}");
+                let piece = InBucket { bucket, key: &key, etag: None, bytes: None, is_playlist: false };
+                piece.serve(&method, &headers).await
             }
         }
     }
@@ -255,6 +284,7 @@ impl Recorder {
             for suffix in [FINALISING, RECORDING, UNREADABLE] {
                 store.delete(&place.with_suffix(suffix)?)?;
             }
+            store.delete_pieces(&place, gone.vod_id.as_str())?;
             Ok::<_, DeleteError>(store.delete(&place)?)
         });
         deleted.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;

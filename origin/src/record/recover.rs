@@ -1,4 +1,4 @@
-//! What a dead process left behind. In: every `*.mp4.recording` of the store and every unfinished row. Out: files that
+//! What a dead process left behind. In: every `*.recording` of the store and every unfinished row. Out: files that
 //! play and rows that tell the truth. What can't be read is kept, and its row says why. Deliberately absent: deleting
 //! anything that was not saved elsewhere first.
 
@@ -6,7 +6,7 @@ use headwater_common::{
     ladder::Rendition,
     live::BroadcastId,
     registry::{RecordingRow, RecordingState, VodId},
-    store::{Place, Store, StoreError},
+    store::{Form, Place, Store, StoreError, folder, vod_id_of},
 };
 
 use super::{
@@ -31,7 +31,7 @@ pub(super) struct Leftovers {
 
 /// Must be asked before anything new is recorded: afterwards the dead can't be told from the living.
 pub(super) async fn find(store: &Store, rows: &Rows) -> Result<Leftovers, RecoverError> {
-    let files = store.list(&format!(".mp4{RECORDING}"))?;
+    let files = store.list(RECORDING)?;
     let rows = rows.registry.unfinished_recordings(&rows.node).await.unwrap_or_else(|error| {
         tracing::error!(%error, "rows that a dead process left are not looked through, its files are");
         Vec::new()
@@ -46,7 +46,8 @@ impl Leftovers {
         let Shared { store, rows, .. } = shared;
         let Self { files, rows: mut unfinished } = self;
         for draft in files {
-            let Some(file) = draft.file().strip_suffix(RECORDING) else { continue };
+            let file = draft.file().strip_suffix(RECORDING).filter(|file| Form::of(file).is_some());
+            let Some(file) = file else { continue };
             let Ok(place) = Place::new(draft.app(), file) else { continue };
             unfinished.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
             let row = match rows.of_file(draft.app(), file) {
@@ -64,7 +65,7 @@ impl Leftovers {
             });
             let row = row.unwrap_or_else(|| row_of_file(store, rows, &draft, file));
             tracing::warn!(file = %draft, "recording was left unfinished by a dead process");
-            finalise(shared, Finished { place, row, failed });
+            finalise(shared, Finished { place, row, failed, written: None });
         }
         for row in unfinished {
             // Those that wait for the bucket are known to who sends them.
@@ -83,7 +84,7 @@ fn settle(shared: &Shared, mut row: RecordingRow) {
         RecordingState::Uploading { defect } => defect.clone(),
         _ => None,
     };
-    row.state = match place.as_ref().map(|place| store.size(place)) {
+    row.state = match place.as_ref().map(|place| store.whole_size(place, row.vod_id.as_str())) {
         Ok(Ok(bytes)) => {
             row.bytes = bytes;
             shared.complete(defect)
@@ -103,7 +104,7 @@ fn settle(shared: &Shared, mut row: RecordingRow) {
 
 /// For a file that the registry knows nothing of.
 fn row_of_file(store: &Store, rows: &Rows, draft: &Place, file: &str) -> RecordingRow {
-    let stem = file.strip_suffix(".mp4").unwrap_or(file);
+    let stem = Form::stem(file);
     let known = |stream: &str| {
         let id = BroadcastId::new(draft.app(), stream).ok()?;
         rows.broadcast(&id).ok().flatten().map(|row| row.stream)
@@ -121,8 +122,16 @@ fn row_of_file(store: &Store, rows: &Rows, draft: &Place, file: &str) -> Recordi
     let began = metadata.and_then(|m| m.created().or_else(|_| m.modified()).ok()).unwrap_or(std::time::UNIX_EPOCH);
     let began = began.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let started_ms = i64::try_from(began.as_millis()).unwrap_or_default();
+    // The folder of its pieces has the id.
+    let pieces_id = || {
+        let mut folders = store.folders(draft.app()).ok()?;
+        folders.retain(|name| vod_id_of(name).is_some_and(|vod_id| folder(file, vod_id) == *name));
+        Some(VodId::parse(vod_id_of(folders.last()?)?))
+    };
+    let vod_id = pieces_id().filter(|_| Form::of(file) == Some(Form::Hls));
+    let started_ms = vod_id.as_ref().map_or(started_ms, VodId::started_ms);
     RecordingRow {
-        vod_id: VodId::new(started_ms, super::entropy()),
+        vod_id: vod_id.unwrap_or_else(|| VodId::new(started_ms, super::entropy())),
         app: draft.app().to_owned(),
         stream,
         file: file.to_owned(),

@@ -1,7 +1,7 @@
-//! Finished recordings over HTTP. In: a request for `/{app}/streams/{file}.mp4`. Out: the file or a range of it, read
-//! from the disk or from the bucket in bounded pieces as the viewer takes them, or the bucket's own address for it, or
-//! 304, 404, 416. Deliberately absent: routes (the path is shared with HLS), CORS and permission (the server's layers),
-//! and files that are still being written.
+//! Finished recordings over HTTP. In: a request for a file of the store. Out: the file or a range of it, read from the disk or
+//! from the bucket in bounded pieces as the viewer takes them, or the bucket's own address for it, or 304, 404, 416.
+//! Deliberately absent: routes (the path is shared with live HLS), CORS and permission (the server's layers), and files that
+//! are still being written.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -15,7 +15,7 @@ use headwater_common::{
     http::NO_STORE,
     store::{
         Place, Store,
-        s3::{Bucket, BucketError, Fault},
+        s3::{Bucket, BucketError, Fault, content_type},
     },
 };
 use tower_http::services::ServeFile;
@@ -26,15 +26,15 @@ const PIECE_BYTES: usize = 128 << 10;
 /// earlier, with its credentials.
 const ADDRESS_VALID: Duration = Duration::from_secs(6 * 3600);
 
-pub async fn serve_mp4(store: &Store, app: &str, file: &str, mut request: Request) -> Response {
+/// Names of pieces never stand for other bytes later.
+const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+pub async fn serve_file(store: &Store, place: &Place, mut request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
     }
-    let Some(place) = Place::new(app, file).ok().filter(|place| place.file().ends_with(".mp4")) else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    let mut files = ServeFile::new(store.path(&place)).with_buf_chunk_size(PIECE_BYTES);
-    // A server may answer several ranges with the whole file (RFC 9110 14.2), and nobody asks an MP4 for several.
+    let mut files = ServeFile::new(store.path(place)).with_buf_chunk_size(PIECE_BYTES);
+    // A server may answer several ranges with the whole file (RFC 9110 14.2), and nobody asks a recording for several.
     let several = request.headers().get(header::RANGE).is_some_and(|range| range.as_bytes().contains(&b','));
     let condition = request.headers().get(header::IF_RANGE).cloned();
     if several || !range_still_holds(&mut files, condition).await {
@@ -49,7 +49,11 @@ pub async fn serve_mp4(store: &Store, app: &str, file: &str, mut request: Reques
         }
     };
     if response.status().is_success() {
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
+        let content_type = HeaderValue::from_static(content_type(place.file()));
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        if place.is_piece() {
+            response.headers_mut().insert(header::CACHE_CONTROL, FOREVER);
+        }
     }
     response
 }
@@ -68,13 +72,16 @@ async fn range_still_holds(files: &mut ServeFile, condition: Option<HeaderValue>
 pub(super) struct InBucket<'a> {
     pub(super) bucket: &'a Bucket,
     pub(super) key: &'a str,
-    pub(super) etag: &'a str,
-    pub(super) bytes: u64,
+    /// As far as they are known.
+    pub(super) etag: Option<&'a str>,
+    pub(super) bytes: Option<u64>,
+    /// What it names stands beside it, at this node.
+    pub(super) is_playlist: bool,
 }
 
 impl InBucket<'_> {
     pub(super) async fn serve(&self, method: &Method, headers: &HeaderMap) -> Response {
-        let answer = if self.bucket.plays_by_redirect() {
+        let answer = if self.bucket.plays_by_redirect() && !self.is_playlist {
             self.redirect(method == Method::HEAD).await
         } else {
             self.carry(method == Method::HEAD, headers).await
@@ -83,7 +90,7 @@ impl InBucket<'_> {
             let status = match error.fault {
                 Fault::NoObject => StatusCode::NOT_FOUND,
                 Fault::Range => {
-                    let range = format!("bytes */{}", self.bytes);
+                    let range = self.bytes.map_or("bytes */*".to_owned(), |bytes| format!("bytes */{bytes}"));
                     return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, range)]).into_response();
                 }
                 _ => StatusCode::BAD_GATEWAY,
@@ -100,24 +107,31 @@ impl InBucket<'_> {
 
     async fn carry(&self, head: bool, headers: &HeaderMap) -> Result<Response, BucketError> {
         let given = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let answer = Response::builder()
-            .header(header::ETAG, header_value(self.etag))
-            .header(header::ACCEPT_RANGES, "bytes")
-            .header(header::CONTENT_TYPE, "video/mp4");
-        if given(header::IF_NONE_MATCH).is_some_and(|etags| etags.split(',').any(|etag| etag.trim() == self.etag)) {
-            return Ok(respond(answer.status(StatusCode::NOT_MODIFIED), Body::empty()));
+        let described = |etag: &str| {
+            Response::builder()
+                .header(header::ETAG, header_value(etag))
+                .header(header::ACCEPT_RANGES, "bytes")
+                .header(header::CONTENT_TYPE, content_type(self.key))
+        };
+        let is_here = |etag: &str| {
+            given(header::IF_NONE_MATCH).is_some_and(|etags| etags.split(',').any(|known| known.trim() == etag))
+        };
+        if let Some(etag) = self.etag.filter(|etag| is_here(etag)) {
+            return Ok(respond(described(etag).status(StatusCode::NOT_MODIFIED), Body::empty()));
         }
         if head {
-            let bytes = self.bucket.head(self.key).await?.map(|seen| seen.bytes);
-            return Ok(match bytes {
-                Some(bytes) => respond(answer.header(header::CONTENT_LENGTH, bytes), Body::empty()),
+            return Ok(match self.bucket.head(self.key).await? {
+                Some(seen) => {
+                    let answer = described(self.etag.unwrap_or(&seen.etag));
+                    respond(answer.header(header::CONTENT_LENGTH, seen.bytes), Body::empty())
+                }
                 None => StatusCode::NOT_FOUND.into_response(),
             });
         }
-        let holds = given(header::IF_RANGE).is_none_or(|etag| etag == self.etag);
+        let holds = given(header::IF_RANGE).is_none_or(|etag| self.etag == Some(etag));
         let range = given(header::RANGE).filter(|range| holds && !range.contains(','));
         let fetched = self.bucket.get(self.key, range).await?;
-        let answer = answer.header(header::CONTENT_LENGTH, fetched.bytes);
+        let answer = described(self.etag.unwrap_or(&fetched.etag)).header(header::CONTENT_LENGTH, fetched.bytes);
         let answer = match &fetched.range {
             Some(range) => {
                 answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, header_value(range))

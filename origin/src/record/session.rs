@@ -18,6 +18,7 @@ use headwater_common::{
     ladder::Rendition,
     live::{Broadcast, Status},
     media::{Delivery, Kind},
+    store::Form,
 };
 use tokio::sync::oneshot;
 
@@ -26,7 +27,7 @@ use super::{
     cutter::{Cutter, Step},
     gaps::Missing,
     source::{From, Source},
-    tape::{Tape, TapeError, Title, check_room},
+    tape::{Stretch, Tape, TapeError, Title, check_room},
 };
 
 /// Far less than the hall keeps, and much more seldom than frames come.
@@ -58,6 +59,7 @@ pub(super) struct Subject {
     pub(super) rendition: Option<Rendition>,
     /// By an operator, instead of the stream's id.
     pub(super) name: Option<String>,
+    pub(super) form: Form,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ impl Session {
         subject: Subject,
         from: From,
     ) -> std::io::Result<(Self, oneshot::Receiver<Outcome>)> {
-        let Subject { broadcast, rendition, name } = subject;
+        let Subject { broadcast, rendition, name, form } = subject;
         let (report, outcome) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
         // Subscribed to before the tracks are looked at: what changes in between is seen twice, not missed.
@@ -86,9 +88,10 @@ impl Session {
             shared: shared.clone(),
             source,
             changes,
-            cutter: Cutter::new(rules.limits),
+            cutter: Cutter::new(rules.limits, form),
             rules,
             name,
+            form,
             tape: None,
             stop: stop.clone(),
             lost: 0,
@@ -142,6 +145,7 @@ struct Work {
     rules: Rules,
     cutter: Cutter,
     name: Option<String>,
+    form: Form,
     tape: Option<Tape>,
     stop: Arc<AtomicBool>,
     /// Frames lost so far, over all files.
@@ -198,6 +202,7 @@ impl Work {
     /// Takes everything that is there; true if anything was.
     fn drain(&mut self) -> Result<bool, SessionError> {
         let mut some = false;
+        self.cutter.target(self.source.broadcast().segment_target_s());
         loop {
             let frame = self.source.next();
             // A change that precedes this frame in the hall is seen before the frame is used: an announced track must
@@ -240,20 +245,31 @@ impl Work {
                         name: self.name.as_deref(),
                         date_time: self.rules.date_time,
                         rendition: self.source.rendition(),
+                        form: self.form,
                     };
                     let tape = Tape::begin(store, rows, title, epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
-                    self.tape.insert(tape).append(&init, true)?;
+                    self.tape.insert(tape).describe(&init)?;
                     self.note_missing();
                     self.warn_of_gaps();
                 }
-                Step::Append { fragment, frames, duration_us, sync } => {
+                Step::Turn { init } => {
+                    if let Some(tape) = &mut self.tape {
+                        tape.describe(&init)?;
+                    }
+                }
+                Step::Append { fragment, frames, from_us, until_us, sync } => {
                     let Some(tape) = &mut self.tape else { continue };
                     if sync {
                         check_room(&self.shared.store, self.shared.settings.free_disk_mb_min)?;
                     }
-                    tape.append(&fragment, sync)?;
-                    tape.lasts(duration_us / 1_000);
+                    let target_s = self.source.broadcast().segment_target_s();
+                    tape.append(&fragment, Stretch { from_us, until_us, sync, target_s })?;
+                    if self.form == Form::Hls
+                        && let Some(uploads) = &self.shared.uploads
+                    {
+                        uploads.add(tape.row(), tape.place());
+                    }
                     self.shared.door.sent.inc_by(frames);
                 }
                 Step::End => self.hand_over(None),

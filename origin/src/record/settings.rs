@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_common::config;
+use headwater_common::{config, store::Form};
 
 use super::cutter::Limits;
 
@@ -29,17 +29,26 @@ pub struct Rules {
     pub(super) retention_days: u32,
     /// Heights of the renditions that are recorded whenever the source is.
     pub(super) renditions: Vec<u32>,
+    /// Each recording is kept as HLS as well.
+    pub(super) hls: bool,
+}
+
+impl Rules {
+    /// What a take is kept as, each by itself.
+    pub(super) fn forms(&self) -> impl Iterator<Item = Form> {
+        [Form::Mp4].into_iter().chain(self.hls.then_some(Form::Hls))
+    }
 }
 
 impl From<&config::Recording> for Rules {
     fn from(settings: &config::Recording) -> Self {
-        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days, .. } = *settings;
+        let config::Recording { split_s, split_mb, gap_tolerance_s, date_time, retention_days, hls, .. } = *settings;
         let limits = Limits {
             split_us: i64::from(split_s) * 1_000_000,
             split_bytes: u64::from(split_mb) << 20,
             gap_us: i64::from(gap_tolerance_s) * 1_000_000,
         };
-        Self { limits, date_time, retention_days, renditions: settings.renditions.clone() }
+        Self { limits, date_time, retention_days, renditions: settings.renditions.clone(), hls }
     }
 }
 

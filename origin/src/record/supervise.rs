@@ -12,6 +12,7 @@ use headwater_common::{
     live::{Broadcast, BroadcastId, Status},
     media::{Delivery, Kind},
     registry::{BroadcastRow, Take},
+    store::Form,
 };
 use tokio::{sync::oneshot::error::RecvError, task::JoinSet};
 
@@ -53,7 +54,10 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let _ = shared.finalising.subscribe().wait_for(|files| *files == 0).await;
 }
 
-/// What one take of a broadcast has come to.
+/// A take, and what it is kept as.
+type Keeping = (Take, Form);
+
+/// What one take of a broadcast has come to, in one form.
 #[derive(Default)]
 struct Going {
     session: Option<Session>,
@@ -67,8 +71,8 @@ struct Going {
 struct Followed {
     shared: Arc<Shared>,
     broadcast: Arc<Broadcast>,
-    takes: BTreeMap<Take, Going>,
-    ended: JoinSet<(Take, Result<Outcome, RecvError>)>,
+    takes: BTreeMap<Keeping, Going>,
+    ended: JoinSet<(Keeping, Result<Outcome, RecvError>)>,
     /// The newest claim and wish that were looked at.
     epoch: u64,
     version: u64,
@@ -79,6 +83,7 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
     let mut wishes = shared.wishes.subscribe();
     let mut hub = shared.hub.watch();
     let version = wishes.borrow().version;
+    let rules = shared.rules(broadcast.id());
     let (takes, ended) = (BTreeMap::new(), JoinSet::new());
     let mut followed =
         Followed { shared: shared.clone(), broadcast: broadcast.clone(), takes, ended, epoch: 0, version };
@@ -103,11 +108,13 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
             }
         }
         let goes_on = here && !wish.closing;
-        let wanted = match &known {
+        let takes = match &known {
             _ if !goes_on => BTreeSet::new(),
             Some(wanted) => wanted.clone(),
             None => shared.wanted_by(broadcast.id(), &BroadcastRow::default()),
         };
+        let forms = |take: Take| rules.forms().map(move |form| (take.clone(), form));
+        let wanted = takes.into_iter().flat_map(forms).collect();
         followed.look(&wanted, epoch, wish.version);
         if !goes_on && followed.takes.is_empty() {
             return;
@@ -126,7 +133,7 @@ async fn follow(shared: Arc<Shared>, broadcast: Arc<Broadcast>) {
 
 impl Followed {
     /// Begins and stops what should be.
-    fn look(&mut self, wanted: &BTreeSet<Take>, epoch: u64, version: u64) {
+    fn look(&mut self, wanted: &BTreeSet<Keeping>, epoch: u64, version: u64) {
         for take in wanted {
             if !self.takes.contains_key(take) {
                 // What was published before somebody asked for it is not new to this take.
@@ -151,7 +158,7 @@ impl Followed {
         (self.epoch, self.version) = (epoch, version);
     }
 
-    fn ended(&mut self, take: &Take, outcome: Result<Outcome, RecvError>, version: u64) {
+    fn ended(&mut self, take: &Keeping, outcome: Result<Outcome, RecvError>, version: u64) {
         let Some(going) = self.takes.get_mut(take) else { return };
         going.session = None;
         match outcome {
@@ -160,7 +167,8 @@ impl Followed {
             Ok(Outcome::Failed) => going.failed_at = Some(version),
             Err(_) => {
                 self.shared.door.errors.inc();
-                tracing::error!(broadcast = %self.broadcast.id(), %take, "recording thread failed");
+                let (take, form) = take;
+                tracing::error!(broadcast = %self.broadcast.id(), %take, %form, "recording thread failed");
                 going.failed_at = Some(version);
             }
         }
@@ -172,11 +180,11 @@ impl Going {
         &mut self,
         shared: &Arc<Shared>,
         broadcast: &Arc<Broadcast>,
-        take: &Take,
+        keeping: &Keeping,
         (seen_version, version): (u64, u64),
-        ended: &mut JoinSet<(Take, Result<Outcome, RecvError>)>,
+        ended: &mut JoinSet<(Keeping, Result<Outcome, RecvError>)>,
     ) {
-        let epoch = broadcast.epoch();
+        let ((take, form), epoch) = (keeping, broadcast.epoch());
         // All of a claim that was to be recorded from its beginning, even if it is over already; what an operator asks
         // for begins where he asks.
         let whole = epoch > self.epoch && version == seen_version;
@@ -198,16 +206,16 @@ impl Going {
         }
         let from = if whole { From::Epoch } else { From::Newest };
         self.epoch = epoch;
-        let subject = Subject { broadcast: broadcast.clone(), rendition, name: take.name.clone() };
+        let subject = Subject { broadcast: broadcast.clone(), rendition, name: take.name.clone(), form: *form };
         match Session::begin(shared, subject, from) {
             Ok((session, outcome)) => {
                 self.session = Some(session);
-                let take = take.clone();
-                ended.spawn(async move { (take, outcome.await) });
+                let keeping = keeping.clone();
+                ended.spawn(async move { (keeping, outcome.await) });
             }
             Err(error) => {
                 shared.door.errors.inc();
-                tracing::error!(broadcast = %broadcast.id(), %take, %error, "no thread to record on");
+                tracing::error!(broadcast = %broadcast.id(), %take, %form, %error, "no thread to record on");
                 self.failed_at = Some(version);
             }
         }

@@ -1,20 +1,25 @@
-//! The file that is being written. In: the bytes that the cutter hands out. Out: a fragmented MP4 on the disk and its
-//! row in the registry. Deliberately absent: media, and what becomes of the file afterwards.
+//! What is being written. In: the bytes that the cutter hands out. Out: a fragmented MP4 on the disk, or a playlist and its
+//! pieces ([`hls`](super::hls)), and its row in the registry. Deliberately absent: media, and what becomes of it afterwards.
 //!
 //! While it is written the file is called `<id>.mp4.recording`; a process that is killed leaves it behind like that.
 
-use std::{fs::File, io, io::Write};
+use std::{fs::File, io::Write};
 
 use bytes::Bytes;
 use headwater_common::{
     ladder::Rendition,
     live::BroadcastId,
     registry::{RecordingRow, RecordingState, RegistryError, VodId},
-    store::{Place, PlaceError, Store, StoreError},
+    store::{Form, Place, PlaceError, Store, StoreError},
 };
 use jiff::Timestamp;
 
-use super::{gaps::Missing, rows::Rows, upload::JOURNAL};
+use super::{
+    gaps::Missing,
+    hls::reel::{Reel, ReelError, Written},
+    rows::Rows,
+    upload::JOURNAL,
+};
 
 pub(super) const RECORDING: &str = ".recording";
 pub(super) const FINALISING: &str = ".finalising";
@@ -27,7 +32,7 @@ pub(super) enum TapeError {
     #[error("{free_mb} MB are left on the disk, at least {floor_mb} MB are kept free")]
     DiskLow { free_mb: u64, floor_mb: u64 },
     #[error("write {file}: {source}")]
-    Write { file: String, source: io::Error },
+    Write { file: String, source: ReelError },
     #[error("{id} has {COUNTER_MAX} recordings already")]
     NoName { id: BroadcastId },
     #[error(transparent)]
@@ -38,10 +43,28 @@ pub(super) enum TapeError {
 
 #[derive(Debug)]
 pub(super) struct Tape {
-    file: File,
+    medium: Medium,
     /// Of the finished file.
     place: Place,
     row: RecordingRow,
+}
+
+#[derive(Debug)]
+enum Medium {
+    File(File),
+    Reel(Reel),
+}
+
+/// What the cutter hands out, as far as it tells where it belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// Since the recording began.
+    pub(super) from_us: i64,
+    pub(super) until_us: i64,
+    /// The disk should have it before anything else is written.
+    pub(super) sync: bool,
+    /// Of the live segments, where it is known.
+    pub(super) target_s: Option<u32>,
 }
 
 /// What a file is called after.
@@ -52,6 +75,7 @@ pub(super) struct Title<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) date_time: bool,
     pub(super) rendition: Option<Rendition>,
+    pub(super) form: Form,
 }
 
 impl Title<'_> {
@@ -83,11 +107,11 @@ impl Tape {
         started_ms: i64,
         entropy: u32,
     ) -> Result<Self, TapeError> {
-        let (id, stem) = (title.id, title.stem(started_ms));
+        let (id, stem, ending) = (title.id, title.stem(started_ms), title.form.ending());
         for counter in 0..COUNTER_MAX {
             let name = match counter {
-                0 => format!("{stem}.mp4"),
-                _ => format!("{stem}_{counter}.mp4"),
+                0 => format!("{stem}{ending}"),
+                _ => format!("{stem}_{counter}{ending}"),
             };
             let place = Place::new(id.app(), &name)?;
             let draft = place.with_suffix(RECORDING)?;
@@ -114,7 +138,13 @@ impl Tape {
                 Err(error) => tracing::error!(broadcast = %id, file = %place, %error, "recording has no row"),
             }
             return match store.create(&draft) {
-                Ok(file) => Ok(Self { file, place, row }),
+                Ok(file) => {
+                    let medium = match title.form {
+                        Form::Mp4 => Medium::File(file),
+                        Form::Hls => Medium::Reel(Reel::new(store, &place, row.vod_id.as_str(), started_ms, file)),
+                    };
+                    Ok(Self { medium, place, row })
+                }
                 Err(error) => {
                     let reason = error.to_string();
                     rows.save(&RecordingRow { state: RecordingState::Failed { reason }, ..row });
@@ -133,15 +163,39 @@ impl Tape {
         &self.row
     }
 
-    pub(super) fn append(&mut self, bytes: &Bytes, sync: bool) -> Result<(), TapeError> {
-        let written = self.file.write_all(bytes).and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
-        written.map_err(|source| TapeError::Write { file: self.place.to_string(), source })?;
-        self.row.bytes += bytes.len() as u64;
+    /// What follows is described by this.
+    pub(super) fn describe(&mut self, init: &Bytes) -> Result<(), TapeError> {
+        let written = match &mut self.medium {
+            Medium::File(file) => {
+                let synced = file.write_all(init).and_then(|()| file.sync_data());
+                synced.map(|()| init.len() as u64).map_err(ReelError::from)
+            }
+            Medium::Reel(reel) => reel.turn(init),
+        };
+        self.row.bytes += written.map_err(|source| self.fault(source))?;
         Ok(())
     }
 
-    pub(super) fn lasts(&mut self, duration_ms: i64) {
-        self.row.duration_ms = duration_ms;
+    pub(super) fn append(&mut self, media: &Bytes, stretch: Stretch) -> Result<(), TapeError> {
+        let Stretch { from_us, until_us, sync, target_s } = stretch;
+        let written = match &mut self.medium {
+            Medium::File(file) => {
+                let synced = file.write_all(media).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
+                synced.map(|()| (media.len() as u64, until_us)).map_err(ReelError::from)
+            }
+            Medium::Reel(reel) => {
+                let written = reel.append(media, (from_us, until_us), target_s);
+                written.map(|bytes| (bytes, reel.lasts_us()))
+            }
+        };
+        let (bytes, lasts_us) = written.map_err(|source| self.fault(source))?;
+        self.row.bytes += bytes;
+        self.row.duration_ms = lasts_us / 1_000;
+        Ok(())
+    }
+
+    fn fault(&self, source: ReelError) -> TapeError {
+        TapeError::Write { file: self.place.to_string(), source }
     }
 
     pub(super) fn lost(&mut self, frames: u64) {
@@ -155,14 +209,20 @@ impl Tape {
 
     /// Lets go of the file; `failed` says what is missing from it.
     pub(super) fn end(self, failed: Option<String>) -> Finished {
-        Finished { place: self.place, row: self.row, failed }
+        let written = match self.medium {
+            Medium::File(_) => None,
+            Medium::Reel(reel) => Some(reel.end()),
+        };
+        Finished { place: self.place, row: self.row, failed, written }
     }
 }
 
-/// A fragmented file that nobody writes any more.
+/// A fragmented file, or a growing playlist, that nobody writes any more.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) place: Place,
     pub(super) row: RecordingRow,
     pub(super) failed: Option<String>,
+    /// Where the process that wrote it lives, what it kept as HLS.
+    pub(super) written: Option<Written>,
 }

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "shared with the tests of the MP4 writer, and not all of it is for these")]
 #[path = "../../../common/tests/mp4/ffmpeg.rs"]
 mod ffmpeg;
+mod hls;
 mod serve;
 mod stage;
 mod takes;

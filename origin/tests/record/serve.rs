@@ -5,8 +5,10 @@ use std::fs;
 use axum::{
     body::{Body, Bytes, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
+    response::{IntoResponse, Response},
 };
-use headwater_origin::record::{DeleteError, serve_mp4};
+use headwater_common::store::asked;
+use headwater_origin::record::DeleteError;
 
 use crate::{
     H264, SECOND,
@@ -14,12 +16,26 @@ use crate::{
     stage::{BORN_US, Stage, place, until},
 };
 
-async fn get(stage: &Stage, method: &str, file: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Bytes) {
+/// As the node answers for an address.
+async fn serve(stage: &Stage, request: Request<Body>) -> Response {
+    let path = request.uri().path().to_owned();
+    match asked(&path) {
+        Some((app, asked)) => stage.recorder.serve(app, asked, request).await,
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+pub(crate) async fn get(
+    stage: &Stage,
+    method: &str,
+    file: &str,
+    headers: &[(&str, &str)],
+) -> (StatusCode, HeaderMap, Bytes) {
     let mut request = Request::builder().method(method).uri(format!("/live/streams/{file}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = serve_mp4(&stage.store, "live", file, request.body(Body::empty()).unwrap()).await;
+    let response = serve(stage, request.body(Body::empty()).unwrap()).await;
     let (parts, body) = response.into_parts();
     (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap())
 }
@@ -73,12 +89,10 @@ async fn files_are_served_in_ranges_and_deleted_and_a_restart_forgets_nothing() 
     assert_eq!(get(&stage, "GET", "x.mp4", &[("if-none-match", &etag)]).await.0, StatusCode::NOT_MODIFIED);
     assert_eq!(get(&stage, "GET", "x.mp4", &[("if-modified-since", &modified)]).await.0, StatusCode::NOT_MODIFIED);
     for file in ["y.mp4", "x.mp4.recording", "x.m3u8", "../secret.mp4", "..%2fsecret.mp4", ".mp4", ""] {
-        let request = Request::new(Body::empty());
-        let response = serve_mp4(&stage.store, "live", file, request).await;
-        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{file}");
+        assert_eq!(get(&stage, "GET", file, &[]).await.0, StatusCode::NOT_FOUND, "{file}");
     }
-    let request = Request::new(Body::empty());
-    assert_eq!(serve_mp4(&stage.store, "..", "x.mp4", request).await.status(), StatusCode::NOT_FOUND);
+    let request = Request::get("/../streams/x.mp4").body(Body::empty()).unwrap();
+    assert_eq!(serve(&stage, request).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(get(&stage, "POST", "x.mp4", &[]).await.0, StatusCode::METHOD_NOT_ALLOWED);
     stage.close().await;
 

@@ -6,19 +6,25 @@ use super::{Process, s};
 
 #[track_caller]
 pub(crate) fn decodes(file: &Path) {
-    judge(&file.display().to_string(), &[], 60);
+    judge(&[], &file.display().to_string(), &[], 60);
+}
+
+/// What was kept as HLS. A connection is for one segment: FFmpeg complains when it is led from one host to another on it.
+#[track_caller]
+pub(crate) fn decodes_kept(url: &str) {
+    judge(&["-http_persistent", "0"], url, &[], 60);
 }
 
 /// A stream that goes on, for so long.
 #[track_caller]
 pub(crate) fn decodes_live(url: &str, seconds: u32) {
-    judge(url, &["-t", &seconds.to_string()], u64::from(seconds) + 30);
+    judge(&[], url, &["-t", &seconds.to_string()], u64::from(seconds) + 30);
 }
 
 #[track_caller]
-fn judge(input: &str, options: &[&str], limit_s: u64) {
+fn judge(before: &[&str], input: &str, options: &[&str], limit_s: u64) {
     let mut command = Command::new("ffmpeg");
-    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-xerror", "-i", input]);
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-xerror"]).args(before).args(["-i", input]);
     // A browser's pictures come when they come: times that are rounded to a frame rate would be the judge's own mistake.
     command.args(options).args(["-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "null", "-"]);
     let mut ffmpeg = Process::start(format!("ffmpeg reads {input}"), &mut command);

@@ -2,6 +2,7 @@
 
 mod bad;
 mod crash;
+mod hls;
 mod load;
 mod options;
 mod reconcile;

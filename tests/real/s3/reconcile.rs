@@ -4,7 +4,7 @@ use super::*;
 use crate::harness::server::headwater;
 
 /// What the command prints, and whether all is well.
-fn reconcile(server: &Server, more: &[&str]) -> (bool, String) {
+pub(super) fn reconcile(server: &Server, more: &[&str]) -> (bool, String) {
     let mut command = headwater();
     command.arg("reconcile").args(more).arg("--config").arg(server.dir.join("headwater.toml"));
     let output = command.arg("--data").arg(server.dir.join("data")).output().expect("it runs");

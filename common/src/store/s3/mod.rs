@@ -27,7 +27,7 @@ use aws_sdk_s3::{
 pub use fault::{BucketError, Fault};
 pub use probe::ProbeError;
 pub use read::{Fetched, Object, Seen};
-pub use write::Part;
+pub use write::{Body, Part, content_type};
 
 use super::Place;
 use crate::config::{self, Checksum, Encryption, Play};
@@ -163,7 +163,7 @@ impl Bucket {
 }
 
 fn key(pattern: &str, place: &Place) -> String {
-    format!("{}{}", prefix(pattern, place.app()), place.file())
+    format!("{}{}", prefix(pattern, place.app()), place.name())
 }
 
 fn prefix(pattern: &str, app: &str) -> String {

@@ -18,9 +18,16 @@ use base64ct::{Base64, Encoding};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::{Bucket, BucketError, Fault, fault::answer, limit};
+use super::{
+    super::{Form, Piece},
+    Bucket, BucketError, Fault,
+    fault::answer,
+    limit,
+};
 
-const CONTENT_TYPE: &str = "video/mp4";
+/// Nobody else ever has the name of a piece, so its bytes are what they are; a playlist may have grown since.
+const PIECE_CACHE: &str = "public, max-age=31536000, immutable";
+const PLAYLIST_CACHE: &str = "max-age=1";
 /// The object's owner: the id of the recording.
 pub(super) const VOD_ID: &str = "vod-id";
 const BUFFER_BYTES: usize = 256 << 10;
@@ -35,13 +42,35 @@ pub struct Part {
     pub checksum: Option<String>,
 }
 
+/// What an object is to consist of.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    File(&'a Path),
+    Text(&'a str),
+}
+
+impl Body<'_> {
+    /// As it is sent, and its MD5.
+    async fn stretch(self, range: Range<u64>) -> io::Result<(ByteStream, String)> {
+        match self {
+            Self::File(file) => read(file, range).await,
+            Self::Text(text) => {
+                let whole = range.start as usize..range.end as usize;
+                let bytes = text.as_bytes().get(whole).ok_or(io::ErrorKind::UnexpectedEof)?;
+                Ok((ByteStream::from(bytes.to_vec()), md5_of_bytes(bytes)))
+            }
+        }
+    }
+}
+
 impl Bucket {
-    /// A whole file; returns its ETag.
-    pub async fn put(&self, key: &str, vod_id: &str, file: &Path, bytes: u64) -> Result<String, BucketError> {
+    /// All of it at once; returns its ETag.
+    pub async fn put(&self, key: &str, vod_id: &str, body: Body<'_>, bytes: u64) -> Result<String, BucketError> {
         let fail = |reason| self.error("put", key, reason);
-        let (body, md5) = body(file, 0..bytes).await.map_err(local).map_err(fail)?;
+        let (body, md5) = body.stretch(0..bytes).await.map_err(local).map_err(fail)?;
         let put = self.client().put_object().bucket(self.name()).key(key).body(body).content_md5(md5);
-        let put = put.content_type(CONTENT_TYPE).set_metadata(Some(owner(vod_id))).set_request_payer(self.payer());
+        let put = put.content_type(content_type(key)).set_cache_control(cache_control(key).map(str::to_owned));
+        let put = put.set_metadata(Some(owner(vod_id))).set_request_payer(self.payer());
         let put = put.set_acl(self.acl()).set_storage_class(self.storage_class());
         let put = put.set_server_side_encryption(self.encryption()).set_ssekms_key_id(self.kms_key());
         let put = put.set_checksum_algorithm(self.checksum());
@@ -52,7 +81,8 @@ impl Bucket {
     /// Begins an upload in parts; returns its id.
     pub async fn begin(&self, key: &str, vod_id: &str) -> Result<String, BucketError> {
         let fail = |reason| self.error("begin upload of", key, reason);
-        let create = self.client().create_multipart_upload().bucket(self.name()).key(key).content_type(CONTENT_TYPE);
+        let create = self.client().create_multipart_upload().bucket(self.name()).key(key);
+        let create = create.content_type(content_type(key)).set_cache_control(cache_control(key).map(str::to_owned));
         let create = create.set_metadata(Some(owner(vod_id))).set_request_payer(self.payer()).set_acl(self.acl());
         let create = create.set_storage_class(self.storage_class()).set_checksum_algorithm(self.checksum());
         let create = create.set_server_side_encryption(self.encryption()).set_ssekms_key_id(self.kms_key());
@@ -66,12 +96,12 @@ impl Bucket {
         key: &str,
         upload_id: &str,
         number: u32,
-        file: &Path,
+        body: Body<'_>,
         range: Range<u64>,
     ) -> Result<Part, BucketError> {
         let fail = |reason| self.error("upload part of", key, reason);
         let bytes = range.end - range.start;
-        let (body, md5) = body(file, range).await.map_err(local).map_err(fail)?;
+        let (body, md5) = body.stretch(range).await.map_err(local).map_err(fail)?;
         let part = self.client().upload_part().bucket(self.name()).key(key).upload_id(upload_id).body(body);
         let part = part.part_number(number as i32).content_md5(md5).set_request_payer(self.payer());
         let part = part.set_checksum_algorithm(self.checksum());
@@ -145,11 +175,26 @@ pub(super) fn owner(vod_id: &str) -> HashMap<String, String> {
     HashMap::from([(VOD_ID.to_owned(), vod_id.to_owned())])
 }
 
+/// By the name of a recording's file.
+pub fn content_type(name: &str) -> &'static str {
+    if name.ends_with(".m3u8") { "application/vnd.apple.mpegurl" } else { "video/mp4" }
+}
+
+/// Who follows an event from the bucket, by way of a network that caches, must not be shown an old playlist.
+fn cache_control(key: &str) -> Option<&'static str> {
+    let (_, name) = key.rsplit_once('/').unwrap_or_default();
+    match (Form::of(name), Piece::parse(name)) {
+        (Some(Form::Hls), _) => Some(PLAYLIST_CACHE),
+        (_, Some(Piece::Segment { .. })) => Some(PIECE_CACHE),
+        _ => None,
+    }
+}
+
 fn local(error: io::Error) -> (Fault, String) {
     (Fault::Local, format!(": {error}"))
 }
 
-async fn body(file: &Path, range: Range<u64>) -> io::Result<(ByteStream, String)> {
+async fn read(file: &Path, range: Range<u64>) -> io::Result<(ByteStream, String)> {
     let (path, stretch) = (file.to_owned(), range.clone());
     let md5 = tokio::task::spawn_blocking(move || md5_of(&path, stretch)).await.map_err(io::Error::other)??;
     let stream = ByteStream::read_from().path(file).offset(range.start).length(Length::Exact(range.end - range.start));

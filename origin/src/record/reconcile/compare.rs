@@ -6,8 +6,8 @@ use std::{
 };
 
 use headwater_common::{
-    registry::{RecordingRow, RecordingState},
-    store::Place,
+    registry::{RecordingRow, RecordingState, VodId},
+    store::{Form, Place, folder, vod_id_of},
 };
 
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Inventory {
 pub(super) struct Contents {
     /// By key: the application that it belongs to, and its size.
     pub(super) objects: BTreeMap<String, (String, u64)>,
+    /// What the pieces of kept HLS take, by application and folder.
+    pub(super) pieces: BTreeMap<(String, String), u64>,
     /// Uploads in parts that are not complete: key and id.
     pub(super) uploads: Vec<(String, String)>,
     /// Ids of those that go on at the next start.
@@ -53,6 +55,7 @@ pub(super) enum Difference {
     /// It is in the bucket, and its local copy was to go.
     Leftover {
         place: Place,
+        vod_id: VodId,
     },
     FileWithoutRow {
         place: Place,
@@ -61,6 +64,12 @@ pub(super) enum Difference {
     ObjectWithoutRow {
         app: String,
         key: String,
+        bytes: u64,
+    },
+    /// What is in a folder of the bucket belongs to nothing that is known.
+    PiecesWithoutPlaylist {
+        app: String,
+        folder: String,
         bytes: u64,
     },
     OpenUpload {
@@ -78,11 +87,30 @@ impl fmt::Display for Difference {
             Self::Changed { row, bytes } => {
                 write!(f, "{}: {bytes} bytes in the bucket instead of {}", name(row), row.bytes)
             }
-            Self::Leftover { place } => write!(f, "{place}: still on the disk, and in the bucket already"),
+            Self::Leftover { place, .. } => write!(f, "{place}: still on the disk, and in the bucket already"),
             Self::FileWithoutRow { place, .. } => write!(f, "{place}: on the disk, unknown to the registry"),
             Self::ObjectWithoutRow { key, .. } => write!(f, "{key}: in the bucket, unknown to the registry"),
+            Self::PiecesWithoutPlaylist { app, folder, bytes } => {
+                write!(f, "{app}/{folder}: {bytes} bytes of segments in the bucket, without a playlist")
+            }
             Self::OpenUpload { key, .. } => write!(f, "{key}: an upload that nobody goes on with"),
         }
+    }
+}
+
+impl Contents {
+    /// What a recording takes, with its pieces.
+    fn whole(&self, key: &str, pieces: &(String, String)) -> Option<u64> {
+        let (_, bytes) = self.objects.get(key)?;
+        Some(bytes + self.pieces.get(pieces).copied().unwrap_or_default())
+    }
+
+    /// The folders that a recording of that name may have.
+    fn folders_of<'a>(&'a self, app: &str, file: &str) -> impl Iterator<Item = (&'a (String, String), &'a u64)> {
+        let is_one = move |name: &str| {
+            vod_id_of(name).is_some_and(|vod_id| folder(file, vod_id) == name) || Form::stem(file) == name
+        };
+        self.pieces.iter().filter(move |((of, name), _)| of == app && is_one(name))
     }
 }
 
@@ -91,11 +119,19 @@ pub(super) fn compare(inventory: &Inventory) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut known_files = BTreeSet::new();
     let mut known_keys = BTreeSet::new();
+    let mut known_folders = BTreeSet::new();
+    // Something of these may have arrived, and the row does not say so yet.
+    let mut awaited = BTreeSet::new();
     for row in rows {
         let Ok(place) = Place::new(&row.app, &row.file) else { continue };
         let on_disk = files.contains_key(&place);
         let is_ours = row.node.is_empty() || row.node == *node;
         known_files.insert(place.clone());
+        if row.arrived().is_none() {
+            awaited.insert(place.clone());
+        }
+        let pieces = (row.app.clone(), folder(&row.file, row.vod_id.as_str()));
+        known_folders.insert(pieces.clone());
         known_keys.extend(row.object.as_ref().map(|object| object.key.clone()));
         let (row, in_work) = (row.clone(), in_work.contains(&place));
         match (&row.state, row.arrived(), bucket) {
@@ -104,14 +140,14 @@ pub(super) fn compare(inventory: &Inventory) -> Vec<Difference> {
             (RecordingState::Recording | RecordingState::Finalising, ..) => {}
             (RecordingState::Failed { .. }, None, _) if row.bytes == 0 => {}
             (_, Some(_), None) => {}
-            (_, Some(key), Some(contents)) => match contents.objects.get(key) {
-                Some((_, bytes)) if *bytes == row.bytes => {
+            (_, Some(key), Some(contents)) => match contents.whole(key, &pieces) {
+                Some(bytes) if bytes == row.bytes => {
                     if on_disk && !contents.keeps_local {
-                        found.push(Difference::Leftover { place });
+                        found.push(Difference::Leftover { place, vod_id: row.vod_id });
                     }
                 }
                 None | Some(_) if on_disk => found.push(Difference::Vanished { row }),
-                Some((_, bytes)) => found.push(Difference::Changed { bytes: *bytes, row }),
+                Some(bytes) => found.push(Difference::Changed { bytes, row }),
                 None => found.push(Difference::Lost { row }),
             },
             (_, None, _) if !on_disk && is_ours => found.push(Difference::Lost { row }),
@@ -121,12 +157,25 @@ pub(super) fn compare(inventory: &Inventory) -> Vec<Difference> {
     let unknown = files.iter().filter(|(place, _)| !known_files.contains(place) && !in_work.contains(place));
     found.extend(unknown.map(|(place, bytes)| Difference::FileWithoutRow { place: place.clone(), bytes: *bytes }));
     if let Some(contents) = bucket {
-        let unknown = contents.objects.iter().filter(|(key, _)| !known_keys.contains(*key));
-        found.extend(unknown.map(|(key, (app, bytes))| Difference::ObjectWithoutRow {
-            app: app.clone(),
-            key: key.clone(),
-            bytes: *bytes,
-        }));
+        for (key, (app, bytes)) in &contents.objects {
+            let file = key.rsplit('/').next().unwrap_or_default();
+            let is_awaited = Place::new(app, file).is_ok_and(|place| awaited.contains(&place));
+            if known_keys.contains(key) || is_awaited {
+                continue;
+            }
+            let (app, key, mut bytes) = (app.clone(), key.clone(), *bytes);
+            for ((_, name), more) in contents.folders_of(&app, file) {
+                known_folders.insert((app.clone(), name.clone()));
+                bytes += more;
+            }
+            found.push(Difference::ObjectWithoutRow { app, key, bytes });
+        }
+        for ((app, folder), bytes) in &contents.pieces {
+            if !known_folders.contains(&(app.clone(), folder.clone())) {
+                let (app, folder, bytes) = (app.clone(), folder.clone(), *bytes);
+                found.push(Difference::PiecesWithoutPlaylist { app, folder, bytes });
+            }
+        }
         let open = contents.uploads.iter().filter(|(_, id)| !contents.resumable.contains(id));
         found.extend(open.map(|(key, id)| Difference::OpenUpload { key: key.clone(), upload_id: id.clone() }));
     }
@@ -167,7 +216,10 @@ mod tests {
         use RecordingState::Ready;
         let arrived = || row(Ready, true);
         assert_eq!(found(Some(arrived()), false, Some(5)), []);
-        assert_eq!(found(Some(arrived()), true, Some(5)), [Difference::Leftover { place: place() }]);
+        assert_eq!(
+            found(Some(arrived()), true, Some(5)),
+            [Difference::Leftover { place: place(), vod_id: VodId::default() }]
+        );
         assert_eq!(found(Some(arrived()), true, None), [Difference::Vanished { row: arrived() }]);
         assert_eq!(found(Some(arrived()), true, Some(4)), [Difference::Vanished { row: arrived() }]);
         assert_eq!(found(Some(arrived()), false, Some(4)), [Difference::Changed { row: arrived(), bytes: 4 }]);
@@ -195,5 +247,36 @@ mod tests {
         };
         let left = Difference::OpenUpload { key: KEY.to_owned(), upload_id: "two".to_owned() };
         assert_eq!(compare(&inventory), [left]);
+    }
+
+    #[test]
+    fn kept_hls_is_counted_with_its_pieces() {
+        const ID: &str = "0193a1b2c3d4deadbeef";
+        let place = || Place::new("live", "a.vod.m3u8").unwrap();
+        let key = || "live/streams/a.vod.m3u8".to_owned();
+        let arrived = |bytes| {
+            let object = Some(ObjectRow { key: key(), etag: "e".to_owned(), error: String::new() });
+            let file = "a.vod.m3u8".to_owned();
+            RecordingRow { vod_id: VodId::parse(ID), file, object, bytes, ..row(RecordingState::Ready, false) }
+        };
+        let found = |row: Option<RecordingRow>, in_work: bool, playlist: Option<u64>| {
+            let objects = playlist.map(|bytes| (key(), ("live".to_owned(), bytes))).into_iter().collect();
+            let pieces = BTreeMap::from([(("live".to_owned(), format!("a_{ID}")), 7)]);
+            compare(&Inventory {
+                node: "n".to_owned(),
+                rows: row.into_iter().collect(),
+                in_work: in_work.then(place).into_iter().collect(),
+                bucket: Some(Contents { objects, pieces, ..Contents::default() }),
+                ..Inventory::default()
+            })
+        };
+        assert_eq!(found(Some(arrived(10)), false, Some(3)), []);
+        assert_eq!(found(Some(arrived(11)), false, Some(3)), [Difference::Changed { row: arrived(11), bytes: 10 }]);
+        let growing = RecordingRow { object: None, state: RecordingState::Recording, ..arrived(0) };
+        assert_eq!(found(Some(growing), true, Some(3)), [], "the node goes on with it");
+        let unknown = Difference::ObjectWithoutRow { app: "live".to_owned(), key: key(), bytes: 10 };
+        assert_eq!(found(None, false, Some(3)), [unknown]);
+        let (app, folder) = ("live".to_owned(), format!("a_{ID}"));
+        assert_eq!(found(None, false, None), [Difference::PiecesWithoutPlaylist { app, folder, bytes: 7 }]);
     }
 }

@@ -9,11 +9,12 @@ use std::{fmt, sync::Arc};
 
 use headwater_common::{
     registry::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, Registry, VodId},
-    store::{Place, Store, s3::Bucket},
+    store::{Form, Piece, Place, Store, s3::Bucket, vod_id_of},
 };
 
 use super::{
     entropy,
+    hls::playlist,
     tape::RECORDING,
     upload::{JOURNAL, Journal},
 };
@@ -90,13 +91,19 @@ impl Reconciler {
                 }
             }
         }
-        for place in self.store.list(".mp4")? {
-            inventory.files.insert(place.clone(), self.store.size(&place)?);
+        for form in [Form::Mp4, Form::Hls] {
+            for place in self.store.list(form.ending())? {
+                let vod_id = self.vod_id_in(&place).unwrap_or_default();
+                inventory.files.insert(place.clone(), self.store.whole_size(&place, vod_id.as_str())?);
+            }
         }
         let mut resumable = Vec::new();
         for suffix in [RECORDING, JOURNAL] {
-            for file in self.store.list(&format!(".mp4{suffix}"))? {
-                let place = Place::new(file.app(), file.file().strip_suffix(suffix).unwrap_or_default())?;
+            for file in self.store.list(suffix)? {
+                let Some(name) = file.file().strip_suffix(suffix).filter(|name| Form::of(name).is_some()) else {
+                    continue;
+                };
+                let place = Place::new(file.app(), name)?;
                 if suffix == JOURNAL {
                     let journal: Journal = serde_json::from_reader(self.store.read(&file)?).unwrap_or_default();
                     resumable.extend(journal.upload.map(|upload| upload.id));
@@ -111,8 +118,16 @@ impl Reconciler {
             for app in &self.apps {
                 let prefix = bucket.prefix(app);
                 for object in bucket.list(&prefix).await? {
-                    if object.key.ends_with(".mp4") {
-                        contents.objects.insert(object.key, (app.clone(), object.bytes));
+                    let name = object.key.strip_prefix(&prefix).unwrap_or_default();
+                    match name.split_once('/') {
+                        None if Form::of(name).is_some() => {
+                            contents.objects.insert(object.key, (app.clone(), object.bytes));
+                        }
+                        Some((folder, piece)) if vod_id_of(folder).is_some() && Piece::parse(piece).is_some() => {
+                            *contents.pieces.entry((app.clone(), folder.to_owned())).or_default() += object.bytes;
+                        }
+                        // Not one of ours.
+                        _ => {}
                     }
                 }
                 contents.uploads.extend(bucket.uploads(&prefix).await?);
@@ -135,13 +150,14 @@ impl Reconciler {
             }
             Difference::Vanished { row } => {
                 let place = Place::new(&row.app, &row.file)?;
-                let bytes = self.store.size(&place)?;
+                let bytes = self.store.whole_size(&place, row.vod_id.as_str())?;
                 let state = RecordingState::Uploading { defect: None };
                 self.registry.put_recording(&RecordingRow { state, bytes, object: None, ..row.clone() }).await?;
                 Ok(Outcome::Repaired("it is sent again when the node runs"))
             }
             Difference::Changed { .. } => Ok(Outcome::Left("only who changed it knows which one is right")),
-            Difference::Leftover { place } => {
+            Difference::Leftover { place, vod_id } => {
+                self.store.delete_pieces(place, vod_id.as_str())?;
                 self.store.delete(place)?;
                 Ok(Outcome::Repaired("deleted from the disk"))
             }
@@ -153,7 +169,7 @@ impl Reconciler {
                 let modified = self.store.read(place)?.metadata()?.modified()?;
                 let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 let created_ms = i64::try_from(since.as_millis()).unwrap_or_default();
-                let vod_id = VodId::new(created_ms, entropy());
+                let vod_id = self.vod_id_in(place).unwrap_or_else(|| VodId::new(created_ms, entropy()));
                 let row = self.row(vod_id, place.app(), place.file(), *bytes);
                 let created_ms = Some(created_ms);
                 self.registry.put_recording(&RecordingRow { state, created_ms, ..row }).await?;
@@ -169,6 +185,7 @@ impl Reconciler {
                 self.registry.put_recording(&RecordingRow { state: RecordingState::Ready, object, ..row }).await?;
                 Ok(Outcome::Repaired("the registry knows it now"))
             }
+            Difference::PiecesWithoutPlaylist { .. } => Ok(Outcome::Left("nothing names them any more")),
             Difference::OpenUpload { key, upload_id } => {
                 let Some(bucket) = &self.bucket else { return Ok(Outcome::Left("there is no bucket")) };
                 bucket.abort(key, upload_id).await?;
@@ -177,8 +194,15 @@ impl Reconciler {
         }
     }
 
+    /// Of the pieces that a playlist names.
+    fn vod_id_in(&self, place: &Place) -> Option<VodId> {
+        let is_playlist = Form::of(place.file()) == Some(Form::Hls);
+        let text = is_playlist.then(|| std::fs::read_to_string(self.store.path(place)).ok()).flatten()?;
+        Some(VodId::parse(vod_id_of(playlist::folder(&text)?)?))
+    }
+
     fn row(&self, vod_id: VodId, app: &str, file: &str, bytes: u64) -> RecordingRow {
-        let stream = file.strip_suffix(".mp4").unwrap_or(file).to_owned();
+        let stream = Form::stem(file).to_owned();
         let (app, file, node) = (app.to_owned(), file.to_owned(), self.node.clone());
         // Ids begin with the time of the recording.
         let started_ms = vod_id.started_ms();

@@ -5,13 +5,16 @@
 //! right size, and with the ETag that the bucket gave for it. Deliberately absent: files, requests, clocks, patience.
 //!
 //! What is uploaded is the finished file: its index stands in front and is known last, so nothing of it could be sent
-//! while the recording still grows.
+//! while the recording still grows. Kept HLS is many files, and each goes this way by itself.
 
 use std::ops::Range;
 
 use headwater_common::{
     registry::VodId,
-    store::s3::{Fault, Part, Seen},
+    store::{
+        Form,
+        s3::{Fault, Part, Seen},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +35,14 @@ pub(in crate::record) struct Journal {
     /// may be done later than those of the next one, so what it left is looked for at the end.
     pub(super) unsure: bool,
     pub(in crate::record) upload: Option<Upload>,
+    /// Of what is kept as HLS: segments with lower numbers, and what goes before them, have arrived, and what they take.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) sent: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) sent_bytes: u64,
+    /// Those that the playlist in the bucket names, likewise.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) listed: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +64,10 @@ pub(super) struct Transfer {
     sent: Option<String>,
     /// Before the upload that is being begun.
     was_unsure: bool,
+    /// It is never sent in parts.
+    in_one: bool,
+    /// What is there may be an older one, until this one was sent.
+    outdated: bool,
 }
 
 /// What to ask the bucket.
@@ -106,7 +121,17 @@ pub(in crate::record) struct Mismatch {
 
 impl Transfer {
     pub(super) fn new(journal: Journal, bytes: u64) -> Self {
-        Self { journal, bytes, seen: None, sent: None, was_unsure: false }
+        Self { journal, bytes, seen: None, sent: None, was_unsure: false, in_one: false, outdated: false }
+    }
+
+    /// A piece of what is kept as HLS: nobody else has its name, and it is sent before anybody looks.
+    pub(super) fn of_piece(journal: Journal, bytes: u64) -> Self {
+        Self { seen: Some(None), in_one: true, ..Self::new(journal, bytes) }
+    }
+
+    /// A playlist, in the place of an older one if it is ours.
+    pub(super) fn of_playlist(journal: Journal, bytes: u64) -> Self {
+        Self { in_one: true, outdated: true, ..Self::new(journal, bytes) }
     }
 
     pub(super) fn journal(&self) -> &Journal {
@@ -144,7 +169,7 @@ impl Transfer {
             return if *unwanted && let Some(upload) = upload { abort(upload) } else { Action::Look };
         };
         let ours = seen.as_ref().filter(|seen| self.is_ours(seen));
-        let whole = ours.filter(|seen| seen.bytes == self.bytes && !unwanted);
+        let whole = ours.filter(|seen| seen.bytes == self.bytes && !unwanted && !self.outdated);
         let foreign = seen.is_some() && ours.is_none();
         let over = *unwanted || whole.is_some() || foreign;
         match upload {
@@ -174,7 +199,7 @@ impl Transfer {
             }
             None => match whole {
                 Some(seen) => Action::Arrived { etag: seen.etag.clone() },
-                None if self.bytes <= PART_BYTES => Action::Put,
+                None if self.bytes <= PART_BYTES || self.in_one => Action::Put,
                 None => {
                     self.was_unsure = std::mem::replace(&mut self.journal.unsure, true);
                     Action::Begin
@@ -241,13 +266,16 @@ impl Transfer {
             }
             (Some(_), Some(_)) => None,
         };
-        self.sent = None;
         match found {
             None => {
+                self.outdated &= self.sent.take().is_none();
                 self.seen = Some(seen);
                 Ok(())
             }
-            Some(found) => Err(Mismatch { key: self.journal.key.clone(), found }),
+            Some(found) => {
+                self.sent = None;
+                Err(Mismatch { key: self.journal.key.clone(), found })
+            }
         }
     }
 
@@ -260,10 +288,14 @@ impl Transfer {
     /// What is there is not ours to replace. The recording's id makes the name its own.
     fn take_other_key(&mut self) {
         let Journal { key, vod_id, .. } = &mut self.journal;
-        let stem = key.strip_suffix(".mp4").unwrap_or(key);
-        *key = format!("{stem}_{vod_id}.mp4");
+        let ending = Form::of(key).unwrap_or_default().ending();
+        *key = format!("{}_{vod_id}{ending}", Form::stem(key));
         self.seen = None;
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn part_bytes(bytes: u64) -> u64 {

@@ -227,3 +227,55 @@ fn who_may_not_list_uploads_is_not_stuck() {
     transfer.answered(Answer::Seen(Some(whole))).unwrap();
     assert_eq!(transfer.action(), Action::Arrived { etag: "e".to_owned() });
 }
+
+#[test]
+fn a_piece_is_sent_unasked_in_one_and_looked_at() {
+    let key = format!("live/streams/cam_{OURS}/0-3.m4s");
+    let mut transfer = Transfer::of_piece(Journal { key, ..journal() }, 5 * PART_BYTES);
+    assert_eq!(transfer.action(), Action::Put);
+    transfer.answered(Answer::Put { etag: "e".to_owned() }).unwrap();
+    assert_eq!(transfer.action(), Action::Look);
+    // What is in its folder is ours, whatever a server did to the metadata.
+    transfer.answered(Answer::Seen(Some(Seen { bytes: 5 * PART_BYTES, etag: "e".to_owned(), vod_id: None }))).unwrap();
+    assert_eq!(transfer.action(), Action::Arrived { etag: "e".to_owned() });
+}
+
+#[test]
+fn a_playlist_replaces_an_older_one_of_ours_and_nobody_elses() {
+    let seen = |etag: &str, owner: &str| Some(Seen { bytes: 5, etag: etag.to_owned(), vod_id: Some(owner.to_owned()) });
+    let playlist = || Journal { key: "live/streams/cam.vod.m3u8".to_owned(), ..journal() };
+    let mut transfer = Transfer::of_playlist(playlist(), 5);
+    transfer.answered(Answer::Seen(seen("old", OURS))).unwrap();
+    assert_eq!(transfer.action(), Action::Put, "though it is as long");
+    transfer.failed(&Action::Put, Fault::Unreachable);
+    transfer.answered(Answer::Seen(seen("old", OURS))).unwrap();
+    assert_eq!(transfer.action(), Action::Put, "the answer was lost, and maybe the request");
+    transfer.answered(Answer::Put { etag: "new".to_owned() }).unwrap();
+    assert_eq!(transfer.action(), Action::Look);
+    transfer.answered(Answer::Seen(seen("new", OURS))).unwrap();
+    assert_eq!(transfer.action(), Action::Arrived { etag: "new".to_owned() });
+
+    let mut transfer = Transfer::of_playlist(playlist(), 5);
+    transfer.answered(Answer::Seen(seen("theirs", "another"))).unwrap();
+    assert_eq!(transfer.action(), Action::Look);
+    assert_eq!(transfer.journal().key, format!("live/streams/cam_{OURS}.vod.m3u8"));
+
+    // Whatever is lost, it is the new one that is there in the end.
+    for seed in 1..500 {
+        let mut world = World::new(seed);
+        world.objects.insert(playlist().key, seen("old", OURS).expect("one"));
+        let mut transfer = Transfer::of_playlist(playlist(), 5);
+        for _ in 0..1_000 {
+            let action = transfer.action();
+            if matches!(action, Action::Arrived { .. }) {
+                break;
+            }
+            match world.ask(&playlist().key, 5, &action) {
+                Outcome::Answer(answer) => transfer.answered(answer).expect("an honest bucket"),
+                Outcome::Fault(fault) => transfer.failed(&action, fault),
+            }
+        }
+        assert!(matches!(transfer.action(), Action::Arrived { .. }), "seed {seed}");
+        assert_ne!(world.objects[&playlist().key].etag, "old", "seed {seed}");
+    }
+}

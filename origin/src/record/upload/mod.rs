@@ -5,8 +5,12 @@
 //! that the file is not sent yet, the journal beside the file how far its upload has come. So nothing is lost by `kill -9`
 //! or by a bucket that is away for days. A local copy goes only when its row says that the bucket has it. Deliberately
 //! absent: media, and any way for a slow bucket to reach what is live.
+//!
+//! What is kept as HLS is sent while it grows, piece by piece ([`convoy`]). The folder of its pieces is the queue.
 
+mod convoy;
 mod machine;
+mod order;
 mod schedule;
 mod work;
 
@@ -22,7 +26,7 @@ use headwater_common::{
     clock,
     registry::{RecordingRow, RecordingState, RegistryError, VodId},
     store::{
-        Place, PlaceError, Store, StoreError,
+        Form, Place, PlaceError, Store, StoreError,
         s3::{Bucket, BucketError, ProbeError},
     },
     telemetry::Telemetry,
@@ -39,7 +43,8 @@ use schedule::Schedule;
 
 /// Beside the recording: `<id>.mp4.upload`.
 pub(super) const JOURNAL: &str = ".upload";
-/// One fills most lines; the second keeps the line busy while the first waits for an answer.
+/// Of each form: one fills most lines; the second keeps the line busy while the first waits for an answer. What grows does not
+/// wait for files that take hours.
 const AT_ONCE: usize = 2;
 /// How long the end of the process waits for uploads that get on.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -68,6 +73,14 @@ struct Metrics {
     failures: Counter,
 }
 
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Over,
+    /// All that there is has been sent, and more will come.
+    Rests,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
     #[error(transparent)]
@@ -80,6 +93,8 @@ pub(super) enum UploadError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error("read {place}: {source}")]
+    Read { place: Place, source: std::io::Error },
     #[error("journal: {0}")]
     Journal(#[from] serde_json::Error),
 }
@@ -133,8 +148,11 @@ impl Uploads {
 
     async fn left_journals(&self) -> Result<Vec<(Place, VodId)>, UploadError> {
         let mut found = Vec::new();
-        for file in self.store.list(&format!(".mp4{JOURNAL}"))? {
-            let place = Place::new(file.app(), file.file().strip_suffix(JOURNAL).unwrap_or_default())?;
+        for file in self.store.list(JOURNAL)? {
+            let Some(name) = file.file().strip_suffix(JOURNAL).filter(|name| Form::of(name).is_some()) else {
+                continue;
+            };
+            let place = Place::new(file.app(), name)?;
             let Some(Journal { mut vod_id, .. }) = self.journal(&place)? else { continue };
             if vod_id == VodId::default() {
                 let row = self.rows.registry.recording_of_file(place.app(), place.file()).await?;
@@ -147,17 +165,27 @@ impl Uploads {
 
     /// A finished file, before its row says that it is to be sent: the disk alone tells the next process what to do.
     pub(super) fn note(&self, row: &RecordingRow, place: &Place) {
-        let journal = Journal { vod_id: row.vod_id.clone(), key: self.bucket.key(place), ..Journal::default() };
+        // Of what was sent while it grew, more is known.
+        if self.journal(place).is_ok_and(|known| known.is_some_and(|known| known.vod_id == row.vod_id)) {
+            return;
+        }
+        let journal = self.fresh(&row.vod_id, place);
         if let Err(error) = self.write(place, &journal) {
             tracing::error!(file = %place, %error, "upload can't be noted beside the recording");
         }
     }
 
-    /// A finished file whose row says that it is to be sent.
+    /// A finished file whose row says that it is to be sent, or one more piece of what is kept as HLS.
     pub(super) fn add(&self, row: &RecordingRow, place: &Place) {
         self.schedule().add(row.vod_id.clone(), place.clone(), Instant::now());
         self.count();
         self.woken.notify_one();
+    }
+
+    /// Nothing more will be sent of it now.
+    pub(super) fn leave(&self, vod_id: &VodId) {
+        self.schedule().done(vod_id);
+        self.count();
     }
 
     /// Nothing shall be left of it in the bucket, and that is on the disk when this returns.
@@ -166,10 +194,9 @@ impl Uploads {
         let one_at_a_time = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.journal(place)?.filter(|journal| journal.vod_id == row.vod_id);
         let key = row.object.as_ref().map(|object| object.key.clone()).filter(|key| !key.is_empty());
-        let fresh = || Journal {
-            vod_id: row.vod_id.clone(),
-            key: key.unwrap_or_else(|| self.bucket.key(place)),
-            ..Journal::default()
+        let fresh = || match key {
+            Some(key) => Journal { vod_id: row.vod_id.clone(), key, ..Journal::default() },
+            None => self.fresh(&row.vod_id, place),
         };
         self.write(place, &Journal { unwanted: true, ..known.unwrap_or_else(fresh) })?;
         self.schedule().forget(row.vod_id.clone(), place.clone(), Instant::now());
@@ -195,19 +222,26 @@ impl Uploads {
     /// Until `shutdown` resolves, and then for as long as there is hope that what is left gets through.
     pub(super) async fn run(self: &Arc<Self>, shutdown: impl Future<Output = ()>) {
         let mut running = JoinSet::new();
-        let mut names = HashMap::new();
+        let mut names: HashMap<_, (VodId, Form)> = HashMap::new();
         let mut shutdown = std::pin::pin!(shutdown);
         let mut patience = None;
         loop {
-            while running.len() < AT_ONCE {
-                let Some((vod_id, place)) = self.schedule().take_due(Instant::now()) else { break };
-                let task = running.spawn({
-                    let (uploads, vod_id) = (self.clone(), vod_id.clone());
-                    async move { uploads.transfer(&vod_id, &place).await }
-                });
-                names.insert(task.id(), vod_id);
+            let busy = |names: &HashMap<_, (VodId, Form)>, form| {
+                names.values().filter(|(_, running)| *running == form).count() >= AT_ONCE
+            };
+            let mut due = None;
+            for form in [Form::Mp4, Form::Hls] {
+                while !busy(&names, form) {
+                    let Some((vod_id, place)) = self.schedule().take_due(form, Instant::now()) else { break };
+                    let task = running.spawn({
+                        let (uploads, vod_id) = (self.clone(), vod_id.clone());
+                        async move { uploads.send(&vod_id, &place).await }
+                    });
+                    names.insert(task.id(), (vod_id, form));
+                }
+                let next = self.schedule().next_due(form).filter(|_| !busy(&names, form));
+                due = due.into_iter().chain(next).min();
             }
-            let due = (running.len() < AT_ONCE).then(|| self.schedule().next_due()).flatten();
             let hopeless = self.schedule().len() == 0 || self.schedule().failing() > 0;
             if patience.is_some() && hopeless {
                 return;
@@ -222,7 +256,7 @@ impl Uploads {
                         Ok((task, outcome)) => (task, outcome.map_err(|error| error.to_string())),
                         Err(error) => (error.id(), Err(format!("bug: {error}"))),
                     };
-                    if let Some(vod_id) = names.remove(&task) {
+                    if let Some((vod_id, _)) = names.remove(&task) {
                         self.ended(&vod_id, outcome);
                     }
                 }
@@ -230,9 +264,17 @@ impl Uploads {
         }
     }
 
-    fn ended(&self, vod_id: &VodId, outcome: Result<(), String>) {
+    async fn send(self: &Arc<Self>, vod_id: &VodId, place: &Place) -> Result<End, UploadError> {
+        match Form::of(place.file()) {
+            Some(Form::Hls) => self.convey(vod_id, place).await,
+            _ => self.transfer(vod_id, place).await.map(|()| End::Over),
+        }
+    }
+
+    fn ended(&self, vod_id: &VodId, outcome: Result<End, String>) {
         match outcome {
-            Ok(()) => self.schedule().done(vod_id),
+            Ok(End::Over) => self.schedule().done(vod_id),
+            Ok(End::Rests) => self.schedule().rests(vod_id, Instant::now()),
             Err(error) => {
                 self.metrics.failures.inc();
                 tracing::warn!(%vod_id, error, "recording is not in the bucket yet, it stays on the disk");
@@ -240,6 +282,11 @@ impl Uploads {
             }
         }
         self.count();
+    }
+
+    /// Of what nobody has begun to send.
+    fn fresh(&self, vod_id: &VodId, place: &Place) -> Journal {
+        Journal { vod_id: vod_id.clone(), key: self.bucket.key(place), ..Journal::default() }
     }
 
     fn count(&self) {

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_common::{registry::VodId, store::Place};
+use headwater_common::{
+    registry::VodId,
+    store::{Form, Place},
+};
 
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -24,6 +27,10 @@ struct Entry {
     place: Place,
     due: Instant,
     running: bool,
+    /// All that there was of it has been sent, and it grows.
+    rests: bool,
+    /// It has grown while it ran.
+    grown: bool,
     /// Nothing shall be left of it.
     unwanted: bool,
     /// In a row, without progress in between.
@@ -50,37 +57,39 @@ pub(crate) enum Stage {
 }
 
 impl Schedule {
-    /// One that is known already is to be tried at once.
+    /// One that is known already is to be tried at once, unless it fails: what grows must not hurry a bucket that is away.
     pub(super) fn add(&mut self, vod_id: VodId, place: Place, now: Instant) {
-        let progress = UploadProgress::default();
-        let fresh = Entry { place, due: now, running: false, unwanted: false, failures: 0, progress };
-        self.entries.entry(vod_id).or_insert(fresh).due = now;
+        let entry = self.entries.entry(vod_id).or_insert_with(|| Entry::new(place, now));
+        if entry.failures == 0 {
+            entry.due = now;
+        }
+        entry.grown = entry.running;
+        entry.rests = false;
     }
 
     /// It is to vanish from the bucket.
     pub(super) fn forget(&mut self, vod_id: VodId, place: Place, now: Instant) {
-        self.add(vod_id.clone(), place, now);
-        if let Some(entry) = self.entries.get_mut(&vod_id) {
-            entry.unwanted = true;
-        }
+        let entry = self.entries.entry(vod_id).or_insert_with(|| Entry::new(place, now));
+        (entry.due, entry.rests, entry.unwanted) = (now, false, true);
     }
 
     pub(super) fn is_unwanted(&self, vod_id: &VodId) -> bool {
         self.entries.get(vod_id).is_some_and(|entry| entry.unwanted)
     }
 
-    /// One that is due, the oldest recording first; it runs until it is [`done`](Self::done) or [`failed`](Self::failed).
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<(VodId, Place)> {
-        let due = self.entries.iter_mut().find(|(_, entry)| !entry.running && entry.due <= now);
-        due.map(|(vod_id, entry)| {
-            entry.running = true;
+    /// One that is due, the one that waits longest first, then the oldest recording; it runs until it is
+    /// [`done`](Self::done), [`rests`](Self::rests) or has [`failed`](Self::failed).
+    pub(super) fn take_due(&mut self, form: Form, now: Instant) -> Option<(VodId, Place)> {
+        let due = self.entries.iter_mut().filter(|(_, entry)| entry.waits(form) && entry.due <= now);
+        due.min_by_key(|(_, entry)| entry.due).map(|(vod_id, entry)| {
+            (entry.running, entry.grown) = (true, false);
             (vod_id.clone(), entry.place.clone())
         })
     }
 
     /// When one that does not run is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.entries.values().filter(|entry| !entry.running).map(|entry| entry.due).min()
+    pub(super) fn next_due(&self, form: Form) -> Option<Instant> {
+        self.entries.values().filter(|entry| entry.waits(form)).map(|entry| entry.due).min()
     }
 
     /// More of it has arrived, or it is looked after again.
@@ -95,6 +104,15 @@ impl Schedule {
 
     pub(super) fn done(&mut self, vod_id: &VodId) {
         self.entries.remove(vod_id);
+    }
+
+    /// All that there was of it has been sent. If it has grown meanwhile, it is due again.
+    pub(super) fn rests(&mut self, vod_id: &VodId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(vod_id) {
+            entry.running = false;
+            (entry.rests, entry.due, entry.failures) = (!entry.grown && !entry.unwanted, now, 0);
+            (entry.progress.stage, entry.progress.error) = (Stage::Waiting, String::new());
+        }
     }
 
     /// `chance` is anything; it keeps those that failed together from coming back together.
@@ -128,6 +146,17 @@ impl Schedule {
     }
 }
 
+impl Entry {
+    fn new(place: Place, due: Instant) -> Self {
+        let progress = UploadProgress::default();
+        Self { place, due, running: false, rests: false, grown: false, unwanted: false, failures: 0, progress }
+    }
+
+    fn waits(&self, form: Form) -> bool {
+        !self.running && !self.rests && Form::of(self.place.file()).unwrap_or_default() == form
+    }
+}
+
 /// Doubles each time; between half of that and all of it.
 pub(super) fn pause(failures: u32, chance: u32) -> Duration {
     let whole = PAUSE_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
@@ -156,24 +185,24 @@ mod tests {
         let now = Instant::now();
         let (mut schedule, (a, at), (b, bt)) = (Schedule::default(), one("a"), one("b"));
         schedule.add(a.clone(), at.clone(), now);
-        assert_eq!(schedule.take_due(now), Some((a.clone(), at.clone())));
-        assert_eq!((schedule.take_due(now), schedule.next_due()), (None, None), "it runs");
+        assert_eq!(schedule.take_due(Form::Mp4, now), Some((a.clone(), at.clone())));
+        assert_eq!((schedule.take_due(Form::Mp4, now), schedule.next_due(Form::Mp4)), (None, None), "it runs");
         schedule.failed(&a, "no".to_owned(), now, u32::MAX);
         let progress = UploadProgress { stage: Stage::Retrying, sent_bytes: 0, error: "no".to_owned() };
         assert_eq!(schedule.progress(&a), Some(progress));
-        assert_eq!(schedule.next_due(), Some(now + PAUSE_MIN));
+        assert_eq!(schedule.next_due(Form::Mp4), Some(now + PAUSE_MIN));
         schedule.add(b.clone(), bt.clone(), now);
-        assert_eq!(schedule.take_due(now), Some((b.clone(), bt)));
+        assert_eq!(schedule.take_due(Form::Mp4, now), Some((b.clone(), bt)));
         schedule.done(&b);
-        assert_eq!(schedule.take_due(now + PAUSE_MIN), Some((a.clone(), at)));
+        assert_eq!(schedule.take_due(Form::Mp4, now + PAUSE_MIN), Some((a.clone(), at)));
         schedule.failed(&a, "no".to_owned(), now, u32::MAX);
-        assert_eq!(schedule.next_due(), Some(now + 2 * PAUSE_MIN), "longer each time");
+        assert_eq!(schedule.next_due(Form::Mp4), Some(now + 2 * PAUSE_MIN), "longer each time");
         schedule.hurry(now);
-        assert_eq!(schedule.take_due(now).map(|(id, _)| id), Some(a.clone()));
+        assert_eq!(schedule.take_due(Form::Mp4, now).map(|(id, _)| id), Some(a.clone()));
         schedule.shows(&a, Stage::Uploading, 1);
         assert_eq!(schedule.progress(&a).map(|progress| progress.error), Some("no".to_owned()), "the last one is kept");
         schedule.failed(&a, "no".to_owned(), now, u32::MAX);
-        assert_eq!(schedule.next_due(), Some(now + PAUSE_MIN), "progress starts over");
+        assert_eq!(schedule.next_due(Form::Mp4), Some(now + PAUSE_MIN), "progress starts over");
         assert_eq!((schedule.len(), schedule.failing()), (1, 1));
     }
 
@@ -182,9 +211,35 @@ mod tests {
         let now = Instant::now();
         let (mut schedule, (a, at)) = (Schedule::default(), one("a"));
         schedule.add(a.clone(), at.clone(), now);
-        schedule.take_due(now);
+        schedule.take_due(Form::Mp4, now);
         schedule.forget(a.clone(), at, now);
         assert!(schedule.is_unwanted(&a));
-        assert_eq!(schedule.take_due(now), None, "it runs still");
+        assert_eq!(schedule.take_due(Form::Mp4, now), None, "it runs still");
+    }
+
+    #[test]
+    fn what_grows_while_it_is_sent_is_sent_again() {
+        let now = Instant::now();
+        let (mut schedule, id) = (Schedule::default(), VodId::parse("a"));
+        let place = Place::new("live", "a.vod.m3u8").unwrap();
+        let take = |schedule: &mut Schedule| schedule.take_due(Form::Hls, now).is_some();
+        schedule.add(id.clone(), place.clone(), now);
+        assert_eq!(schedule.take_due(Form::Mp4, now), None, "a file that takes hours is not in its way");
+        assert!(take(&mut schedule));
+        schedule.rests(&id, now);
+        assert!(!take(&mut schedule) && schedule.next_due(Form::Hls).is_none());
+        assert_eq!(schedule.progress(&id).map(|progress| progress.stage), Some(Stage::Waiting));
+        schedule.add(id.clone(), place.clone(), now);
+        assert!(take(&mut schedule));
+        schedule.add(id.clone(), place.clone(), now);
+        schedule.rests(&id, now);
+        assert!(take(&mut schedule), "it has grown meanwhile");
+        schedule.failed(&id, "no".to_owned(), now, u32::MAX);
+        schedule.add(id.clone(), place.clone(), now);
+        assert!(!take(&mut schedule), "a bucket that is away is not hurried");
+        schedule.forget(id.clone(), place, now);
+        assert!(take(&mut schedule));
+        schedule.rests(&id, now);
+        assert!(take(&mut schedule), "a deletion is not forgotten");
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use headwater_common::{
     registry::{ObjectRow, RecordingRow, RecordingState, VodId},
     store::{
-        Place,
-        s3::{BucketError, Fault},
+        Form, Place,
+        s3::{Body, BucketError, Fault},
     },
 };
 
@@ -21,11 +21,22 @@ use super::{
 /// server that works badly still works: it should not make us wait as one does that is gone.
 const RETRIES: u32 = 3;
 
+/// What is left of it for one try.
+pub(super) struct Patience {
+    retries: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { retries: RETRIES }
+    }
+}
+
 impl Uploads {
     pub(super) async fn transfer(self: &Arc<Self>, vod_id: &VodId, place: &Place) -> Result<(), UploadError> {
         let Some(mut transfer) = self.blocking(vod_id, place, Self::begin).await? else { return Ok(()) };
-        let mut saved = None;
-        let mut retries = RETRIES;
+        let (mut saved, mut patience) = (None, Patience::default());
+        let file = self.store.path(place);
         loop {
             if self.schedule().is_unwanted(vod_id) {
                 transfer.forget();
@@ -57,30 +68,15 @@ impl Uploads {
                 _ => {}
             }
             let before = transfer.sent_bytes();
-            match self.ask(place, transfer.journal(), &action, transfer.bytes()).await {
-                Ok(answer) => {
-                    if let Err(mismatch) = transfer.answered(answer) {
-                        self.note_failure(vod_id, place, &transfer, mismatch.to_string()).await?;
-                        return Err(mismatch.into());
-                    }
-                    if action != Action::Look {
-                        retries = RETRIES;
-                    }
-                    self.metrics.bytes.inc_by(transfer.sent_bytes().saturating_sub(before));
-                }
-                Err(error) if retries > 0 && error.is_passing() => {
-                    transfer.failed(&action, error.fault);
-                    tracing::debug!(file = %place, %error, "upload tries again at once");
-                    tokio::time::sleep(pause(RETRIES - retries, entropy())).await;
-                    retries -= 1;
-                }
+            match self.ask(&mut transfer, &action, Body::File(&file), &mut patience).await {
+                Ok(()) => drop(self.metrics.bytes.inc_by(transfer.sent_bytes().saturating_sub(before))),
                 Err(error) => {
-                    transfer.failed(&action, error.fault);
                     self.note_failure(vod_id, place, &transfer, error.to_string()).await?;
-                    if error.fault == Fault::Local && !self.store.exists(place) {
+                    let is_local = matches!(&error, UploadError::Bucket(error) if error.fault == Fault::Local);
+                    if is_local && !self.store.exists(place) {
                         return self.blocking(vod_id, place, Self::lost).await;
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -101,9 +97,44 @@ impl Uploads {
         self.blocking(vod_id, place, note).await
     }
 
-    async fn ask(&self, place: &Place, journal: &Journal, action: &Action, bytes: u64) -> Result<Answer, BucketError> {
+    /// One request, and a pause if it failed for a reason that may be gone in a second.
+    pub(super) async fn ask(
+        &self,
+        transfer: &mut Transfer,
+        action: &Action,
+        body: Body<'_>,
+        patience: &mut Patience,
+    ) -> Result<(), UploadError> {
+        match self.request(transfer.journal(), action, body, transfer.bytes()).await {
+            Ok(answer) => {
+                transfer.answered(answer)?;
+                if *action != Action::Look {
+                    *patience = Patience::default();
+                }
+                Ok(())
+            }
+            Err(error) if patience.retries > 0 && error.is_passing() => {
+                transfer.failed(action, error.fault);
+                tracing::debug!(key = transfer.journal().key, %error, "upload tries again at once");
+                tokio::time::sleep(pause(RETRIES - patience.retries, entropy())).await;
+                patience.retries -= 1;
+                Ok(())
+            }
+            Err(error) => {
+                transfer.failed(action, error.fault);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        journal: &Journal,
+        action: &Action,
+        body: Body<'_>,
+        bytes: u64,
+    ) -> Result<Answer, BucketError> {
         let (bucket, key, vod_id) = (&self.bucket, journal.key.as_str(), journal.vod_id.as_str());
-        let file = self.store.path(place);
         Ok(match action {
             Action::Look => Answer::Seen(bucket.head(key).await?),
             Action::Sweep => {
@@ -115,10 +146,10 @@ impl Uploads {
                 }
                 Answer::Swept
             }
-            Action::Put => Answer::Put { etag: bucket.put(key, vod_id, &file, bytes).await? },
+            Action::Put => Answer::Put { etag: bucket.put(key, vod_id, body, bytes).await? },
             Action::Begin => Answer::Begun { upload_id: bucket.begin(key, vod_id).await? },
             Action::Part { upload_id, number, range } => {
-                Answer::Part(bucket.part(key, upload_id, *number, &file, range.clone()).await?)
+                Answer::Part(bucket.part(key, upload_id, *number, body, range.clone()).await?)
             }
             Action::Complete { upload_id, parts } => {
                 Answer::Completed { etag: bucket.complete(key, upload_id, parts).await? }
@@ -136,7 +167,7 @@ impl Uploads {
     }
 
     /// `None` when there is nothing to do.
-    fn begin(&self, vod_id: &VodId, place: &Place) -> Result<Option<Transfer>, UploadError> {
+    pub(super) fn begin(&self, vod_id: &VodId, place: &Place) -> Result<Option<Transfer>, UploadError> {
         let row = self.rows.get(place.app(), vod_id)?;
         let mut journal = self.journal(place)?.unwrap_or_default();
         if journal.vod_id != *vod_id {
@@ -150,11 +181,12 @@ impl Uploads {
         if journal.unwanted {
             // A process may have died between the journal and the row.
             self.rows.remove(place.app(), vod_id)?;
+            self.store.delete_pieces(place, vod_id.as_str())?;
             self.store.delete(place)?;
             self.left().remove(vod_id);
             return Ok(Some(Transfer::new(journal, 0)));
         }
-        let size = self.store.size(place);
+        let size = self.store.whole_size(place, vod_id.as_str());
         let mut row = match (row, &size) {
             (Some(row), _) => row,
             (None, Ok(bytes)) => self.adopt(vod_id, place, *bytes)?,
@@ -163,7 +195,7 @@ impl Uploads {
         self.left().remove(vod_id);
         if row.arrived().is_some() {
             // A process died between the row and the file.
-            return self.clean_up(place).map(|()| None);
+            return self.clean_up(vod_id, place).map(|()| None);
         }
         if !matches!(row.state, RecordingState::Uploading { .. }) {
             row.state = RecordingState::Uploading { defect: None };
@@ -175,7 +207,7 @@ impl Uploads {
     /// A row for what a process began to send whose registry is lost.
     fn adopt(&self, vod_id: &VodId, place: &Place, bytes: u64) -> Result<RecordingRow, UploadError> {
         let (app, file) = (place.app().to_owned(), place.file().to_owned());
-        let stream = file.strip_suffix(".mp4").unwrap_or_default().to_owned();
+        let stream = Form::stem(&file).to_owned();
         let (vod_id, state, node) =
             (vod_id.clone(), RecordingState::Uploading { defect: None }, self.rows.node.clone());
         let row = RecordingRow { vod_id, app, file, stream, bytes, state, node, ..RecordingRow::default() };
@@ -184,14 +216,14 @@ impl Uploads {
     }
 
     /// Writes the journal as it is, except that a deletion meanwhile is not taken back.
-    fn save(&self, vod_id: &VodId, place: &Place, mut journal: Journal) -> Result<(), UploadError> {
+    pub(super) fn save(&self, vod_id: &VodId, place: &Place, mut journal: Journal) -> Result<(), UploadError> {
         let _one_at_a_time = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         journal.unwanted |= self.schedule().is_unwanted(vod_id);
         self.write(place, &journal)
     }
 
     /// False when nobody wants it any more.
-    fn arrived(&self, vod_id: &VodId, place: &Place, object: ObjectRow) -> Result<bool, UploadError> {
+    pub(super) fn arrived(&self, vod_id: &VodId, place: &Place, object: ObjectRow) -> Result<bool, UploadError> {
         let Some(mut row) = self.rows.get(place.app(), vod_id)? else { return Ok(false) };
         let defect = match &row.state {
             RecordingState::Uploading { defect } => defect.clone(),
@@ -204,7 +236,7 @@ impl Uploads {
         if self.schedule().is_unwanted(vod_id) {
             return Ok(false);
         }
-        self.clean_up(place).map(|()| true)
+        self.clean_up(vod_id, place).map(|()| true)
     }
 
     /// Saves a row, except that a deletion meanwhile is not taken back: it marks the recording as unwanted first and
@@ -218,20 +250,21 @@ impl Uploads {
     }
 
     /// After its row says that the bucket has it.
-    fn clean_up(&self, place: &Place) -> Result<(), UploadError> {
+    fn clean_up(&self, vod_id: &VodId, place: &Place) -> Result<(), UploadError> {
         if !self.bucket.keeps_local() {
+            self.store.delete_pieces(place, vod_id.as_str())?;
             self.store.delete(place)?;
         }
         self.drop_journal(place)
     }
 
-    fn drop_journal(&self, place: &Place) -> Result<(), UploadError> {
+    pub(super) fn drop_journal(&self, place: &Place) -> Result<(), UploadError> {
         self.store.delete(&place.with_suffix(JOURNAL)?)?;
         Ok(())
     }
 
     /// Every node's `/vods` shows why it is not there yet.
-    fn tell(&self, vod_id: &VodId, place: &Place, error: String) -> Result<(), UploadError> {
+    pub(super) fn tell(&self, vod_id: &VodId, place: &Place, error: String) -> Result<(), UploadError> {
         let Some(mut row) = self.rows.get(place.app(), vod_id)? else { return Ok(()) };
         let object = row.object.get_or_insert_default();
         if object.error == error {
@@ -242,7 +275,7 @@ impl Uploads {
     }
 
     /// Somebody took the file away before it was sent.
-    fn lost(&self, vod_id: &VodId, place: &Place) -> Result<(), UploadError> {
+    pub(super) fn lost(&self, vod_id: &VodId, place: &Place) -> Result<(), UploadError> {
         tracing::error!(file = %place, "recording is gone from the disk, and it is not in the bucket");
         if let Some(mut row) = self.rows.get(place.app(), vod_id)? {
             row.state = RecordingState::Failed { reason: "its file is gone, and it was not sent".to_owned() };
@@ -252,7 +285,7 @@ impl Uploads {
         self.drop_journal(place)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         vod_id: &VodId,
         place: &Place,

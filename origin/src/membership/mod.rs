@@ -27,7 +27,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use crate::inquiry;
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Links tell of a death up to so much earlier than beats that stand still.
+/// Links tell of a death up to so much earlier than beats that stand still, and of a removal before the next look.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 
 pub type NewestEpoch = Arc<dyn Fn(&BroadcastId) -> Option<u64> + Send + Sync>;
@@ -127,7 +127,7 @@ impl Membership {
     }
 
     /// For nodes that are dead or have left. `is_gone`: so it is said over links, where the registry was not watched for
-    /// long enough. What it shows is waited for then.
+    /// long enough. The last look may be older than what was heard, so one that shows a life is not the last one.
     pub async fn remove_node(&self, node: &str, is_gone: bool) -> Result<Removal, RegistryError> {
         if self.is_away() {
             return Err(RegistryError::Away);
@@ -138,9 +138,8 @@ impl Membership {
             Verdict::Unknown => !is_gone,
         };
         let lives = |seen: &Seen| seen.nodes.iter().any(|seen| seen.row.life.node == node && may_live(seen));
-        let patience = if is_gone { SETTLED_WITHIN } else { Duration::ZERO };
         let mut seen = self.shared.seen.subscribe();
-        if timeout(patience, seen.wait_for(|seen| !lives(seen))).await.is_err() {
+        if timeout(SETTLED_WITHIN, seen.wait_for(|seen| !lives(seen))).await.is_err() {
             return Ok(Removal::Lives);
         }
         let removed = inquiry::within(inquiry::WITHIN, self.shared.mongo.remove_node(node)).await?;

@@ -1,5 +1,5 @@
 //! Which encoder makes H.264 on this machine. In: what FFmpeg knows and what really opens. Out: its name, the form of
-//! pictures it takes, its options. Deliberately absent: VAAPI, whose pictures have to be carried onto the card first.
+//! pictures it takes, its options. Deliberately absent: how pictures get onto a card.
 //!
 //! A card that is there is tried at the start, with a picture: drivers are often missing, old, or forbidden in a
 //! container. One that fails later is given up for good, and libx264 goes on with the very picture that failed.
@@ -21,9 +21,11 @@ pub(super) enum Coder {
     Nvenc,
     /// Intel.
     QuickSync,
+    /// AMD, and Intel where Quick Sync's runtime is missing.
+    Vaapi,
 }
 
-const CARDS: [Coder; 2] = [Coder::Nvenc, Coder::QuickSync];
+const CARDS: [Coder; 3] = [Coder::Nvenc, Coder::QuickSync, Coder::Vaapi];
 static CHOSEN: AtomicU8 = AtomicU8::new(Coder::X264 as u8);
 
 impl Coder {
@@ -32,6 +34,7 @@ impl Coder {
             Self::X264 => "libx264",
             Self::Nvenc => "h264_nvenc",
             Self::QuickSync => "h264_qsv",
+            Self::Vaapi => "h264_vaapi",
         }
     }
 
@@ -42,7 +45,22 @@ impl Coder {
     pub(super) fn format(self) -> Pixel {
         match self {
             Self::X264 | Self::Nvenc => Pixel::YUV420P,
-            Self::QuickSync => Pixel::NV12,
+            Self::QuickSync | Self::Vaapi => Pixel::NV12,
+        }
+    }
+
+    /// Whether it takes such pictures only in the card's own memory.
+    pub(super) fn takes_surfaces(self) -> bool {
+        self == Self::Vaapi
+    }
+
+    pub(super) fn profile(self, profile: Profile) -> &'static str {
+        match (self, profile) {
+            // What everybody means by it, and the only one that cards have.
+            (Self::Vaapi, Profile::Baseline) => "constrained_baseline",
+            (_, Profile::Baseline) => "baseline",
+            (_, Profile::Main) => "main",
+            (_, Profile::High) => "high",
         }
     }
 
@@ -68,6 +86,7 @@ impl Coder {
                 ("forced_idr", "1"),
                 ("g", "65535"),
             ],
+            Self::Vaapi => &[("async_depth", "1"), ("idr_interval", "0"), ("g", "65535")],
         }
     }
 

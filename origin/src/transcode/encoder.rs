@@ -12,7 +12,7 @@ use ffmpeg_next::{
 };
 use headwater_common::media::{Codec, Info};
 
-use super::{ConvertError, coder::Coder, libav, nals, rate::Measured};
+use super::{ConvertError, card::Surfaces, coder::Coder, libav, nals, rate::Measured};
 
 /// Near the source to the eye, where the cap allows it. The cap is what binds for busy pictures.
 const CRF: &str = "21";
@@ -49,14 +49,6 @@ impl Profile {
             _ => Self::Main,
         }
     }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Baseline => "baseline",
-            Self::Main => "main",
-            Self::High => "high",
-        }
-    }
 }
 
 /// How much an encoder may spend.
@@ -71,6 +63,9 @@ pub(super) enum Spending {
 pub(super) struct H264 {
     coder: Coder,
     encoder: encoder::video::Encoder,
+    /// Where it takes pictures from.
+    surfaces: Option<Surfaces>,
+    form: Pixel,
     profile: Profile,
     spending: Spending,
     cap: f64,
@@ -116,7 +111,15 @@ impl H264 {
         let mut video = Context::new_with_codec(coder).encoder().video().map_err(failed)?;
         video.set_width(width);
         video.set_height(height);
-        video.set_format(like.format());
+        let surfaces = by.takes_surfaces().then(|| Surfaces::new(like.format(), width, height)).transpose();
+        let surfaces = surfaces.map_err(failed)?;
+        match &surfaces {
+            Some(surfaces) => {
+                video.set_format(Pixel::VAAPI);
+                surfaces.lend(&mut video).map_err(failed)?;
+            }
+            None => video.set_format(like.format()),
+        }
         video.set_aspect_ratio(like.aspect_ratio());
         video.set_colorspace(like.color_space());
         video.set_color_range(like.color_range());
@@ -135,7 +138,7 @@ impl H264 {
         let cap = spending.cap(pixels, frames_per_s, source);
         libav::set_cap(&mut video, cap as usize, (cap * spending.buffer_s()) as usize);
         let mut options: Dictionary = by.options().iter().copied().collect();
-        options.set("profile", profile.name());
+        options.set("profile", by.profile(profile));
         options.set("level", level(width, height, frames_per_s));
         if by == Coder::X264 {
             options.set("preset", if pixels > PIXELS_PER_THREAD { "superfast" } else { "veryfast" });
@@ -147,7 +150,8 @@ impl H264 {
         let encoder = video.open_as_with(coder, options).map_err(failed)?;
         let info = nals::info(&libav::extradata(encoder.as_ref()))
             .map_err(|error| ConvertError::Header { codec: Codec::H264, error })?;
-        Ok(Self { coder: by, encoder, profile, spending, cap, frames_per_s, info: Arc::new(info) })
+        let form = like.format();
+        Ok(Self { coder: by, encoder, surfaces, form, profile, spending, cap, frames_per_s, info: Arc::new(info) })
     }
 
     pub(super) fn info(&self) -> &Arc<Info> {
@@ -160,7 +164,7 @@ impl H264 {
 
     /// Whether it can go on with this picture.
     pub(super) fn suits(&self, picture: &ff::frame::Video, profile: Profile) -> bool {
-        (self.encoder.width(), self.encoder.height(), self.encoder.format(), self.profile)
+        (self.encoder.width(), self.encoder.height(), self.form, self.profile)
             == (picture.width(), picture.height(), picture.format(), profile)
     }
 
@@ -185,7 +189,13 @@ impl H264 {
         picture.set_pts(Some(pts_us));
         // A decoded picture remembers what it was; that is not what it will be.
         picture.set_kind(if keyframe { picture::Type::I } else { picture::Type::None });
-        self.encoder.send_frame(picture)?;
+        match &self.surfaces {
+            Some(surfaces) => {
+                let carried = surfaces.carry(picture)?;
+                self.encoder.send_frame(&carried)?;
+            }
+            None => self.encoder.send_frame(picture)?,
+        }
         let mut packet = ff::Packet::empty();
         match self.encoder.receive_packet(&mut packet) {
             Ok(()) => {}
@@ -233,20 +243,20 @@ impl Spending {
 }
 
 /// The level (H.264 table A-1) is set by the size and at least 60 pictures a second: a track must not change its
-/// name because a source was measured meanwhile.
+/// name because a source was measured meanwhile. In tenths, as every encoder reads it.
 fn level(width: u32, height: u32, frames_per_s: f64) -> &'static str {
     let macroblocks = f64::from(width.div_ceil(16) * height.div_ceil(16));
     let per_s = macroblocks * frames_per_s.max(60.0);
     let levels = [
-        ("3.0", 1_620.0, 40_500.0),
-        ("3.1", 3_600.0, 108_000.0),
-        ("3.2", 5_120.0, 216_000.0),
-        ("4.2", 8_704.0, 522_240.0),
-        ("5.1", 36_864.0, 983_040.0),
-        ("5.2", 36_864.0, 2_073_600.0),
+        ("30", 1_620.0, 40_500.0),
+        ("31", 3_600.0, 108_000.0),
+        ("32", 5_120.0, 216_000.0),
+        ("42", 8_704.0, 522_240.0),
+        ("51", 36_864.0, 983_040.0),
+        ("52", 36_864.0, 2_073_600.0),
     ];
     let fits = levels.iter().find(|(_, in_one, in_a_second)| macroblocks <= *in_one && per_s <= *in_a_second);
-    fits.map_or("6.2", |(name, ..)| name)
+    fits.map_or("62", |(name, ..)| name)
 }
 
 #[cfg(test)]

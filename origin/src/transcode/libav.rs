@@ -1,5 +1,5 @@
 //! The edge to FFmpeg's libraries. In: what a track carries. Out: opened decoders, and the few fields that the safe
-//! wrapper has no word for. Everything unsafe of this room is here.
+//! wrapper has no word for. What is unsafe of this room is here and in `card`.
 
 use std::sync::Once;
 

@@ -11,6 +11,7 @@
 //! has asked for.
 
 mod audio;
+mod card;
 mod coder;
 mod converter;
 mod decoder;

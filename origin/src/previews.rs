@@ -1,5 +1,5 @@
-//! What a broadcast looks like now, as a picture: `/{app}/previews/{id}.png` and `.jpg`. In: requests. Out: the newest
-//! keyframe of the source, drawn when somebody asks and then for all who ask within [`FRESH`]. Deliberately absent:
+//! What a broadcast looks like now, as a picture: `/{app}/previews/{id}.png`, `.jpg` and `.webp`. In: requests. Out: the
+//! newest keyframe of the source, drawn when somebody asks and then for all who ask within [`FRESH`]. Deliberately absent:
 //! pictures of what is not live, and pictures that nobody asks for.
 
 use std::{
@@ -56,6 +56,7 @@ async fn preview(State(previews): State<Arc<Previews>>, Path((app, file)): Path<
         let (picture, kind) = match ending {
             "png" => (Picture::Png, "image/png"),
             "jpg" => (Picture::Jpeg, "image/jpeg"),
+            "webp" => (Picture::Webp, "image/webp"),
             _ => return None,
         };
         Some((previews.hub.get(&BroadcastId::new(&app, stream).ok()?)?, picture, kind))

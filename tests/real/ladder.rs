@@ -48,7 +48,7 @@ fn renditions_have_their_sizes_and_the_keyframes_of_the_source() {
         let server = Server::with(LADDER);
         let _ffmpeg = Clock { b_frames: 2, gop_frames: 60, ..Clock::default() }.publish(&server.rtmp_url("live/sizes"));
         let list = until_offered(&server, "sizes");
-        for (file, kind) in [("sizes.png", "image/png"), ("sizes.jpg", "image/jpeg")] {
+        for (file, kind) in [("sizes.png", "image/png"), ("sizes.jpg", "image/jpeg"), ("sizes.webp", "image/webp")] {
             let preview = server.get(&format!("/live/previews/{file}"));
             assert_eq!((preview.status().as_u16(), preview.headers()["content-type"].to_str().unwrap()), (200, kind));
             let path = server.dir.join(file);

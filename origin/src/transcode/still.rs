@@ -1,4 +1,4 @@
-//! One picture to look at. In: a keyframe. Out: a PNG or JPEG of it. Deliberately absent: which keyframe, and for whom.
+//! One picture to look at. In: a keyframe. Out: a PNG, JPEG or WebP of it. Deliberately absent: which keyframe, and for whom.
 
 use bytes::Bytes;
 use ffmpeg_next::{self as ff, Dictionary, codec::Context, format::Pixel, software::scaling};
@@ -13,6 +13,7 @@ const HEIGHT_MAX: u32 = 480;
 pub(crate) enum Picture {
     Png,
     Jpeg,
+    Webp,
 }
 
 impl Picture {
@@ -20,6 +21,7 @@ impl Picture {
         match self {
             Self::Png => "png",
             Self::Jpeg => "mjpeg",
+            Self::Webp => "libwebp",
         }
     }
 
@@ -27,6 +29,7 @@ impl Picture {
         match self {
             Self::Png => Pixel::RGB24,
             Self::Jpeg => Pixel::YUVJ420P,
+            Self::Webp => Pixel::YUV420P,
         }
     }
 }
@@ -64,7 +67,7 @@ fn encode(frame: &ff::frame::Video, picture: Picture) -> Result<Option<Bytes>, f
     video.set_height(frame.height());
     video.set_format(frame.format());
     video.set_time_base(libav::TIME_BASE);
-    // Good to look at and some tens of kilobytes. PNG knows no such thing.
+    // Good to look at and some tens of kilobytes. PNG knows no such thing, and WebP's own default is as good.
     let options: Dictionary = [("qmin", "2"), ("qmax", "5")].into_iter().collect();
     let mut encoder = video.open_as_with(coder, options)?;
     encoder.send_frame(frame)?;

@@ -158,6 +158,9 @@ fn a_keyframe_is_a_picture_to_look_at() {
         let jpeg = draw(&frames[0], Picture::Jpeg).unwrap().expect("a picture");
         assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "{} bytes", jpeg.len());
         assert!((1_000..120_000).contains(&jpeg.len()), "{} bytes", jpeg.len());
+        let webp = draw(&frames[0], Picture::Webp).unwrap().expect("a picture");
+        assert_eq!((&webp[..4], &webp[8..12]), (&b"RIFF"[..], &b"WEBP"[..]));
+        assert!((500..120_000).contains(&webp.len()), "{} bytes", webp.len());
     }
     let mut damaged = clip(Codec::H264, &source("320x180", 30, 1, 30));
     damaged.samples.iter_mut().for_each(|sample| sample.payload = vec![0xa5; 500].into());

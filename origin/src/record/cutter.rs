@@ -222,7 +222,7 @@ impl Cutter {
         }
         if !fragment.is_empty() {
             let begun_us = file.segment_us;
-            file.append(&mut self.steps, fragment, begun_us, end_us, frames);
+            file.append(&mut self.steps, fragment, (begun_us, end_us), frames, true);
         }
         file.cut_us = newest_us;
         Some(file)

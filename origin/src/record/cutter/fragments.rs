@@ -1,7 +1,7 @@
 //! How a growing MP4 is written: in fragments that are handed out often, so that a killed process loses little. In: the frames
 //! that wait in the cutter. Out: fragments. Deliberately absent: what belongs into a file.
 
-use super::{Cutter, Fragment, Step, sample};
+use super::{Cutter, Fragment, sample};
 
 /// A fragment is handed out when it holds this much, so that a killed process loses less than any gop lasts (a gop is
 /// a second or longer).
@@ -25,7 +25,7 @@ impl Cutter {
         if !(now || gop_ends || newest_us - file.cut_us >= FRAGMENT_US) {
             return;
         }
-        let from_us = file.duration_us;
+        let begun_us = file.start_us + file.duration_us;
         let mut fragment = Fragment::new(file.sequence + 1);
         let mut frames = 0;
         for lane in [&mut self.video, &mut self.audio] {
@@ -48,9 +48,7 @@ impl Cutter {
         if sync {
             file.sync_us = newest_us;
         }
-        file.sequence += 1;
-        let (fragment, until_us) = (fragment.finish(), file.duration_us);
-        file.bytes += fragment.len() as u64;
-        self.steps.push_back(Step::Append { fragment, frames, from_us, until_us, sync });
+        let end_us = file.start_us + file.duration_us;
+        file.append(&mut self.steps, fragment, (begun_us, end_us), frames, sync);
     }
 }

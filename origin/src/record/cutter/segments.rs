@@ -109,27 +109,27 @@ impl Cutter {
         file.gop = boundary.gop.unwrap_or(file.gop);
         file.cut_us = boundary.at_us;
         if !fragment.is_empty() {
-            file.append(&mut self.steps, fragment, begun_us, boundary.at_us, frames);
+            file.append(&mut self.steps, fragment, (begun_us, boundary.at_us), frames, true);
         }
     }
 }
 
 impl File {
-    /// A segment, or what is left at the end.
+    /// Hands out what begins and ends then.
     pub(super) fn append(
         &mut self,
         steps: &mut VecDeque<Step>,
         fragment: Fragment,
-        begun_us: i64,
-        end_us: i64,
+        (begun_us, end_us): (i64, i64),
         frames: u64,
+        sync: bool,
     ) {
         self.sequence += 1;
         let (from_us, until_us) = (begun_us - self.start_us, end_us - self.start_us);
         self.duration_us = self.duration_us.max(until_us);
         let fragment = fragment.finish();
         self.bytes += fragment.len() as u64;
-        steps.push_back(Step::Append { fragment, frames, from_us, until_us, sync: true });
+        steps.push_back(Step::Append { fragment, frames, from_us, until_us, sync });
     }
 }
 

@@ -28,10 +28,10 @@ use headwater_common::{
     live::BroadcastId,
     node::Role,
     registry::{RecordingRow, RegistryError, VodId},
-    store::{Asked, asked},
+    store::asked,
     wish::{HandingOver, Home},
 };
-use headwater_origin::inquiry::Inquiry;
+use headwater_origin::{inquiry::Inquiry, record::row_of};
 
 /// From an edge to an origin, and from there to the owner.
 const HOPS_MAX: u32 = 2;
@@ -211,23 +211,16 @@ async fn recording_to_origin(State(elsewhere): State<Elsewhere>, request: Reques
 
 /// What is on this node's own disk is answered without a question to anybody.
 async fn recording_to_keeper(State(shelves): State<Shelves>, request: Request, next: Next) -> Response {
-    if asked(request.uri().path()).is_none() || !only_reads(&request) {
+    let uri = request.uri().clone();
+    let Some((app, recording)) = asked(uri.path()).filter(|_| only_reads(&request)) else {
         return next.run(request).await;
-    }
+    };
     let (head, body) = request.into_parts();
-    let path = head.uri.path().to_owned();
-    let Some((app, recording)) = asked(&path) else { return StatusCode::NOT_FOUND.into_response() };
     let here = next.run(Request::from_parts(head.clone(), body)).await;
     if here.status() != StatusCode::NOT_FOUND {
         return here;
     }
-    let found = match recording {
-        Asked::File(file) => shelves.inquiry.ask(|registry| registry.recording_of_file(app, file)).await,
-        Asked::Piece { vod_id, .. } => {
-            let vod = VodId::parse(vod_id);
-            shelves.inquiry.ask(|registry| registry.recording(app, &vod)).await
-        }
-    };
+    let found = shelves.inquiry.ask(|registry| row_of(registry, app, recording)).await;
     match shelves.keeper(found) {
         Some(keeper) => {
             let request = Request::from_parts(head, Body::empty());

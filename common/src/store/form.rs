@@ -85,6 +85,13 @@ pub fn folder(file: &str, vod_id: &str) -> String {
     format!("{}_{vod_id}", Form::stem(file))
 }
 
+/// What the keys of the pieces in this folder begin with: in a bucket they lie beside their playlist, whatever the settings
+/// say by now.
+pub fn beside(playlist: &str, folder: &str) -> String {
+    let (beside, _) = playlist.rsplit_once('/').unwrap_or_default();
+    format!("{beside}/{folder}/")
+}
+
 /// Whose pieces a folder has.
 pub fn vod_id_of(folder: &str) -> Option<&str> {
     let (_, vod_id) = folder.rsplit_once('_')?;

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use form::{Asked, Form, Piece, asked, folder, vod_id_of};
+pub use form::{Asked, Form, Piece, asked, beside, folder, vod_id_of};
 pub use place::{Place, PlaceError};
 
 const STREAMS: &str = "streams";

@@ -42,7 +42,7 @@ use headwater_common::{
     clock,
     live::{BroadcastId, Hub, Status},
     registry::{BroadcastRow, RecordingRow, RecordingState, Registry, RegistryError, Take, VodId},
-    store::{Asked, Form, Place, Store, s3::Bucket},
+    store::{self, Asked, Form, Place, Store, s3::Bucket},
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -182,11 +182,7 @@ impl Recorder {
         let Some(uploads) = uploads.as_ref().filter(|_| response.status() == StatusCode::NOT_FOUND) else {
             return response;
         };
-        let row = match asked {
-            Asked::File(file) => rows.registry.recording_of_file(app, file).await,
-            Asked::Piece { vod_id, .. } => rows.registry.recording(app, &VodId::parse(vod_id)).await,
-        };
-        let row = match row {
+        let row = match row_of(&*rows.registry, app, asked).await {
             Ok(row) => row,
             Err(error) => {
                 tracing::error!(file = %place, %error, "recording can't be looked up");
@@ -209,8 +205,7 @@ impl Recorder {
                     .await
             }
             Asked::Piece { folder, piece, .. } => {
-                let (beside, _) = object.key.rsplit_once('/').unwrap_or_default();
-                let key = format!("{beside}/{folder}/{piece}");
+                let key = format!("{}{piece}", store::beside(&object.key, folder));
                 let piece = InBucket { bucket, key: &key, etag: None, bytes: None, is_playlist: false };
                 piece.serve(&method, &headers).await
             }
@@ -362,6 +357,18 @@ impl Shared {
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread to finalise a recording on, the next start does it");
         }
+    }
+}
+
+/// Of the recording that an address asks for, or for a piece of.
+pub async fn row_of(
+    registry: &dyn Registry,
+    app: &str,
+    asked: Asked<'_>,
+) -> Result<Option<RecordingRow>, RegistryError> {
+    match asked {
+        Asked::File(file) => registry.recording_of_file(app, file).await,
+        Asked::Piece { vod_id, .. } => registry.recording(app, &VodId::parse(vod_id)).await,
     }
 }
 

@@ -96,7 +96,7 @@ impl Uploads {
         }
     }
 
-    /// `playlist`: its key. What it names lies beside it, whatever the settings say by now.
+    /// `playlist`: its key.
     async fn ship_piece(
         &self,
         vod_id: &VodId,
@@ -212,6 +212,5 @@ impl Uploads {
 
 /// What the keys of all pieces begin with.
 fn folder_beside(playlist: &str, place: &Place, vod_id: &VodId) -> String {
-    let (beside, _) = playlist.rsplit_once('/').unwrap_or_default();
-    format!("{beside}/{}/", store::folder(place.file(), vod_id.as_str()))
+    store::beside(playlist, &store::folder(place.file(), vod_id.as_str()))
 }

@@ -105,7 +105,7 @@ impl Recorder {
         settings: Settings,
         telemetry: &Telemetry,
     ) -> Result<Self, RecoverError> {
-        let rows = Rows { registry, runtime: Handle::current(), node: settings.node.clone() };
+        let rows = Rows::new(registry, Handle::current(), settings.node.clone());
         let leftovers = recover::find(&store, &rows).await?;
         let recording = Gauge::default();
         let finalising = Gauge::<i64>::default();

@@ -1,6 +1,11 @@
 //! The registry as the threads of recordings see it: they have nothing else to do and wait for it.
+//!
+//! What it does not take of recordings that are over is told again later. Those that go on tell of themselves.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use headwater_common::{
     live::BroadcastId,
@@ -14,18 +19,50 @@ pub(super) struct Rows {
     pub(super) runtime: Handle,
     /// Which node this is.
     pub(super) node: String,
+    /// Last words of recordings that it has not taken. Each stands for a file on the disk, which bounds them.
+    untold: Arc<Mutex<BTreeMap<VodId, RecordingRow>>>,
 }
 
 impl Rows {
+    pub(super) fn new(registry: Arc<dyn Registry>, runtime: Handle, node: String) -> Self {
+        Self { registry, runtime, node, untold: Arc::default() }
+    }
+
     pub(super) fn put(&self, row: &RecordingRow) -> Result<(), RegistryError> {
         self.runtime.block_on(self.registry.put_recording(row))
     }
 
-    /// For rows that say what has happened already: the file tells the same at the next start.
-    pub(super) fn save(&self, row: &RecordingRow) {
-        if let Err(error) = self.put(row) {
+    /// For rows that say what has happened already: the file tells the same at the next start. False when the registry has
+    /// not taken it.
+    pub(super) fn save(&self, row: &RecordingRow) -> bool {
+        let saved = self.put(row);
+        if let Err(error) = &saved {
             tracing::error!(app = row.app, file = row.file, %error, "the state of a recording could not be saved");
+            if !row.state.is_unfinished() {
+                self.untold().insert(row.vod_id.clone(), row.clone());
+            }
         }
+        saved.is_ok()
+    }
+
+    /// Returns the rows that the registry has taken now.
+    pub(super) async fn tell_again(&self) -> Vec<RecordingRow> {
+        let untold: Vec<_> = self.untold().values().cloned().collect();
+        let mut told = Vec::new();
+        for row in untold {
+            match self.registry.put_recording(&row).await {
+                Ok(()) => {
+                    self.untold().remove(&row.vod_id);
+                    told.push(row);
+                }
+                // The others would not fare better.
+                Err(error) if error.is_absence() => break,
+                Err(error) => {
+                    tracing::warn!(app = row.app, file = row.file, %error, "the state of a recording can't be saved still")
+                }
+            }
+        }
+        told
     }
 
     pub(super) fn of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
@@ -42,5 +79,10 @@ impl Rows {
 
     pub(super) fn broadcast(&self, id: &BroadcastId) -> Result<Option<BroadcastRow>, RegistryError> {
         self.runtime.block_on(self.registry.get(id))
+    }
+
+    /// Never held across an await.
+    fn untold(&self) -> MutexGuard<'_, BTreeMap<VodId, RecordingRow>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use super::{
     Shared,
     finalise::{finalise, step_back},
     rows::Rows,
-    tape::{Finished, RECORDING},
+    tape::{Finished, NEVER_MADE, RECORDING},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,8 @@ fn settle(shared: &Shared, mut row: RecordingRow) {
             row.bytes = bytes;
             shared.complete(defect)
         }
+        // What is begun has bytes before it lacks anything.
+        Ok(Err(_)) if row.gaps > 0 && row.bytes == 0 => RecordingState::Failed { reason: NEVER_MADE.to_owned() },
         Ok(Err(error)) => RecordingState::Failed { reason: format!("its file is gone: {error}") },
         Err(error) => RecordingState::Failed { reason: error.to_string() },
     };

@@ -1,6 +1,7 @@
 //! One node's hall, registry, store and recorder over a scratch directory, and publishers with real media.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -49,6 +50,7 @@ pub(crate) fn place(file: &str) -> Place {
 
 impl Stage {
     pub(crate) async fn open(data: &Path, registry: &Path, settings: Settings) -> Self {
+        fs::create_dir_all(data).unwrap();
         Self::with(data, Arc::new(Embedded::open(registry).unwrap().0), None, settings).await
     }
 

@@ -51,7 +51,8 @@ impl Leftovers {
             let Ok(place) = Place::new(draft.app(), file) else { continue };
             unfinished.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
             let row = match rows.of_file(draft.app(), file) {
-                Ok(row) => row,
+                // Another node may have given the name away while the registry knew nothing of this one.
+                Ok(row) => row.filter(|row| row.node == rows.node),
                 Err(error) => {
                     tracing::error!(file = %draft, %error, "recording left by a dead process can't be looked up");
                     continue;

@@ -57,8 +57,10 @@ impl Rows {
                 }
                 // The others would not fare better.
                 Err(error) if error.is_absence() => break,
+                // Another node has given its name to a recording meanwhile.
                 Err(error) => {
-                    tracing::warn!(app = row.app, file = row.file, %error, "the state of a recording can't be saved still")
+                    tracing::error!(app = row.app, file = row.file, %error, "recording is on the disk and not listed");
+                    self.untold().remove(&row.vod_id);
                 }
             }
         }

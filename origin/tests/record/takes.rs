@@ -188,14 +188,14 @@ async fn what_is_being_left_out_of_a_rendition_is_told_before_a_process_can_die_
     let [mut made, never] = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
     broadcast.offer(renditions.to_vec());
     let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
-    let mut sound = show.until(SECOND).1;
     for height in [120, 90] {
         stage.recorder.set(&id("x"), Take { height: Some(height), name: None }, true).await.unwrap();
     }
     for track in [made.track(), never.track()] {
         until("somebody to read it", async || (track.readers() > 0).then_some(())).await;
     }
-    sound += show.until(4 * SECOND).1;
+    // Asked for before there was a picture.
+    let mut sound = show.until(4 * SECOND).1;
     let at = render(&mut pictures, &mut made, &small[0], 0);
     let begun = async || stage.row("x_120p200kbps.mp4").await;
     until("the rendition's file", begun).await;
@@ -217,11 +217,12 @@ async fn what_is_being_left_out_of_a_rendition_is_told_before_a_process_can_die_
     let (row, reason) = after.failed("x_90p200kbps.mp4").await;
     assert!(reason.contains("had no room to make the rendition"), "{reason}");
     assert!(row.gaps == 1 && (7_900..8_100).contains(&row.missing_ms) && row.bytes == 0, "{row:?}");
+    assert!(began(row.started_ms, BORN_US), "{row:?}");
     assert_eq!(after.recorder.delete("live", &row.vod_id).await.unwrap().map(|row| row.vod_id), Some(row.vod_id));
     assert_eq!(after.rows().await.len(), 1);
     after.close().await;
 
-    // It was only late: in the file that goes on, and in the one that is there from its first picture.
+    // It was only late.
     let late = render(&mut pictures, &mut made, &small[0], at);
     let whole = async || stage.row("x_120p200kbps.mp4").await.filter(|row| (row.gaps, row.missing_ms) == (0, 0));
     until("the gap to be taken back", whole).await;

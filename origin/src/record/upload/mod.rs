@@ -157,6 +157,7 @@ impl Uploads {
             let Some(Journal { mut vod_id, row, .. }) = self.journal(&place)? else { continue };
             if vod_id == VodId::default() {
                 let row = self.rows.registry.recording_of_file(place.app(), place.file()).await?;
+                let row = row.filter(|row| row.node == self.rows.node);
                 vod_id = row.map_or_else(|| VodId::new(clock::now_us() / 1000, entropy()), |row| row.vod_id);
             }
             found.push((place, (vod_id, row)));

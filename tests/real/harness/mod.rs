@@ -79,8 +79,8 @@ pub(crate) fn heavy(limit: Duration, test: impl Fn() + Send + Sync + 'static) {
     twice_at_most(limit, test);
 }
 
-/// Tests with a browser judge pictures and sound as time goes by, on a machine that others may stop for a moment: one
-/// that fails has a second try, and what went wrong at first is told. A fault of ours fails twice.
+/// Tests judge what many processes do as time goes by, on a machine that others may stop for a moment: one that fails has a
+/// second try, and what went wrong at first is told. A fault of ours fails twice.
 fn twice_at_most(limit: Duration, test: impl Fn() + Send + Sync + 'static) {
     let test = Arc::new(test);
     let first = test.clone();
@@ -98,8 +98,8 @@ fn first_line(cause: &(dyn Any + Send)) -> &str {
 }
 
 /// A test with the server and light clients.
-pub(crate) fn light(limit: Duration, test: impl FnOnce() + Send + 'static) {
-    pass(bounded(limit, test));
+pub(crate) fn light(limit: Duration, test: impl Fn() + Send + Sync + 'static) {
+    twice_at_most(limit, test);
 }
 
 fn pass(result: thread::Result<()>) {

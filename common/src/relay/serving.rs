@@ -8,6 +8,7 @@
 //! Tracks are told in the order of their frames' times: an edge that packs segments must not take the track whose ring
 //! comes second for a silent one.
 
+mod gops;
 mod lane;
 
 use std::{
@@ -23,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tonic::{Status, Streaming};
 
-use self::lane::Lane;
+use self::{gops::Gops, lane::Lane};
 use super::wire;
 use crate::{
     live::{Broadcast, Status as Going, Told},
@@ -35,9 +36,6 @@ use crate::{
 
 /// A stream that has nothing to tell says so this often. Whoever pulls takes two seconds of silence for a stall.
 const BEAT: Duration = Duration::from_millis(400);
-/// Gops that the other node is known to remember. All tracks of a broadcast are within one or two of each other, but
-/// for a moment at the start.
-const GOPS_KNOWN: usize = 64;
 /// Taken at a time: what comes first must not keep frames from leaving.
 const WISHES_AT_ONCE: usize = 32;
 /// Told one after the other before wishes and news have a turn.
@@ -63,7 +61,7 @@ pub struct Serving {
     postponed: bool,
     /// Frames since all else was looked at.
     in_a_row: usize,
-    gops: VecDeque<(u64, u64)>,
+    gops: Gops,
     looked: Instant,
     /// That something was told.
     last: Instant,
@@ -102,7 +100,7 @@ impl Serving {
             ahead: VecDeque::new(),
             postponed: false,
             in_a_row: 0,
-            gops: VecDeque::new(),
+            gops: Gops::default(),
             looked: Instant::now(),
             last: Instant::now(),
             beat: Box::pin(sleep(BEAT)),
@@ -280,12 +278,8 @@ impl Serving {
             let told = wire::from_track(at as u32, &lane.track, &self.broadcast.layers(), Some(&frame.info));
             self.ahead.push_back(piece::Piece::Track(told));
         }
-        let gop = (frame.gop.id, frame.gop.epoch);
-        if !self.gops.iter().rev().any(|known| *known == gop) {
-            if self.gops.len() == GOPS_KNOWN {
-                self.gops.pop_front();
-            }
-            self.gops.push_back(gop);
+        if !self.gops.knows(&frame.gop) {
+            self.gops.tell(&frame.gop);
             self.ahead.push_back(piece::Piece::Gop(wire::from_gop(&frame.gop)));
         }
         self.door.sent.inc();

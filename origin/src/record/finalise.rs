@@ -139,27 +139,30 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
         }
     };
     let told = rows.save(&row);
-    if let (Some(uploads), RecordingState::Uploading { .. }, false) = (uploads, &row.state, told) {
-        uploads.keep_untold(&row, &place);
+    let queued = uploads.as_ref().filter(|_| matches!(row.state, RecordingState::Uploading { .. }));
+    let noted = told || queued.is_some_and(|uploads| uploads.keep_untold(&row, &place));
+    if !noted && queued.is_some() {
+        // Only what it was made of tells of it, and stays for that.
+        return;
     }
     // Last of all: until here a crash finds everything it needs to begin again.
     if row.bytes > 0
-        && let Err(error) = clear_away(store, &place, told || uploads.is_some())
+        && let Err(error) = clear_away(store, &place, noted)
     {
         tracing::error!(file = %place, %error, "what a finalised recording was made of can't be deleted");
     }
     tracing::info!(file = %place, state = ?row.state, bytes = row.bytes, duration_ms = row.duration_ms, "recording finalised");
-    if let (Some(uploads), RecordingState::Uploading { .. }) = (uploads, &row.state) {
+    if let Some(uploads) = queued {
         uploads.add(&row, &place);
     }
 }
 
-/// Of a finished recording what it was made of is left, empty, as long as the registry knows nothing of it: the next process
-/// is to tell it.
-pub(super) fn clear_away(store: &Store, place: &Place, told: bool) -> Result<(), FinaliseError> {
+/// Of a finished recording what it was made of is left, empty, as long as nothing else says that it is there: the next process
+/// is to tell the registry.
+pub(super) fn clear_away(store: &Store, place: &Place, noted: bool) -> Result<(), FinaliseError> {
     let draft = place.with_suffix(RECORDING)?;
     match Form::of(place.file()) {
-        _ if told => drop(store.delete(&draft)?),
+        _ if noted => drop(store.delete(&draft)?),
         // Of no size, and the segments are looked through again.
         Some(Form::Hls) => {}
         _ => store.write(&draft, b"")?,

@@ -1,6 +1,6 @@
-//! How much room recordings have, how long they stay, and that the registry hears of all of them. In: what is free on the disk,
-//! and the age of recordings. Out: warnings before it is too late, and deletions by the applications' rules. Deliberately absent: deleting anything to make
-//! room.
+//! How much room recordings have, how long they stay, and that the registry hears of all of them. In: what is free on the
+//! disk, and the age of recordings. Out: warnings before it is too late, and deletions by the applications' rules.
+//! Deliberately absent: deleting anything to make room.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ pub(super) struct Rows {
     pub(super) runtime: Handle,
     /// Which node this is.
     pub(super) node: String,
-    /// Last words of recordings that it has not taken. Each stands for a file on the disk, which bounds them.
+    /// Last words of recordings that it has not taken: a few hundred bytes for each that ended while it was away.
     untold: Arc<Mutex<BTreeMap<VodId, RecordingRow>>>,
 }
 
@@ -55,13 +55,13 @@ impl Rows {
                     self.untold().remove(&row.vod_id);
                     told.push(row);
                 }
-                // The others would not fare better.
-                Err(error) if error.is_absence() => break,
-                // Another node has given its name to a recording meanwhile.
-                Err(error) => {
+                // By another node, meanwhile.
+                Err(error @ RegistryError::FileTaken { .. }) => {
                     tracing::error!(app = row.app, file = row.file, %error, "recording is on the disk and not listed");
                     self.untold().remove(&row.vod_id);
                 }
+                // The others would not fare better.
+                Err(_) => break,
             }
         }
         told

@@ -177,14 +177,17 @@ impl Uploads {
         }
     }
 
-    /// The registry has not taken the row of a finished file: it hears of it before anything is sent.
-    pub(super) fn keep_untold(&self, row: &RecordingRow, place: &Place) {
+    /// The registry has not taken the row of a finished file: it hears of it before anything is sent. False when not even
+    /// the disk has it.
+    pub(super) fn keep_untold(&self, row: &RecordingRow, place: &Place) -> bool {
         self.untold().insert(row.vod_id.clone(), Some(row.clone()));
         let known = self.journal(place).ok().flatten().filter(|known| known.vod_id == row.vod_id);
         let journal = known.unwrap_or_else(|| self.fresh(&row.vod_id, place));
-        if let Err(error) = self.save(&row.vod_id, place, journal) {
-            tracing::error!(file = %place, %error, "row can't be noted beside the recording");
+        let saved = self.save(&row.vod_id, place, journal);
+        if let Err(error) = &saved {
+            tracing::error!(file = %place, %error, "row can't be noted beside the recording, the next start sends it");
         }
+        saved.is_ok()
     }
 
     /// A finished file whose row says that it is to be sent, or one more piece of what is kept as HLS.

@@ -9,6 +9,7 @@
 //! Deliberately absent: media, clocks (`now_us` is an argument, microseconds of the Unix epoch), and anything on the
 //! path of a frame or a request for one.
 
+mod bid;
 mod broadcast;
 mod duties;
 mod embedded;
@@ -25,7 +26,8 @@ use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
-pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
+pub use bid::{Ask, Bid, Claimed, Denied, Hall};
+pub use broadcast::{BroadcastRow, BroadcastStatus, Details, Ending, Life, Progress};
 pub use duties::{Duty, audit};
 pub use embedded::Embedded;
 pub use epoch::{is_next_grant, is_provisional};

@@ -12,6 +12,8 @@ pub struct Bid {
     pub ask: Ask,
     /// What the hall of this node holds of the broadcast, if it does.
     pub hall: Option<Hall>,
+    /// Its application has a webhook.
+    pub webhook: bool,
     pub now_us: i64,
 }
 

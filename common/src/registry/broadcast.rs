@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, Bid, Claimed, Denied, Take, Takes, TooMany, epoch};
+use super::{Ask, Bid, Claimed, Denied, Event, Happening, Take, Takes, TooMany, epoch};
 use crate::{
     ladder::Rung,
     live::{BroadcastId, Takeover},
@@ -52,6 +52,8 @@ pub struct Details {
     pub name: String,
     pub description: String,
     pub metadata: String,
+    /// Who is told what becomes of it, instead of the application's webhook. Empty: nobody else.
+    pub listener_hook_url: String,
     /// The qualities that are made of it. `None`: as the application's setting says.
     pub ladder: Option<Vec<Rung>>,
 }
@@ -90,6 +92,11 @@ pub struct BroadcastRow {
     pub record_override: Option<bool>,
     /// What else is recorded of it.
     pub takes: Takes,
+    /// Its application has a webhook, by the newest claim.
+    pub webhook: bool,
+    /// To be told, and not in the broadcast's mailbox yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
     pub details: Details,
 }
 
@@ -224,6 +231,7 @@ impl BroadcastRow {
             Some(hall) if bid.ask == Ask::Stay => hall.began_us,
             _ => bid.now_us,
         };
+        let goes_on = self.status == BroadcastStatus::Broadcasting;
         self.epoch = claimed.epoch;
         self.owner = bid.life.clone();
         self.silent = false;
@@ -237,6 +245,10 @@ impl BroadcastRow {
         self.takes.begin(began_us / 1000);
         self.ended_ms = None;
         self.set_aside(claimed.next_gop, claimed.discontinuity, bid.now_us / 1000);
+        self.webhook = bid.webhook;
+        if !goes_on {
+            self.note(began_us / 1000, Happening::LiveStreamStarted);
+        }
     }
 
     /// False when another claim holds the row.
@@ -300,6 +312,18 @@ impl BroadcastRow {
         self.silent = false;
         self.updated_ms = now_ms;
         self.ended_ms = Some(now_ms);
+        self.note(now_ms, Happening::LiveStreamEnded { status: self.status });
+    }
+
+    /// Whether somebody is told what becomes of it.
+    pub fn is_told(&self) -> bool {
+        self.webhook || !self.details.listener_hook_url.is_empty()
+    }
+
+    fn note(&mut self, at_ms: i64, what: Happening) {
+        if self.is_told() {
+            self.events.push(Event::of_broadcast(self, at_ms, what));
+        }
     }
 
     fn held_under(&self, epoch: u64) -> bool {

@@ -45,5 +45,6 @@ pub(crate) fn for_clients(router: Router, node: &Node, telemetry: &Telemetry) ->
 
 /// Where there are recordings and no live streams beside them.
 fn no_streams() -> Router {
-    Router::new().route("/{app}/streams/{file}", any(|| async { StatusCode::NOT_FOUND }))
+    let nothing = || any(|| async { StatusCode::NOT_FOUND });
+    Router::new().route("/{app}/streams/{file}", nothing()).route("/{app}/streams/{folder}/{piece}", nothing())
 }

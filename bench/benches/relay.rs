@@ -1,32 +1,48 @@
 //! What it costs to carry media from one node to others: an origin and two edges in this process, each on a thread of its own,
 //! with real connections over loopback. In: `cargo bench -p headwater-bench --bench relay [SECONDS]`. Out: for plain
-//! connections and for those with mutual TLS, the CPU of either side per Gbit/s and how much later a reader on an edge
-//! has a frame than the origin's hall. Deliberately absent: viewers and publishers, which have figures of their own.
+//! connections and for those with mutual TLS, without and with what gathers the frames of many broadcasts (`+`), the CPU of
+//! either side per Gbit/s and how much later a reader on an edge has a frame than the origin's hall. Deliberately absent:
+//! viewers and publishers, which have figures of their own.
 
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, mpsc},
+    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
 
+use axum::http::Uri;
 use bytes::Bytes;
+use futures_util::stream::unfold;
 use headwater_common::{
-    cluster::{Route, Upstream},
+    cluster::{
+        Route, Upstream,
+        tls::{self, Credentials},
+    },
+    config::Layers,
     finder::Finder,
     live::{BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
     media::{Codec, Info, Kind, Sample, Shape},
     node::Node,
-    relay::{Serve, transport},
+    relay::{Gathered, Serve, transport},
     rtc::{Engine, Settings},
     telemetry::Telemetry,
 };
 use headwater_edge::source::{Find, Source};
-use tokio::sync::watch;
-use tonic::transport::{
-    Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig, server::TcpIncoming,
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::watch,
 };
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tonic::transport::{Endpoint, Server, server::Connected};
+use tower::service_fn;
 
 const BROADCASTS: usize = 100;
 const EDGES: usize = 2;
@@ -42,48 +58,119 @@ fn main() {
     // Cargo's own arguments begin with dashes.
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10);
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first one");
-    for tls in [None, Some(Tls::new())] {
-        let label = if tls.is_some() { "tls" } else { "plain" };
-        run(label, tls, Duration::from_secs(seconds));
+    for tls in [None, Some(credentials())] {
+        for gathered in [false, true] {
+            // Part of the threads' names, of which the system keeps 15 letters.
+            let label = match (&tls, gathered) {
+                (None, false) => "plain",
+                (None, true) => "plain+",
+                (Some(_), false) => "tls",
+                (Some(_), true) => "tls+",
+            };
+            run(label, Way { tls: tls.clone(), gathered }, Duration::from_secs(seconds));
+        }
     }
 }
 
-/// One certificate for all: what it costs is the same.
+/// What is beneath HTTP/2.
 #[derive(Clone)]
-struct Tls {
-    identity: Identity,
-    certificate: Certificate,
+struct Way {
+    tls: Option<Credentials>,
+    /// As between nodes; else each frame leaves for itself.
+    gathered: bool,
 }
 
-impl Tls {
-    fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(["node".to_owned()]).expect("a certificate");
-        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        Self { identity: Identity::from_pem(&certificate, key), certificate: Certificate::from_pem(certificate) }
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+struct Wired(Box<dyn Wire>);
+
+fn credentials() -> Credentials {
+    let layers = Layers::defaults().expect("the defaults").with(&["cluster", "secret"], "s".repeat(32));
+    Credentials::load(&layers.build().expect("settings").cluster).expect("credentials")
+}
+
+impl Way {
+    fn socket(&self, stream: TcpStream) -> io::Result<Box<dyn Wire>> {
+        if self.gathered {
+            return Ok(Box::new(transport::socket(stream)?));
+        }
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
     }
 
-    fn server(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(self.identity.clone()).client_ca_root(self.certificate.clone())
+    fn wired(&self, below: Box<dyn Wire>) -> Wired {
+        Wired(if self.gathered { Box::new(Gathered::new(below)) } else { below })
     }
 
-    fn client(&self) -> ClientTlsConfig {
-        let config = ClientTlsConfig::new().domain_name("node").ca_certificate(self.certificate.clone());
-        config.identity(self.identity.clone())
+    async fn accepted(&self, stream: TcpStream) -> io::Result<Wired> {
+        let socket = self.socket(stream)?;
+        Ok(match &self.tls {
+            Some(tls) => self.wired(Box::new(TlsAcceptor::from(tls.server()).accept(socket).await?)),
+            None => self.wired(socket),
+        })
+    }
+
+    async fn connected(self, address: SocketAddr) -> io::Result<TokioIo<Wired>> {
+        let socket = self.socket(TcpStream::connect(address).await?)?;
+        Ok(TokioIo::new(match &self.tls {
+            Some(tls) => self.wired(Box::new(TlsConnector::from(tls.client()).connect(tls::name(), socket).await?)),
+            None => self.wired(socket),
+        }))
     }
 }
 
-fn run(label: &str, tls: Option<Tls>, measured: Duration) {
+impl AsyncRead for Wired {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Wired {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connected for Wired {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+fn run(label: &str, way: Way, measured: Duration) {
     let began = Instant::now();
     let hub = Hub::new();
     let (stop, stopped) = watch::channel(false);
-    let address = serve(&format!("origin {label}"), hub.clone(), tls.clone(), stopped.clone());
+    let address = serve(&format!("origin {label}"), hub.clone(), way.clone(), stopped.clone());
     let cameras: Vec<Writer> = (0..BROADCASTS).map(|number| claim(&hub, number)).collect();
     let films = stopped.clone();
     let camera = thread::Builder::new().name("camera".into()).spawn(move || film(cameras, began, &films));
     let camera = camera.expect("a thread");
     let delays: Arc<Mutex<Option<Vec<u64>>>> = Arc::default();
     for edge in 0..EDGES {
-        watch_all(&format!("edge-{edge} {label}"), &address, tls.clone(), began, delays.clone(), stopped.clone());
+        watch_all(&format!("edge-{edge} {label}"), address, way.clone(), began, delays.clone(), stopped.clone());
     }
     thread::sleep(JOINING);
     let bytes = || hub.list().iter().flat_map(|b| b.tracks()).map(|track| track.stats().bytes).sum::<u64>();
@@ -122,20 +209,18 @@ fn engine() -> Engine {
 }
 
 /// Returns where it listens.
-fn serve(name: &str, hub: Arc<Hub>, tls: Option<Tls>, stopped: watch::Receiver<bool>) -> String {
+fn serve(name: &str, hub: Arc<Hub>, way: Way, stopped: watch::Receiver<bool>) -> SocketAddr {
     let (tell, address) = mpsc::channel();
-    let secure = tls.is_some();
     on_thread(name, stopped, async move {
         let serve = Serve::new(Finder::hub(hub), engine(), Node::starting(), "origin", &Telemetry::new());
-        let mut server = transport::server(Server::builder());
-        if let Some(tls) = tls {
-            server = server.tls_config(tls.server()).expect("TLS");
-        }
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let scheme = if secure { "https" } else { "http" };
-        tell.send(format!("{scheme}://{}", listener.local_addr().expect("an address"))).expect("somebody waits");
-        let router = server.add_service(transport::service(serve));
-        router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await.expect("it serves");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        tell.send(listener.local_addr().expect("an address")).expect("somebody waits");
+        let callers = unfold((listener, way), |(listener, way)| async move {
+            let (stream, _) = listener.accept().await.expect("a caller");
+            Some((way.accepted(stream).await, (listener, way)))
+        });
+        let router = transport::server(Server::builder()).add_service(transport::service(serve));
+        router.serve_with_incoming(callers).await.expect("it serves");
     });
     address.recv().expect("an address")
 }
@@ -183,19 +268,20 @@ fn film(mut cameras: Vec<Writer>, began: Instant, stopped: &watch::Receiver<bool
 /// An edge on which somebody reads everything.
 fn watch_all(
     name: &str,
-    address: &str,
-    tls: Option<Tls>,
+    address: SocketAddr,
+    way: Way,
     began: Instant,
     delays: Arc<Mutex<Option<Vec<u64>>>>,
     stopped: watch::Receiver<bool>,
 ) {
-    let (name, address) = (name.to_owned(), address.to_owned());
+    let name = name.to_owned();
     on_thread(&name.clone(), stopped, async move {
-        let mut endpoint = transport::endpoint(Endpoint::from_shared(address).expect("an address"));
-        if let Some(tls) = tls {
-            endpoint = endpoint.tls_config(tls.client()).expect("TLS");
-        }
-        let route = Route::new(move || endpoint.connect_lazy());
+        let endpoint = transport::endpoint(Endpoint::from_static("http://node"));
+        let dial = move || {
+            let way = way.clone();
+            endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| way.clone().connected(address)))
+        };
+        let route = Route::new(dial);
         let (_keep, upstream) = watch::channel(Some(Upstream { node: "origin".into(), epoch: 1, route }));
         let find: Find = Arc::new(move |_| upstream.clone());
         let source = Source::start(Hub::new(), engine(), name.as_str().into(), find, &Telemetry::new());

@@ -14,6 +14,7 @@ use crate::harness::{
 
 /// Viewers on each edge.
 const CROWD: u32 = 5;
+const PATH: &str = "/live/streams/everywhere.m3u8";
 
 #[test]
 fn a_broadcast_is_watched_on_every_edge() {
@@ -23,6 +24,7 @@ fn a_broadcast_is_watched_on_every_edge() {
         for node in cluster.nodes() {
             node.until_status("everywhere", "broadcasting");
         }
+        until("a playlist", s(20), || playlist::fetch(&cluster.edges[0], PATH));
         // One after the other: it is the cluster that is measured, not how many pictures this machine can decode.
         for edge in &cluster.edges {
             let mut viewer = Player::whep(edge, "live", "everywhere");
@@ -37,6 +39,7 @@ fn a_broadcast_is_watched_on_every_edge() {
             );
             viewer.finish();
         }
+        an_edge_that_made_no_playlist_lists_the_same(&cluster.edges[0], &cluster.edges[1]);
         // The balancer sends each request to the next edge: playlist from one, segment from the other.
         let mut hls = Player::hls(&cluster.balancer, "live", "everywhere");
         hls.until_playing();
@@ -61,7 +64,7 @@ fn a_broadcast_is_watched_on_every_edge() {
         for seen in crowds.into_iter().map(Crowd::finish) {
             assert_eq!((&seen["joined"], &seen["disconnected"]), (&CROWD.into(), &0.into()), "{seen:#}");
         }
-        decodes_live(&cluster.balancer.url("/live/streams/everywhere.m3u8"), 4);
+        decodes_live(&cluster.balancer.url(PATH), 4);
         edges_cut_the_same_segments(&cluster.edges.iter().map(|edge| &***edge).collect::<Vec<_>>());
         for node in cluster.nodes() {
             until("every node to know that the viewers left", s(10), || {
@@ -71,9 +74,22 @@ fn a_broadcast_is_watched_on_every_edge() {
     });
 }
 
+/// At the first request. Else the list of a player that is sent from one edge to the other would go back.
+fn an_edge_that_made_no_playlist_lists_the_same(warm: &Node, cold: &Node) {
+    let listed_s = |list: &Playlist| list.segments.iter().map(|(_, seconds)| seconds).sum::<f64>();
+    let full = |list: &Playlist| listed_s(list) >= 20.0;
+    let before = until("a playlist of full length", s(40), || playlist::fetch(warm, PATH).filter(full));
+    let first = playlist::fetch(cold, PATH).expect("a playlist");
+    let after = playlist::fetch(warm, PATH).expect("a playlist");
+    println!("first playlist of a cold edge: {} segments, {:.1} s", first.segments.len(), listed_s(&first));
+    // Either may be a moment behind the other one.
+    let alike = before.media_sequence.saturating_sub(1)..=after.media_sequence + 1;
+    assert!(alike.contains(&first.media_sequence), "{}\n{}\n{}", before.text, first.text, after.text);
+    assert!(listed_s(&first) > 19.0, "{}", first.text);
+}
+
 fn edges_cut_the_same_segments(edges: &[&crate::harness::Site]) {
-    let path = "/live/streams/everywhere.m3u8";
-    let lists: Vec<Playlist> = edges.iter().map(|edge| playlist::fetch(edge, path).expect("a playlist")).collect();
+    let lists: Vec<Playlist> = edges.iter().map(|edge| playlist::fetch(edge, PATH).expect("a playlist")).collect();
     assert_eq!(lists[0].maps, lists[1].maps);
     let listed_by_both = |uri: &&String| lists[1].segments.iter().any(|(other, _)| other == *uri);
     let common: Vec<_> = lists[0].segments.iter().map(|(uri, _)| uri).filter(listed_by_both).collect();

@@ -1,22 +1,23 @@
 //! A ladder and its recordings in a cluster: renditions are watched where they are not made, and a recording outlives the
-//! node that writes it.
+//! node that writes it, as a file and as HLS.
 
 use serde_json::{Value, json};
 
 use crate::harness::{
     Player, Steadfast,
     cluster::{Cluster, Node, Plan},
-    ffmpeg::{decodes, decodes_live},
-    heavy, s,
+    ffmpeg::{decodes, decodes_kept, decodes_live, height},
+    heavy, playlist, s,
     site::send,
     until,
 };
 
 /// Of the clock's 640×360.
 const LADDER: &str = "[apps.live]\nladder = [{ height = 240, video_kbps = 500, audio_kbps = 64 }, \
-                      { height = 144, video_kbps = 150 }]\n";
-const FIRST: [&str; 2] = ["across.mp4", "small_144p150kbps.mp4"];
-const SECOND: [&str; 2] = ["across_1.mp4", "small_144p150kbps_1.mp4"];
+                      { height = 144, video_kbps = 150 }]\n[apps.live.recording]\nhls = true\n";
+const FIRST: [&str; 4] = ["across.mp4", "small_144p150kbps.mp4", "across.vod.m3u8", "small_144p150kbps.vod.m3u8"];
+const SECOND: [&str; 4] =
+    ["across_1.mp4", "small_144p150kbps_1.mp4", "across_1.vod.m3u8", "small_144p150kbps_1.vod.m3u8"];
 
 #[test]
 fn renditions_are_watched_at_an_edge_and_recorded_where_the_publisher_is_also_after_a_death() {
@@ -66,7 +67,6 @@ fn renditions_are_watched_at_an_edge_and_recorded_where_the_publisher_is_also_af
                 let vod = vod(node, name).expect("listed");
                 let file = node.dir.join(name);
                 let bytes = node.get(&format!("/live/streams/{name}")).bytes().expect("the recording");
-                assert_eq!(vod["fileSize"], bytes.len(), "{vod:#}");
                 assert!(vod["duration"].as_u64().is_some_and(|ms| ms > 1_000), "{vod:#}");
                 std::fs::write(&file, bytes).expect("write the download");
             }
@@ -74,10 +74,35 @@ fn renditions_are_watched_at_an_edge_and_recorded_where_the_publisher_is_also_af
             let files = cluster.nodes().map(|node| std::fs::read(node.dir.join(name)).expect("the download"));
             let files: std::collections::BTreeSet<_> = files.collect();
             assert_eq!(files.len(), 1, "{name}");
-            decodes(&cluster.edges[0].dir.join(name));
+            plays_at(&cluster.edges[0], name);
         }
         until("the encoders to rest", s(60), || (encoders(&cluster.origins[1 - owner]) == 0.0).then_some(()));
     });
+}
+
+/// What was downloaded there, or by way of it if there is more to it than a file.
+fn plays_at(edge: &Node, name: &str) {
+    let (vod, file) = (vod(edge, name).expect("listed"), edge.dir.join(name));
+    let lines = if name.starts_with("small_144p") { 144 } else { 360 };
+    let Some(stem) = name.strip_suffix(".vod.m3u8") else {
+        assert_eq!(vod["fileSize"], std::fs::metadata(&file).expect("the download").len(), "{vod:#}");
+        decodes(&file);
+        return assert_eq!(height(&file.display().to_string()), lines, "{name}");
+    };
+    let address = format!("/live/streams/{name}");
+    let playlist = playlist::fetch(edge, &address).expect("a playlist");
+    assert!(playlist.ended && playlist.text.contains("#EXT-X-PLAYLIST-TYPE:VOD\n"), "{}", playlist.text);
+    let folder = format!("/live/streams/{stem}_{}/", vod["vodId"].as_str().expect("an id"));
+    let mut bytes = playlist.text.len();
+    for piece in playlist.segments.iter().map(|(uri, _)| uri).chain(&playlist.maps) {
+        assert!(piece.starts_with(&folder), "{piece} is not in {folder}");
+        let response = edge.get(piece);
+        assert_eq!(response.status(), 200, "{piece}");
+        bytes += response.bytes().expect("the piece").len();
+    }
+    assert_eq!(vod["fileSize"], bytes, "{vod:#}");
+    decodes_kept(&edge.url(&address));
+    assert_eq!(height(&edge.url(&address)), lines, "{name}");
 }
 
 fn encoders(origin: &Node) -> f64 {
@@ -97,7 +122,7 @@ fn vod(node: &Node, name: &str) -> Option<Value> {
 }
 
 /// Each of these nodes says so of each of these recordings.
-fn until_told<'a>(nodes: impl IntoIterator<Item = &'a Node>, names: [&str; 2], status: &str, words: &str) {
+fn until_told<'a>(nodes: impl IntoIterator<Item = &'a Node>, names: [&str; 4], status: &str, words: &str) {
     for node in nodes {
         for name in names {
             until(&format!("{} to tell {name} as {status}", node.http), s(40), || {

@@ -1,10 +1,16 @@
 //! How recordings are cut, named and kept, by an application's settings and by the word of an operator.
 
-use std::process::Command;
-
 use serde_json::Value;
 
-use crate::harness::{Clock, Server, ffmpeg::decodes, flv, light, rtmp::Wire, s, site::send, until};
+use crate::harness::{
+    Clock, Server,
+    ffmpeg::{self, decodes},
+    flv, light,
+    rtmp::Wire,
+    s,
+    site::send,
+    until,
+};
 
 fn with(rules: &str) -> Server {
     Server::with(&format!("[apps.live]\nrecord = true\n[apps.live.recording]\n{rules}\n"))
@@ -220,6 +226,11 @@ fn renditions_are_recorded_side_by_side_through_a_gap_and_a_crash() {
     });
 }
 
+/// Of the pictures in a recording that was downloaded.
+fn height(server: &Server, name: &str) -> u32 {
+    ffmpeg::height(&server.dir.join(name).display().to_string())
+}
+
 /// Some seconds of all recordings together.
 fn until_written(server: &Server) {
     until("frames in the files", s(20), || {
@@ -272,14 +283,6 @@ fn what_was_asked_for_goes_on_after_a_crash_and_what_was_stopped_does_not() {
         drop(playing);
         until_ready(&server, 6);
     });
-}
-
-/// Of the pictures in a recording that was downloaded.
-fn height(server: &Server, name: &str) -> u32 {
-    let mut probe = Command::new("ffprobe");
-    probe.args(["-v", "error", "-of", "csv=p=0", "-select_streams", "v", "-show_entries", "stream=height"]);
-    let output = probe.arg(server.dir.join(name)).output().expect("ffprobe runs");
-    String::from_utf8_lossy(&output.stdout).trim().trim_end_matches(',').parse().expect("a height")
 }
 
 #[test]

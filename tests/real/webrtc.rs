@@ -17,22 +17,20 @@ fn low_latency_h264_goes_through_within_a_quarter_of_a_second() {
         server.until_status("fast", "broadcasting");
         let mut viewer = Player::whep(&server, "live", "fast");
         let first = viewer.until_playing();
-        let seen = viewer.settle(6.0);
+        let seen = viewer.settle(4.0);
         println!(
             "first picture {} ms after the answer, delay {}",
             first.number("first_picture_ms"),
             seen.at("delay_ms")
         );
-        println!("sound after picture {}", seen.at("skew_ms"));
-        seen.assert_sound();
         assert!(seen.number("delay_ms.p50") < BUSY * DELAY_MS, "{:#}", seen.0);
         assert!(first.number("first_picture_ms") < BUSY * FIRST_PICTURE_MS, "{:#}", first.0);
-        assert!(seen.number("skew_ms.p50").abs() < 150.0, "sound and picture are apart: {:#}", seen.0);
         assert!(seen.text("rtc.video.codec").ends_with("H264"), "{:#}", seen.0);
         assert_eq!(seen.text("rtc.protocol"), "udp");
         let broadcast = server.broadcast("live", "fast").expect("a broadcast that plays");
         assert_eq!(broadcast["deliveryPath"]["webrtc"]["video"], "passthrough", "{broadcast:#}");
         assert_eq!(broadcast["webRTCViewerCount"], 1, "{broadcast:#}");
+        viewer.until_lips_fit();
         assert_eq!(viewer.finish().number("stopped"), 200.0, "DELETE ends the session");
         crate::harness::until("the viewer to be gone", s(5), || {
             (server.broadcast("live", "fast")?["webRTCViewerCount"] == 0).then_some(())

@@ -19,13 +19,12 @@ fn a_browser_publishes_and_another_watches_at_once() {
         server.until_status("camera", "broadcasting");
         let mut viewer = Player::whep(&server, "live", "camera").of_browser();
         let first = viewer.until_playing();
-        let seen = viewer.settle(6.0);
-        println!("WebRTC to WebRTC: delay {}, sound after picture {}", seen.at("delay_ms"), seen.at("skew_ms"));
+        let seen = viewer.settle(4.0);
+        println!("WebRTC to WebRTC: delay {}", seen.at("delay_ms"));
         println!("first picture {} ms after the answer", first.number("first_picture_ms"));
-        seen.assert_sound();
-        assert!(seen.number("ids.3") > 100.0, "{:#}", seen.0);
+        assert!(seen.number("ids.3") > 70.0, "{:#}", seen.0);
         assert!(seen.number("delay_ms.p50") < DELAY_MS, "{:#}", seen.0);
-        assert!(seen.number("skew_ms.p50").abs() < 150.0, "sound and picture are apart: {:#}", seen.0);
+        viewer.until_lips_fit();
 
         // Chromium offers VP8 first; what plays everywhere is asked for.
         let sending = camera.until("pictures", s(5), |report| report.number("rtc.sent.video.frames") > 100.0);
@@ -124,9 +123,8 @@ fn a_publisher_changes_size_microphone_and_camera_and_the_viewers_follow() {
 
         camera.order("camera 7");
         viewer.until("the other camera", s(10), |report| report.number("ids.7") > 30.0);
-        let seen = viewer.settle(3.0);
-        seen.assert_sound();
-        assert!(seen.number("skew_ms.p50").abs() < 150.0, "sound and picture are apart: {:#}", seen.0);
+        viewer.settle(2.0);
+        let seen = viewer.until_lips_fit();
         assert_eq!(seen.number("rtc.connections"), 1.0, "the same connection");
         camera.finish();
         let (_, file) = server.until_recorded("busy");

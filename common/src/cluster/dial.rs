@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 
 use axum::http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::BufReader,
+    net::{TcpStream, lookup_host},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::tls::{self, Credentials};
-use crate::relay::transport;
+use crate::relay::{Gathered, transport};
 
 /// The name in the requests; where they go is the connector's business.
 const AUTHORITY: &str = "http://headwater-node";
@@ -38,7 +41,7 @@ fn connector(
     credentials: &Credentials,
 ) -> impl tower::Service<
     Uri,
-    Response = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>,
+    Response = TokioIo<Gathered<TlsStream<BufReader<TcpStream>>>>,
     Error = std::io::Error,
     Future: Send,
 >
@@ -49,10 +52,9 @@ fn connector(
     service_fn(move |_: Uri| {
         let (place, credentials) = (place.clone(), credentials.clone());
         async move {
-            let stream = open(&place).await?;
-            stream.set_nodelay(true)?;
+            let stream = transport::socket(open(&place).await?)?;
             let tls = TlsConnector::from(credentials.client()).connect(tls::name(), stream).await?;
-            Ok(TokioIo::new(tls))
+            Ok(TokioIo::new(Gathered::new(tls)))
         }
     })
 }

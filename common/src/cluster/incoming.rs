@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpStream, sync::Semaphore, sync::mpsc, time::timeout};
+use tokio::{io::BufReader, net::TcpStream, sync::Semaphore, sync::mpsc, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use super::tls::Credentials;
-use crate::telemetry::Door;
+use crate::{
+    relay::{Gathered, transport},
+    telemetry::Door,
+};
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// Handshakes at a time. Further callers wait in the listener's queue: a whole cluster that comes back is through in
@@ -22,11 +25,13 @@ const HANDSHAKES_MAX: usize = 256;
 /// Connections that the server has not taken yet; it takes them at once.
 const TAKEN_MAX: usize = 16;
 
+type Caller = Gathered<TlsStream<BufReader<TcpStream>>>;
+
 pub(super) fn incoming(
     listener: TcpListener,
     credentials: Credentials,
     door: Door,
-) -> io::Result<impl Stream<Item = io::Result<TlsStream<TcpStream>>>> {
+) -> io::Result<impl Stream<Item = io::Result<Caller>>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (taken, server) = mpsc::channel(TAKEN_MAX);
     tokio::spawn(async move {
@@ -61,13 +66,11 @@ pub(super) fn incoming(
     Ok(ReceiverStream::new(server))
 }
 
-async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials) -> Option<TlsStream<TcpStream>> {
-    // Only matters for how fast small messages go.
-    let _ = stream.set_nodelay(true);
-    let handshake = TlsAcceptor::from(credentials.server()).accept(stream);
+async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials) -> Option<Caller> {
+    let handshake = async { TlsAcceptor::from(credentials.server()).accept(transport::socket(stream)?).await };
     // Counted, and said to who wants to know: strangers must not fill the log. A node that is turned away complains itself.
     match timeout(HANDSHAKE_WITHIN, handshake).await {
-        Ok(Ok(stream)) => Some(stream),
+        Ok(Ok(stream)) => Some(Gathered::new(stream)),
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "turned away: no node of this cluster");
             None

@@ -13,6 +13,7 @@ pub use self::{
 };
 use super::{
     BroadcastId, Claim, Origin, Told, Track, TrackWriter,
+    depth::Depth,
     minter::Minter,
     timeline::{Cursor, Timeline},
 };
@@ -43,6 +44,7 @@ pub struct Publisher {
 pub struct Broadcast {
     id: BroadcastId,
     born_us: i64,
+    pub(super) depth: Arc<Depth>,
     state: Mutex<State>,
     /// Grows with every change of status, tracks or formats; what changed is read from the broadcast itself.
     version: watch::Sender<u64>,
@@ -101,6 +103,7 @@ impl Broadcast {
         Arc::new(Self {
             id,
             born_us,
+            depth: Depth::new(minter.target_s()),
             state: Mutex::new(State {
                 status: Status::Ended,
                 epoch: 0,
@@ -195,6 +198,7 @@ impl Broadcast {
             publisher: state.publisher.clone(),
             path: state.path.clone(),
             ladder: state.ladder.clone(),
+            deep: self.depth.is_deep(state.newest_us),
         }
     }
 
@@ -271,7 +275,7 @@ impl Broadcast {
         let track = state.derived(conversion).unwrap_or_else(|| {
             let kind = conversion.target().kind();
             let name = format!("{}:{conversion}", kind_name(kind));
-            let track = Track::new(name, kind, Origin::Derived { conversion });
+            let track = Track::new(name, kind, Origin::Derived { conversion }, self.depth.clone());
             state.tracks.push(track.clone());
             track
         });
@@ -301,6 +305,8 @@ impl Broadcast {
         state.layers.clear();
         state.minter.begin_epoch(epoch, claim.segment_target_s);
         state.minter.go_on_from(claim.next_gop, claim.discontinuity);
+        self.depth.set_target_s(state.minter.target_s());
+        self.depth.set_upstream(false);
         state.hand = Hand::Own;
         state.path.clear();
         drop(state);

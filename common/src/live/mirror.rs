@@ -36,6 +36,8 @@ pub struct Told {
     pub path: Vec<String>,
     /// The renditions that are offered, the largest first.
     pub ladder: Vec<Rendition>,
+    /// Its rings hold all that a playlist lists.
+    pub deep: bool,
 }
 
 /// What another node says of a track.
@@ -179,6 +181,8 @@ impl Mirror {
         state.publisher = told.publisher;
         state.path = told.path;
         state.ladder = told.ladder;
+        self.broadcast.depth.set_target_s(state.minter.target_s());
+        self.broadcast.depth.set_upstream(told.deep);
         drop(state);
         if news {
             self.broadcast.changed();
@@ -193,7 +197,7 @@ impl Mirror {
         let mut news = false;
         let known = state.tracks.iter().find(|track| (track.kind(), track.origin()) == (kind, origin)).cloned();
         let track = known.unwrap_or_else(|| {
-            let track = Track::new(name, kind, origin);
+            let track = Track::new(name, kind, origin, self.broadcast.depth.clone());
             track.join(true);
             state.tracks.push(track.clone());
             news = true;

@@ -25,6 +25,7 @@ fn told(epoch: u64) -> Told {
         publisher: Publisher { protocol: "rtmp", remote: "there".into(), agent: String::new() },
         path: vec!["owner".into()],
         ladder: Vec::new(),
+        deep: false,
     }
 }
 

@@ -10,6 +10,7 @@
 //! per reader, and copies of a payload.
 
 mod broadcast;
+mod depth;
 mod hub;
 mod id;
 mod minter;
@@ -19,6 +20,7 @@ mod timeline;
 mod track;
 
 pub use broadcast::{Broadcast, Choice, Fenced, Publisher, Status, Writer, Written};
+pub use depth::{Hold, fill_a_playlist};
 pub use hub::{Claim, ClaimError, Hub, LINGER_US, RESUME_US, SILENT_US, Takeover};
 pub use id::{BroadcastId, IdError};
 pub use mirror::{Copied, Declared, Lane, Mirror, MirrorError, Told};

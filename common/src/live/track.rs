@@ -1,7 +1,8 @@
 //! One ring of frames: a writer appends, readers follow with a cursor of their own.
 //!
-//! The one lag policy: the [`ring`] is bounded by bytes and by age, the oldest gop leaves first, and a [`reader`] whose next
-//! frame has left moves on to the newest keyframe and is counted. Writers never wait for anybody.
+//! The one lag policy: the [`ring`] is bounded by bytes and by age (how deep it is, the broadcast's [`Depth`] says), the
+//! oldest gop leaves first, and a [`reader`] whose next frame has left moves on to the newest keyframe and is counted.
+//! Writers never wait for anybody.
 
 mod reader;
 mod ring;
@@ -26,6 +27,7 @@ pub use self::{
     reader::{Impatient, Reader, Start},
     ring::Rates,
 };
+use super::depth::Depth;
 use crate::media::{Conversion, Frame, Info, Kind};
 
 /// Where a track comes from.
@@ -57,6 +59,7 @@ pub struct Track {
     name: String,
     kind: Kind,
     origin: Origin,
+    depth: Arc<Depth>,
     ring: Mutex<Ring>,
     readers: watch::Sender<usize>,
     keyframe_wanted: AtomicBool,
@@ -70,11 +73,12 @@ pub struct Track {
 }
 
 impl Track {
-    pub(super) fn new(name: String, kind: Kind, origin: Origin) -> Arc<Self> {
+    pub(super) fn new(name: String, kind: Kind, origin: Origin, depth: Arc<Depth>) -> Arc<Self> {
         Arc::new(Self {
             name,
             kind,
             origin,
+            depth,
             ring: Mutex::default(),
             readers: watch::Sender::new(0),
             keyframe_wanted: AtomicBool::new(false),
@@ -237,9 +241,11 @@ impl Track {
     }
 
     pub(super) fn append(&self, frame: Arc<Frame>) {
+        // No playlist is made of a layer: the best one is written as the source, too.
+        let deep = !matches!(self.origin, Origin::Layer { .. }) && self.depth.is_deep(frame.dts_us);
         let wakers = {
             let mut ring = self.lock();
-            ring.append(frame);
+            ring.append(frame, deep, self.depth.target_s());
             std::mem::take(&mut ring.wakers)
         };
         wakers.into_iter().for_each(Waker::wake);

@@ -8,6 +8,7 @@
 //! Tracks are told in the order of their frames' times: an edge that packs segments must not take the track whose ring
 //! comes second for a silent one.
 
+mod gops;
 mod lane;
 
 use std::{
@@ -18,15 +19,15 @@ use std::{
     time::Duration,
 };
 
-use headwater_proto::{Begin, Keyframe, Live, Piece, Run, Said, Want, Wish, piece, wish};
+use headwater_proto::{Begin, Hold, Keyframe, Live, Piece, Run, Said, Want, Wish, piece, wish};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tonic::{Status, Streaming};
 
-use self::lane::Lane;
+use self::{gops::Gops, lane::Lane};
 use super::wire;
 use crate::{
-    live::{Broadcast, Status as Going, Told},
+    live::{self, Broadcast, Status as Going, Told},
     media::Kind,
     node::Node,
     rtc::{Corridor, Utterance},
@@ -35,9 +36,6 @@ use crate::{
 
 /// A stream that has nothing to tell says so this often. Whoever pulls takes two seconds of silence for a stall.
 const BEAT: Duration = Duration::from_millis(400);
-/// Gops that the other node is known to remember. All tracks of a broadcast are within one or two of each other, but
-/// for a moment at the start.
-const GOPS_KNOWN: usize = 64;
 /// Taken at a time: what comes first must not keep frames from leaving.
 const WISHES_AT_ONCE: usize = 32;
 /// Told one after the other before wishes and news have a turn.
@@ -56,6 +54,8 @@ pub struct Serving {
     door: Door,
     /// In the order of their numbers.
     lanes: Vec<Lane>,
+    /// Playlists are made of it at the other node.
+    hold: Option<live::Hold>,
     told: Option<Told>,
     /// Tell these before anything else. Never more than what one frame or one look at the broadcast takes.
     ahead: VecDeque<piece::Piece>,
@@ -63,7 +63,7 @@ pub struct Serving {
     postponed: bool,
     /// Frames since all else was looked at.
     in_a_row: usize,
-    gops: VecDeque<(u64, u64)>,
+    gops: Gops,
     looked: Instant,
     /// That something was told.
     last: Instant,
@@ -98,11 +98,12 @@ impl Serving {
             name,
             door,
             lanes: Vec::new(),
+            hold: None,
             told: None,
             ahead: VecDeque::new(),
             postponed: false,
             in_a_row: 0,
-            gops: VecDeque::new(),
+            gops: Gops::default(),
             looked: Instant::now(),
             last: Instant::now(),
             beat: Box::pin(sleep(BEAT)),
@@ -176,13 +177,17 @@ impl Serving {
                 if !wanted {
                     lane.leave();
                 } else if lane.begin(present) {
-                    let whole = lane.track.is_whole();
+                    let whole = lane.is_whole();
                     self.ahead.push_back(piece::Piece::Run(Run { track, whole }));
                 }
                 Ok(())
             }
             wish::Wish::Keyframe(Keyframe { track }) => {
                 self.lane(track)?.track.request_keyframe();
+                Ok(())
+            }
+            wish::Wish::Hold(Hold { held }) => {
+                self.hold = held.then(|| self.broadcast.hold());
                 Ok(())
             }
             wish::Wish::Said(said) => {
@@ -271,7 +276,11 @@ impl Serving {
         let earliest = heads.reduce(|first, next| if next.1.precedes(first.1) { next } else { first });
         let Some((at, _)) = earliest else { return Poll::Pending };
         let Some(frame) = self.lanes[at].head.take() else { return Poll::Pending };
-        if self.told.as_ref().is_none_or(|told| told.claimed_epoch < frame.gop.epoch) {
+        let opens = !self.gops.knows(&frame.gop);
+        // With each gop a ring lets go of older ones: the other node's must not, if those here don't any more.
+        let outdated =
+            |told: &Told| told.claimed_epoch < frame.gop.epoch || (opens && told.deep != self.broadcast.is_deep());
+        if self.told.as_ref().is_none_or(outdated) {
             self.look()?;
         }
         let lane = &mut self.lanes[at];
@@ -280,12 +289,8 @@ impl Serving {
             let told = wire::from_track(at as u32, &lane.track, &self.broadcast.layers(), Some(&frame.info));
             self.ahead.push_back(piece::Piece::Track(told));
         }
-        let gop = (frame.gop.id, frame.gop.epoch);
-        if !self.gops.iter().rev().any(|known| *known == gop) {
-            if self.gops.len() == GOPS_KNOWN {
-                self.gops.pop_front();
-            }
-            self.gops.push_back(gop);
+        if opens {
+            self.gops.tell(&frame.gop);
             self.ahead.push_back(piece::Piece::Gop(wire::from_gop(&frame.gop)));
         }
         self.door.sent.inc();
@@ -300,10 +305,8 @@ impl Serving {
     }
 
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        match self.lanes.iter_mut().all(|lane| lane.fill(cx)) {
-            true => Ok(()),
-            false => Err(End::Over),
-        }
+        let all = self.lanes.iter_mut().all(|lane| lane.fill(cx));
+        if all { Ok(()) } else { Err(End::Over) }
     }
 
     /// Goes on at the newest picture that needs no other one, and with the sound that belongs to it.
@@ -374,6 +377,7 @@ impl Stream for Serving {
             Err(end) => {
                 this.over = true;
                 this.lanes.clear();
+                this.hold = None;
                 match end {
                     End::Over => Poll::Ready(None),
                     End::Refused(status) => {

@@ -73,8 +73,18 @@ pub fn to_id(name: Option<proto::Name>) -> Result<BroadcastId, WireError> {
 
 /// `node` is the one that tells.
 pub fn from_told(told: Told, node: &str) -> proto::State {
-    let Told { status, epoch, claimed_epoch, epoch_began_us, next_gop, segment_target_s, publisher, mut path, ladder } =
-        told;
+    let Told {
+        status,
+        epoch,
+        claimed_epoch,
+        epoch_began_us,
+        next_gop,
+        segment_target_s,
+        publisher,
+        mut path,
+        ladder,
+        deep,
+    } = told;
     let status = match status {
         Status::Live => proto::Status::Live,
         Status::Interrupted => proto::Status::Interrupted,
@@ -93,6 +103,7 @@ pub fn from_told(told: Told, node: &str) -> proto::State {
         agent: publisher.agent,
         path,
         ladder: ladder.into_iter().map(from_rendition).collect(),
+        deep,
     }
 }
 
@@ -125,6 +136,7 @@ pub fn to_told(state: proto::State) -> Result<Told, WireError> {
         },
         path,
         ladder: ladder(state.ladder)?,
+        deep: state.deep,
     })
 }
 

@@ -226,6 +226,7 @@ mod tests {
             publisher,
             path: Vec::new(),
             ladder: Vec::new(),
+            deep: false,
         };
         let mut mirror = Hub::new().mirror(&BroadcastId::new("live", "x").unwrap(), 0, told, 0).unwrap();
         let shape = Shape::Video { width: 640, height: 360, reorders: false };

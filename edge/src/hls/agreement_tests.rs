@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Which segment a playlist begins with is decided by what was minted, and by nothing that happened at the edge. One
-/// that came later lacks what had left the rings by then, and agrees with the others once that is listed nowhere.
+/// that lacks what others list (rings are bounded by bytes) agrees with them once that is listed nowhere.
 #[test]
 fn edges_begin_their_playlists_with_the_same_segment_as_soon_as_they_have_it() {
     for gop_frames in [20, 30, 45, 60, 61, 120] {

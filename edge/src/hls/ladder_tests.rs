@@ -150,6 +150,26 @@ async fn every_quality_is_listed_and_cut_alike() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quality_that_rested_lists_what_the_others_list() {
+    let mut edge = Edge::new();
+    let mut writer = edge.stage.claim(CAMERA);
+    let _encoder = Encoder::declare(&writer);
+    edge.stage.play(&mut writer, CAMERA, 0, 9_000_000);
+    let sound_uri = "cam.1_720p_audio.m3u8";
+    for second in 9..45 {
+        media(&edge, sound_uri).await;
+        edge.stage.play(&mut writer, CAMERA, second * 1_000_000, (second + 1) * 1_000_000);
+        // What goes on meanwhile takes no time on this clock.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let numbers = |list: Playlist| (list.media_sequence, list.segments.len());
+    // The other one waits until everything is cut.
+    let source = numbers(media(&edge, "cam.1_720p/playlist.m3u8").await);
+    assert_eq!(source, numbers(media(&edge, sound_uri).await));
+    assert_eq!(source.1, 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rendition_that_is_withdrawn_is_not_waited_for() {
     let mut edge = Edge::new();
     let mut writer = edge.stage.claim(CAMERA);

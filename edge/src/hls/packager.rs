@@ -12,7 +12,7 @@ use std::{
 };
 
 use headwater_common::{
-    live::{Origin, Reader, Start, Status, Track},
+    live::{Hold, Origin, Reader, Start, Status, Track},
     media::{Delivery, Frame, Kind},
     telemetry::Door,
 };
@@ -45,6 +45,8 @@ const TICK: Duration = Duration::from_millis(250);
 
 pub(super) struct Packager {
     shelf: Arc<Shelf>,
+    /// Who begins later, here or elsewhere, has to list the same.
+    _hold: Hold,
     door: Door,
     video: Option<Lane>,
     audio: Option<Lane>,
@@ -83,8 +85,10 @@ enum Event {
 impl Packager {
     pub(super) fn new(shelf: Arc<Shelf>, door: Door) -> Self {
         let now = Instant::now();
+        let hold = shelf.broadcast().hold();
         Self {
             shelf,
+            _hold: hold,
             door,
             video: None,
             audio: None,
@@ -325,9 +329,7 @@ impl Lane {
     }
 
     fn covered_from_us(&self) -> i64 {
-        let track = self.reader.track();
-        // Held from its first frame on.
-        let whole = track.origin() == Origin::Source && track.is_whole();
+        let whole = self.reader.track().origin() == Origin::Source && self.reader.is_whole();
         match &self.head {
             Some(head) if !whole => head.dts_us.saturating_sub(JOIN_SLACK_US),
             _ => i64::MIN,

@@ -29,8 +29,9 @@ use super::{
 
 /// How long the first request waits for something to play: a gop of OBS's default length has to end first.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(10);
-/// And then for the rest of what is there already, so that the first playlist is a full one, and names what others list.
-const CATCH_UP: Duration = Duration::from_secs(2);
+/// And then for the rest of what is there already, so that the first playlist is a full one, and names what others list:
+/// half a minute of media, that may come from another node.
+const CATCH_UP: Duration = Duration::from_secs(4);
 /// In target durations: a request that waits for news is given up (rfc8216bis 6.2.5.2).
 const BLOCK_TARGETS: u32 = 3;
 /// In segments behind the last whole one: a player that asks for more is confused (rfc8216bis 6.2.5.2).

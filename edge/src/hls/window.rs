@@ -10,19 +10,16 @@
 use std::{collections::VecDeque, num::NonZeroU32, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use headwater_common::media::Gop;
+use headwater_common::{live::fill_a_playlist, media::Gop};
 
 use super::{cutter::Part, mux::Init, name::Piece};
 
-/// A playlist lists at least this many segments and this much time, once they were there.
-const SEGMENTS_MIN: usize = 6;
-const LISTED_US_MIN: i64 = 20_000_000;
 /// Half a minute of 40 Mbit/s and then some. Beyond it the playlist gets shorter, down to three segments.
 const BYTES_MAX: usize = 192 << 20;
 /// Gops are a second long or more, apart from those that a discontinuity cuts short.
 const SEGMENTS_MAX: usize = 128;
-/// "The server MUST NOT remove a segment if that leaves less than three target durations" (RFC 8216 6.2.2).
-const TARGETS_MIN: i64 = 3;
+/// Whatever they weigh (RFC 8216 section 6.2.2).
+const SEGMENTS_MIN: usize = 3;
 /// Where another node's clock is behind.
 const GAP_US_MIN: i64 = 100_000;
 /// So many numbers in a row may be missing. Nodes that are told the same broadcast are a gop or two apart.
@@ -276,15 +273,18 @@ impl Window {
         self.segments.get(at).filter(|segment| segment.gop.epoch == epoch)
     }
 
+    fn is_full_without_the_oldest(&self) -> bool {
+        let rest = self.listed().skip(1).filter(|segment| segment.complete);
+        let sum = |(segments, us), segment: &Segment| (segments + 1, us + segment.duration_us);
+        let (segments, lasted_us) = rest.fold((0, 0), sum);
+        fill_a_playlist(segments, lasted_us, self.target_s)
+    }
+
     fn trim(&mut self) {
-        let listed_us_min = LISTED_US_MIN.max(TARGETS_MIN * i64::from(self.target_s) * 1_000_000);
-        let total = |segments: &mut dyn Iterator<Item = &Segment>| segments.map(|s| s.duration_us).sum::<i64>();
-        while self.listed().filter(|segment| segment.complete).count() > SEGMENTS_MIN
-            && total(&mut self.listed().skip(1).filter(|segment| segment.complete)) >= listed_us_min
-        {
+        while self.is_full_without_the_oldest() {
             self.unlist(self.listed_from + 1);
         }
-        let listed_us = total(&mut self.listed());
+        let listed_us = self.listed().map(|segment| segment.duration_us).sum();
         for segment in self.segments.iter_mut().skip(self.listed_from) {
             segment.listed_us_max = segment.listed_us_max.max(listed_us);
         }
@@ -295,9 +295,7 @@ impl Window {
         {
             self.forget_oldest();
         }
-        while (self.bytes > BYTES_MAX || self.segments.len() > SEGMENTS_MAX)
-            && self.segments.len() > TARGETS_MIN as usize + 1
-        {
+        while (self.bytes > BYTES_MAX || self.segments.len() > SEGMENTS_MAX) && self.segments.len() > SEGMENTS_MIN + 1 {
             self.forget_oldest();
         }
     }

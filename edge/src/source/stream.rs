@@ -25,7 +25,7 @@ use headwater_common::{
     },
     rtc::{Corridor, SayError, Side, Utterance},
 };
-use headwater_proto::{Begin, Frame, Keyframe, Live, Open, Piece, Run, Said, Want, Wish, piece, wish};
+use headwater_proto::{Begin, Frame, Hold, Keyframe, Live, Open, Piece, Run, Said, Want, Wish, piece, wish};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -209,11 +209,16 @@ impl Stream<'_> {
         let mut heard = Instant::now();
         let mut patience = pin!(sleep(SILENT_MAX));
         let (wishes, mut unsent) = (self.wishes.clone(), None);
+        let (mut holds, mut held) = (self.mirror.broadcast().holds(), false);
         loop {
             let idle = unsent.is_none();
             tokio::select! {
                 // Patience comes last: a busy machine must not take what is there already for silence.
                 biased;
+                () = differs(&mut holds, held), if idle => {
+                    held = !held;
+                    unsent = Some(wish::Wish::Hold(Hold { held }));
+                }
                 Some(demand) = self.demanded.recv(), if idle => unsent = self.wish(demand),
                 utterance = self.corridor.hear(), if idle => unsent = Some(said(utterance)),
                 room = wishes.reserve(), if !idle => {
@@ -329,6 +334,13 @@ impl Stream<'_> {
             }
             Demand::Keyframe(track) => Some(wish::Wish::Keyframe(Keyframe { track })),
         }
+    }
+}
+
+/// Resolves when playlists are made of it here and the other node does not know, or the other way round.
+async fn differs(holds: &mut watch::Receiver<usize>, held: bool) {
+    if holds.wait_for(|holds| (*holds > 0) != held).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) struct Floor {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum FinaliseError {
+pub(super) enum FinaliseError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
@@ -138,11 +138,13 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
             RecordingState::Failed { reason: failed.unwrap_or_else(|| error.to_string()) }
         }
     };
-    rows.save(&row);
+    let told = rows.save(&row);
+    if let (Some(uploads), RecordingState::Uploading { .. }, false) = (uploads, &row.state, told) {
+        uploads.keep_untold(&row, &place);
+    }
     // Last of all: until here a crash finds everything it needs to begin again.
     if row.bytes > 0
-        && let Err(error) =
-            place.with_suffix(RECORDING).map_err(FinaliseError::from).and_then(|d| Ok(store.delete(&d)?))
+        && let Err(error) = clear_away(store, &place, told || uploads.is_some())
     {
         tracing::error!(file = %place, %error, "what a finalised recording was made of can't be deleted");
     }
@@ -150,6 +152,19 @@ pub(super) fn finalise(shared: &Shared, finished: Finished) {
     if let (Some(uploads), RecordingState::Uploading { .. }) = (uploads, &row.state) {
         uploads.add(&row, &place);
     }
+}
+
+/// Of a finished recording what it was made of is left, empty, as long as the registry knows nothing of it: the next process
+/// is to tell it.
+pub(super) fn clear_away(store: &Store, place: &Place, told: bool) -> Result<(), FinaliseError> {
+    let draft = place.with_suffix(RECORDING)?;
+    match Form::of(place.file()) {
+        _ if told => drop(store.delete(&draft)?),
+        // Of no size, and the segments are looked through again.
+        Some(Form::Hls) => {}
+        _ => store.write(&draft, b"")?,
+    }
+    Ok(())
 }
 
 struct Finalised {

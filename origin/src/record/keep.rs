@@ -1,5 +1,5 @@
-//! How much room recordings have, and how long they stay. In: what is free on the disk, and the age of recordings. Out:
-//! warnings before it is too late, and deletions by the applications' rules. Deliberately absent: deleting anything to make
+//! How much room recordings have, how long they stay, and that the registry hears of all of them. In: what is free on the disk,
+//! and the age of recordings. Out: warnings before it is too late, and deletions by the applications' rules. Deliberately absent: deleting anything to make
 //! room.
 
 use std::time::Duration;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use headwater_common::{
     clock,
     registry::{RecordingFilter, RecordingRow, RecordingState},
+    store::Place,
 };
 
-use super::{Recorder, Shared, rows::Rows};
+use super::{Recorder, Shared, finalise::clear_away, rows::Rows};
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Looks at the disk between two looks at what is too old.
@@ -25,9 +26,22 @@ pub(super) async fn run(recorder: Recorder) {
         if look.is_multiple_of(LOOKS_PER_CLEANING) {
             clean(&recorder).await;
         }
-        let shared = recorder.shared.clone();
-        level = tokio::task::spawn_blocking(move || watch_disk(&shared, level)).await.unwrap_or(level);
+        let (shared, told) = (recorder.shared.clone(), recorder.shared.rows.tell_again().await);
+        let look = move || {
+            told.iter().for_each(|row| note_told(&shared, row));
+            watch_disk(&shared, level)
+        };
+        level = tokio::task::spawn_blocking(look).await.unwrap_or(level);
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The registry was away when that recording was finished, and knows of it now.
+fn note_told(shared: &Shared, row: &RecordingRow) {
+    tracing::info!(app = row.app, file = row.file, "the registry has heard of a recording at last");
+    let place = Place::new(&row.app, &row.file).ok().filter(|_| row.bytes > 0);
+    if let Some(Err(error)) = place.map(|place| clear_away(&shared.store, &place, true)) {
+        tracing::error!(file = row.file, %error, "what a finalised recording was made of can't be deleted");
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     Shared,
     finalise::{finalise, step_back},
     rows::Rows,
-    tape::{Finished, RECORDING},
+    tape::{Finished, NEVER_MADE, RECORDING},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,8 @@ impl Leftovers {
             let Ok(place) = Place::new(draft.app(), file) else { continue };
             unfinished.retain(|row| (row.app.as_str(), row.file.as_str()) != (draft.app(), file));
             let row = match rows.of_file(draft.app(), file) {
-                Ok(row) => row,
+                // Another node may have given the name away while the registry knew nothing of this one.
+                Ok(row) => row.filter(|row| row.node == rows.node),
                 Err(error) => {
                     tracing::error!(file = %draft, %error, "recording left by a dead process can't be looked up");
                     continue;
@@ -89,6 +90,8 @@ fn settle(shared: &Shared, mut row: RecordingRow) {
             row.bytes = bytes;
             shared.complete(defect)
         }
+        // What is begun has bytes before it lacks anything.
+        Ok(Err(_)) if row.gaps > 0 && row.bytes == 0 => RecordingState::Failed { reason: NEVER_MADE.to_owned() },
         Ok(Err(error)) => RecordingState::Failed { reason: format!("its file is gone: {error}") },
         Err(error) => RecordingState::Failed { reason: error.to_string() },
     };

@@ -1,10 +1,11 @@
-//! The registry as the threads of recordings see it: they have nothing else to do and wait for it. What a registry that is away
-//! does not hear is told when it is back. With a row that says that a recording is ready goes the news of it.
+//! The registry as the threads of recordings see it: they have nothing else to do and wait for it.
+//!
+//! What it does not take of recordings that are over is told again later. Those that go on tell of themselves. With a row that
+//! says that a recording is ready goes the news of it, for whoever wants to know.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use headwater_common::{
@@ -13,8 +14,6 @@ use headwater_common::{
     registry::{BroadcastRow, Event, RecordingRow, RecordingState, Registry, RegistryError, VodId},
 };
 use tokio::runtime::Handle;
-
-const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Rows {
@@ -25,58 +24,53 @@ pub(super) struct Rows {
     hub: Arc<Hub>,
     /// Applications that have one.
     webhooks: Arc<BTreeSet<String>>,
-    /// The newest state of those that the registry has not heard of: one row per recording that ends while it is away.
-    unsaved: Arc<Mutex<BTreeMap<VodId, RecordingRow>>>,
+    /// Last words of recordings that it has not taken. Each stands for a file on the disk, which bounds them.
+    untold: Arc<Mutex<BTreeMap<VodId, RecordingRow>>>,
 }
 
 impl Rows {
     pub(super) fn new(registry: Arc<dyn Registry>, node: String, hub: Arc<Hub>, webhooks: BTreeSet<String>) -> Self {
-        let (webhooks, unsaved) = (Arc::new(webhooks), Arc::default());
-        Self { registry, runtime: Handle::current(), node, hub, webhooks, unsaved }
+        let (webhooks, untold) = (Arc::new(webhooks), Arc::default());
+        Self { registry, runtime: Handle::current(), node, hub, webhooks, untold }
     }
 
     pub(super) fn put(&self, row: &RecordingRow) -> Result<(), RegistryError> {
         self.runtime.block_on(self.write(row))
     }
 
-    /// For rows that say what has happened already: the file tells the same at the next start.
-    pub(super) fn save(&self, row: &RecordingRow) {
-        if let Some(older) = self.unsaved().get_mut(&row.vod_id) {
-            return row.clone_into(older);
-        }
-        let Err(error) = self.put(row) else { return };
-        tracing::error!(app = row.app, file = row.file, %error, "the state of a recording could not be saved");
-        if error.is_absence() {
-            let is_first = {
-                let mut unsaved = self.unsaved();
-                unsaved.insert(row.vod_id.clone(), row.clone());
-                unsaved.len() == 1
-            };
-            if is_first {
-                self.runtime.spawn(self.clone().save_again());
+    /// For rows that say what has happened already: the file tells the same at the next start. False when the registry has
+    /// not taken it.
+    pub(super) fn save(&self, row: &RecordingRow) -> bool {
+        let saved = self.put(row);
+        if let Err(error) = &saved {
+            tracing::error!(app = row.app, file = row.file, %error, "the state of a recording could not be saved");
+            if !row.state.is_unfinished() {
+                self.untold().insert(row.vod_id.clone(), row.clone());
             }
         }
+        saved.is_ok()
     }
 
-    async fn save_again(self) {
-        loop {
-            tokio::time::sleep(AGAIN_EVERY).await;
-            let Some(row) = self.unsaved().values().next().cloned() else { return };
+    /// Returns the rows that the registry has taken now.
+    pub(super) async fn tell_again(&self) -> Vec<RecordingRow> {
+        let untold: Vec<_> = self.untold().values().cloned().collect();
+        let mut told = Vec::new();
+        for row in untold {
             match self.write(&row).await {
-                Err(error) if error.is_absence() => continue,
-                Err(error) => {
-                    tracing::error!(app = row.app, file = row.file, %error, "the state of a recording could not be saved");
+                Ok(()) => {
+                    self.untold().remove(&row.vod_id);
+                    told.push(row);
                 }
-                Ok(()) => {}
-            }
-            let mut unsaved = self.unsaved();
-            if unsaved.get(&row.vod_id) == Some(&row) {
-                unsaved.remove(&row.vod_id);
-            }
-            if unsaved.is_empty() {
-                return;
+                // The others would not fare better.
+                Err(error) if error.is_absence() => break,
+                // Another node has given its name to a recording meanwhile.
+                Err(error) => {
+                    tracing::error!(app = row.app, file = row.file, %error, "recording is on the disk and not listed");
+                    self.untold().remove(&row.vod_id);
+                }
             }
         }
+        told
     }
 
     async fn write(&self, row: &RecordingRow) -> Result<(), RegistryError> {
@@ -86,19 +80,18 @@ impl Rows {
         }
     }
 
-    /// Whether anybody wants it is known to who tells it, should the registry not say.
+    /// Where the registry does not say whether somebody wants to know, who tells it will see.
     async fn news_of(&self, row: &RecordingRow) -> Option<Event> {
         if row.state != RecordingState::Ready {
             return None;
         }
         let id = BroadcastId::new(&row.app, &row.stream).ok()?;
-        let wants =
-            |found: Result<Option<BroadcastRow>, _>| found.map_or(true, |row| row.is_some_and(|row| row.is_told()));
-        if !self.webhooks.contains(&row.app) && !wants(self.registry.get(&id).await) {
-            return None;
-        }
+        let is_told = match self.webhooks.contains(&row.app) {
+            true => true,
+            false => self.registry.get(&id).await.map_or(true, |row| row.is_some_and(|row| row.is_told())),
+        };
         let is_over = self.hub.get(&id).is_none_or(|broadcast| broadcast.status() == Status::Ended);
-        Event::of_recording(row, is_over, clock::now_us() / 1_000)
+        Event::of_recording(row, is_over, clock::now_us() / 1_000).filter(|_| is_told)
     }
 
     pub(super) fn of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
@@ -117,7 +110,8 @@ impl Rows {
         self.runtime.block_on(self.registry.get(id))
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, BTreeMap<VodId, RecordingRow>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Never held across an await.
+    fn untold(&self) -> MutexGuard<'_, BTreeMap<VodId, RecordingRow>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,13 +27,15 @@ use super::{
     cutter::{Cutter, Step},
     gaps::Missing,
     source::{From, Source},
-    tape::{Stretch, Tape, TapeError, Title, check_room},
+    tape::{NEVER_MADE, Promise, Stretch, Tape, TapeError, Title, check_room},
 };
 
 /// Far less than the hall keeps, and much more seldom than frames come.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After the publisher's end, tracks made by a transcoder may still deliver.
 const TAIL: Duration = Duration::from_millis(500);
+/// How late a row may say what is being left out of a rendition, and so by how much it is wrong after a `kill -9`.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 const STACK_BYTES: usize = 512 << 10;
 
 #[derive(Debug)]
@@ -92,7 +94,9 @@ impl Session {
             rules,
             name,
             form,
+            promise: None,
             tape: None,
+            told_open: false,
             stop: stop.clone(),
             lost: 0,
             warned: false,
@@ -105,7 +109,10 @@ impl Session {
                 Err(error) => {
                     tracing::error!(broadcast = %id, %error, "recording failed, the stream goes on");
                     work.shared.door.errors.inc();
+                    work.source.end();
+                    work.note_missing();
                     work.hand_over(Some(error.to_string()));
+                    work.give_up(error.to_string());
                     Outcome::Failed
                 }
             };
@@ -146,7 +153,11 @@ struct Work {
     cutter: Cutter,
     name: Option<String>,
     form: Form,
+    /// Of the file that is to begin with the next picture of a rendition, once that is late.
+    promise: Option<Promise>,
     tape: Option<Tape>,
+    /// The row says that something is being left out.
+    told_open: bool,
     stop: Arc<AtomicBool>,
     /// Frames lost so far, over all files.
     lost: u64,
@@ -161,6 +172,7 @@ impl Work {
         let mut over_since: Option<Instant> = None;
         let mut lost_since: Option<Instant> = None;
         let mut flushed = false;
+        let mut told_at = Instant::now();
         loop {
             // Looked at before the frames, so that nothing written earlier is missed.
             let stop = self.stop.load(Relaxed);
@@ -189,11 +201,12 @@ impl Work {
                 self.note_missing();
                 self.cutter.finish()?;
                 self.apply()?;
-                if self.source.poll_missing().is_some() {
-                    self.shared.door.errors.inc();
-                    tracing::error!(broadcast = %self.source.broadcast().id(), rendition = ?self.source.rendition(), "nothing was recorded: the rendition was never made");
-                }
+                self.give_up(NEVER_MADE.to_owned());
                 return Ok(epoch);
+            }
+            if told_at.elapsed() >= TELL_EVERY {
+                self.tell_open_gap()?;
+                told_at = Instant::now();
             }
             thread::park_timeout(LOOK_EVERY);
         }
@@ -238,16 +251,10 @@ impl Work {
                 Step::Begin { init, start_us, epoch } => {
                     let Shared { store, rows, settings, .. } = &*self.shared;
                     check_room(store, settings.free_disk_mb_min)?;
+                    let started_ms = self.wall_ms(start_us);
+                    let promise = self.promise.take().map_or_else(|| self.promise(started_ms, epoch), Ok)?;
+                    let tape = Tape::begin(store, rows, promise, epoch, started_ms, self.form)?;
                     let broadcast = self.source.broadcast();
-                    let started_ms = (broadcast.born_us() + start_us) / 1_000;
-                    let title = Title {
-                        id: broadcast.id(),
-                        name: self.name.as_deref(),
-                        date_time: self.rules.date_time,
-                        rendition: self.source.rendition(),
-                        form: self.form,
-                    };
-                    let tape = Tape::begin(store, rows, title, epoch, started_ms, super::entropy())?;
                     tracing::info!(broadcast = %broadcast.id(), file = %tape.place(), vod_id = %tape.row().vod_id, "recording");
                     self.tape.insert(tape).describe(&init)?;
                     self.note_missing();
@@ -283,11 +290,65 @@ impl Work {
         if let Some(tape) = &mut self.tape
             && let Some(missing) = self.source.poll_missing()
         {
-            let Missing { gaps, duration_us } = missing;
+            let Missing { gaps, duration_us, .. } = missing;
             tracing::warn!(broadcast = %self.source.broadcast().id(), file = %tape.place(), gaps, missing_ms = duration_us / 1_000, "a recorded rendition was not made for a while");
             tape.misses(missing);
             self.shared.rows.save(tape.row());
+            self.told_open = false;
         }
+    }
+
+    /// Of a rendition that is not made at the moment the row says so already: a process that is killed can't.
+    fn tell_open_gap(&mut self) -> Result<(), SessionError> {
+        let open = self.source.open_gap();
+        match (open, &self.tape) {
+            (Some(open), Some(tape)) => drop(self.shared.rows.save(&tape.row_with(open))),
+            (Some(open), None) => {
+                let promise = match self.promise.take() {
+                    Some(promise) => promise,
+                    None => self.promise(self.wall_ms(open.from_us), self.source.broadcast().epoch())?,
+                };
+                self.promise.insert(promise).waits(&self.shared.rows, open);
+            }
+            // It has come after all.
+            (None, Some(tape)) if self.told_open => drop(self.shared.rows.save(tape.row())),
+            (None, _) => {}
+        }
+        self.told_open = open.is_some() && self.tape.is_some();
+        Ok(())
+    }
+
+    fn promise(&self, started_ms: i64, epoch: u64) -> Result<Promise, TapeError> {
+        let title = Title {
+            id: self.source.broadcast().id(),
+            name: self.name.as_deref(),
+            date_time: self.rules.date_time,
+            rendition: self.source.rendition(),
+            form: self.form,
+        };
+        Promise::new(&self.shared.store, &self.shared.rows, title, epoch, started_ms, super::entropy())
+    }
+
+    /// On the broadcast's clock.
+    fn wall_ms(&self, at_us: i64) -> i64 {
+        (self.source.broadcast().born_us() + at_us) / 1_000
+    }
+
+    /// A rendition that was wanted and of which no file has come is told of, too.
+    fn give_up(&mut self, reason: String) {
+        let missing = self.source.poll_missing();
+        let broadcast = self.source.broadcast();
+        let promise = match (self.promise.take(), missing) {
+            (Some(promise), _) => promise,
+            (None, Some(missing)) => match self.promise(self.wall_ms(missing.from_us), broadcast.epoch()) {
+                Ok(promise) => promise,
+                Err(error) => return tracing::error!(broadcast = %broadcast.id(), %error, "a recording is not told of"),
+            },
+            (None, None) => return,
+        };
+        self.shared.door.errors.inc();
+        tracing::error!(broadcast = %broadcast.id(), rendition = ?self.source.rendition(), reason, "nothing was recorded");
+        promise.fail(&self.shared.rows, missing.unwrap_or_default(), reason);
     }
 
     fn hand_over(&mut self, failed: Option<String>) {

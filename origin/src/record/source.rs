@@ -111,6 +111,12 @@ impl Source {
             lane.fill(self.epoch, self.from_us);
         }
         if self.awaits_picture {
+            // The publisher had sent none when this began.
+            if !self.gaps.has_begun()
+                && let Some(wanted) = first_picture(&self.broadcast, self.epoch, Start::Oldest)
+            {
+                self.gaps = Gaps::since(&wanted);
+            }
             self.from_us = self.lanes[0].first_keyframe(self.epoch, self.from_us)?;
             self.awaits_picture = false;
             self.refresh();
@@ -135,6 +141,11 @@ impl Source {
         if self.rendition.is_some() {
             self.gaps.end(&self.broadcast);
         }
+    }
+
+    /// What is being left out of the rendition now.
+    pub(super) fn open_gap(&self) -> Option<Missing> {
+        self.rendition.and_then(|_| self.gaps.open(&self.broadcast))
     }
 
     /// What has turned out to be missing from the rendition since the last call.

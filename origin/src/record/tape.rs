@@ -78,6 +78,80 @@ pub(super) struct Title<'a> {
     pub(super) form: Form,
 }
 
+/// A file that has its name and its row, and of which there is nothing yet.
+#[derive(Debug)]
+pub(super) struct Promise {
+    place: Place,
+    row: RecordingRow,
+    /// Its row says what is missing by now.
+    waits: bool,
+}
+
+/// Of what was promised and is not there.
+pub(super) const NEVER_MADE: &str = "nothing of it was recorded: this machine had no room to make the rendition";
+
+impl Promise {
+    /// Takes the next free name.
+    pub(super) fn new(
+        store: &Store,
+        rows: &Rows,
+        title: Title<'_>,
+        epoch: u64,
+        started_ms: i64,
+        entropy: u32,
+    ) -> Result<Self, TapeError> {
+        let (id, stem, ending) = (title.id, title.stem(started_ms), title.form.ending());
+        for counter in 0..COUNTER_MAX {
+            let name = match counter {
+                0 => format!("{stem}{ending}"),
+                _ => format!("{stem}_{counter}{ending}"),
+            };
+            let place = Place::new(id.app(), &name)?;
+            let others = [RECORDING, FINALISING, UNREADABLE, JOURNAL].map(|suffix| place.with_suffix(suffix));
+            let taken = |place: &Place| store.exists(place);
+            if taken(&place) || others.into_iter().flatten().any(|place| taken(&place)) {
+                continue;
+            }
+            let row = RecordingRow {
+                vod_id: VodId::new(started_ms, entropy),
+                app: id.app().to_owned(),
+                stream: id.stream().to_owned(),
+                file: name,
+                state: RecordingState::Recording,
+                node: rows.node.clone(),
+                epoch,
+                started_ms,
+                ..RecordingRow::default()
+            };
+            match rows.put(&row) {
+                Ok(()) => {}
+                Err(RegistryError::FileTaken { .. }) => continue,
+                // The recording matters more than its row, which is told again when it is over.
+                Err(error) => tracing::error!(broadcast = %id, file = %place, %error, "recording has no row"),
+            }
+            return Ok(Self { place, row, waits: false });
+        }
+        Err(TapeError::NoName { id: id.clone() })
+    }
+
+    /// It is waited for, and this is missing by now.
+    pub(super) fn waits(&mut self, rows: &Rows, missing: Missing) {
+        self.waits = true;
+        rows.save(&lacking(&self.row, missing));
+    }
+
+    /// Nothing more will come.
+    pub(super) fn fail(self, rows: &Rows, missing: Missing, reason: String) {
+        rows.save(&RecordingRow { state: RecordingState::Failed { reason }, ..lacking(&self.row, missing) });
+    }
+}
+
+/// What its row would be with this missing as well.
+fn lacking(row: &RecordingRow, missing: Missing) -> RecordingRow {
+    let (gaps, missing_ms) = (row.gaps + missing.gaps, row.missing_ms + missing.duration_us / 1_000);
+    RecordingRow { gaps, missing_ms, ..row.clone() }
+}
+
 impl Title<'_> {
     fn stem(&self, started_ms: i64) -> String {
         let mut stem = self.name.unwrap_or(self.id.stream()).to_owned();
@@ -98,61 +172,34 @@ pub(super) fn check_room(store: &Store, floor_mb: u64) -> Result<(), TapeError> 
 }
 
 impl Tape {
-    /// Begins a file under the next free name.
+    /// Begins the file that was promised, with its first picture.
     pub(super) fn begin(
         store: &Store,
         rows: &Rows,
-        title: Title<'_>,
+        promise: Promise,
         epoch: u64,
         started_ms: i64,
-        entropy: u32,
+        form: Form,
     ) -> Result<Self, TapeError> {
-        let (id, stem, ending) = (title.id, title.stem(started_ms), title.form.ending());
-        for counter in 0..COUNTER_MAX {
-            let name = match counter {
-                0 => format!("{stem}{ending}"),
-                _ => format!("{stem}_{counter}{ending}"),
-            };
-            let place = Place::new(id.app(), &name)?;
-            let draft = place.with_suffix(RECORDING)?;
-            let others = [FINALISING, UNREADABLE, JOURNAL].map(|suffix| place.with_suffix(suffix));
-            let taken = |place: &Place| store.exists(place);
-            if taken(&place) || taken(&draft) || others.into_iter().flatten().any(|place| taken(&place)) {
-                continue;
-            }
-            let row = RecordingRow {
-                vod_id: VodId::new(started_ms, entropy),
-                app: id.app().to_owned(),
-                stream: id.stream().to_owned(),
-                file: name,
-                state: RecordingState::Recording,
-                node: rows.node.clone(),
-                epoch,
-                started_ms,
-                ..RecordingRow::default()
-            };
-            match rows.put(&row) {
-                Ok(()) => {}
-                Err(RegistryError::FileTaken { .. }) => continue,
-                // The recording matters more than its row, and a row is made for every file that has none at the next start.
-                Err(error) => tracing::error!(broadcast = %id, file = %place, %error, "recording has no row"),
-            }
-            return match store.create(&draft) {
-                Ok(file) => {
-                    let medium = match title.form {
-                        Form::Mp4 => Medium::File(file),
-                        Form::Hls => Medium::Reel(Reel::new(store, &place, row.vod_id.as_str(), started_ms, file)),
-                    };
-                    Ok(Self { medium, place, row })
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    rows.save(&RecordingRow { state: RecordingState::Failed { reason }, ..row });
-                    Err(error.into())
-                }
-            };
+        let Promise { place, mut row, waits } = promise;
+        (row.epoch, row.started_ms) = (epoch, started_ms);
+        if waits {
+            rows.save(&row);
         }
-        Err(TapeError::NoName { id: id.clone() })
+        match store.create(&place.with_suffix(RECORDING)?) {
+            Ok(file) => {
+                let medium = match form {
+                    Form::Mp4 => Medium::File(file),
+                    Form::Hls => Medium::Reel(Reel::new(store, &place, row.vod_id.as_str(), started_ms, file)),
+                };
+                Ok(Self { medium, place, row })
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                rows.save(&RecordingRow { state: RecordingState::Failed { reason }, ..row });
+                Err(error.into())
+            }
+        }
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -203,8 +250,12 @@ impl Tape {
     }
 
     pub(super) fn misses(&mut self, missing: Missing) {
-        self.row.gaps += missing.gaps;
-        self.row.missing_ms += missing.duration_us / 1_000;
+        self.row = lacking(&self.row, missing);
+    }
+
+    /// What its row is with what goes on to be missing.
+    pub(super) fn row_with(&self, missing: Missing) -> RecordingRow {
+        lacking(&self.row, missing)
     }
 
     /// Lets go of the file; `failed` says what is missing from it.

@@ -141,7 +141,7 @@ async fn a_publisher_that_returns_and_another_format_begin_a_stretch_and_no_othe
     stage.close().await;
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());

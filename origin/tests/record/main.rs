@@ -1,6 +1,7 @@
 //! Real media goes through the hall and the recorder onto a real disk, and a real player must have nothing to complain
 //! about: after an orderly end, after `kill -9`, after a tear anywhere, and on a disk that is full.
 
+mod away;
 #[allow(dead_code, reason = "shared with the tests of the MP4 writer, and not all of it is for these")]
 #[path = "../../../common/tests/mp4/ffmpeg.rs"]
 mod ffmpeg;

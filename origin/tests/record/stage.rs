@@ -1,6 +1,7 @@
 //! One node's hall, registry, store and recorder over a scratch directory, and publishers with real media.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use headwater_common::{
     live::{BroadcastId, Hub, Publisher, Takeover, Writer, Written},
     media::{Info, Kind, Sample},
     registry::{Ask, Bid, Embedded, Hall, Life, RecordingFilter, RecordingRow, RecordingState, Registry},
-    store::{Place, Store},
+    store::{Place, Store, s3::Bucket},
     telemetry::Telemetry,
 };
 use headwater_origin::record::{Recorder, Settings};
@@ -49,10 +50,19 @@ pub(crate) fn place(file: &str) -> Place {
 
 impl Stage {
     pub(crate) async fn open(data: &Path, registry: &Path, settings: Settings) -> Self {
+        fs::create_dir_all(data).unwrap();
+        Self::with(data, Arc::new(Embedded::open(registry).unwrap().0), None, settings).await
+    }
+
+    pub(crate) async fn with(
+        data: &Path,
+        registry: Arc<dyn Registry>,
+        bucket: Option<Bucket>,
+        settings: Settings,
+    ) -> Self {
         let (hub, store, telemetry) = (Hub::new(), Store::open(data).unwrap(), Telemetry::new());
-        let registry: Arc<dyn Registry> = Arc::new(Embedded::open(registry).unwrap().0);
         let recorder =
-            Recorder::open(hub.clone(), registry.clone(), store.clone(), None, settings, &telemetry).await.unwrap();
+            Recorder::open(hub.clone(), registry.clone(), store.clone(), bucket, settings, &telemetry).await.unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
         let running = recorder.clone();
         let run = tokio::spawn(async move {

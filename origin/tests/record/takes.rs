@@ -6,14 +6,15 @@ use headwater_common::{
     ladder::Rendition,
     live::{Reader, Start, Status, TrackWriter},
     media::{Conversion, Frame, Info, Kind, RtpCache, Sample},
-    registry::{RecordingState, Take},
+    registry::{Embedded, RecordingState, Registry, Take},
 };
 use headwater_origin::record::SetError;
 
 use crate::{
     AAC, H264_LONG, SECOND,
     ffmpeg::{self, Scratch, Source, encode, judge},
-    stage::{BORN_US, Stage, began, id, until},
+    hls::copy,
+    stage::{BORN_US, Stage, began, id, settings, until},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +156,82 @@ async fn the_row_says_what_the_machine_left_out_of_a_rendition() {
     let (complaints, counts) = judge(&stage.path("x_120p200kbps.mp4"));
     assert_eq!((complaints.as_str(), counts[0].1), ("", 120));
     until("the other one to be given up", async || (never.track().readers() == 0).then_some(())).await;
-    assert_eq!(stage.rows().await.len(), 2, "there is nothing of it");
+    let (row, reason) = stage.failed("x_90p200kbps.mp4").await;
+    assert!(reason.contains("had no room to make the rendition"), "{reason}");
+    assert!(row.gaps == 1 && (11_900..12_100).contains(&row.missing_ms), "all of it: {row:?}");
+    assert!((row.bytes, row.duration_ms) == (0, 0) && began(row.started_ms, BORN_US), "{row:?}");
+    assert_eq!(stage.rows().await.len(), 3);
     assert!(stage.telemetry.render().contains("headwater_errors_total{door=\"record\"} 1"), "and it is told");
+    stage.close().await;
+}
+
+/// The files and the rows as they are now, as another process finds them.
+async fn as_it_died(stage: &Stage, scratch: &Scratch) -> Stage {
+    let data = scratch.path("after");
+    copy(stage.path("x").parent().unwrap(), &data.join("live/streams"));
+    let registry = Embedded::open(&data.join("registry.redb")).unwrap().0;
+    for row in stage.rows().await {
+        registry.put_recording(&row).await.unwrap();
+    }
+    Stage::with(&data, Arc::new(registry), None, settings(false)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_left_out_of_a_rendition_is_told_before_a_process_can_die_of_anything() {
+    let scratch = Scratch::new("rec-open-gap");
+    let large = encode(&scratch, Some(("320x240", H264_LONG)), Some(AAC), 10);
+    let small = encode(&scratch, Some(("160x120", H264_LONG)), None, 10);
+    let stage = Stage::new(&scratch.path("data"), false).await;
+    let mut show = stage.publish("x", BORN_US, &large).await;
+    let broadcast = stage.hub.get(&id("x")).unwrap();
+    let renditions = [120, 90].map(|height| Rendition { height, video_kbps: 200, audio_kbps: 0 });
+    let [mut made, never] = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
+    broadcast.offer(renditions.to_vec());
+    let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
+    for height in [120, 90] {
+        stage.recorder.set(&id("x"), Take { height: Some(height), name: None }, true).await.unwrap();
+    }
+    for track in [made.track(), never.track()] {
+        until("somebody to read it", async || (track.readers() > 0).then_some(())).await;
+    }
+    // Asked for before there was a picture.
+    let mut sound = show.until(4 * SECOND).1;
+    let at = render(&mut pictures, &mut made, &small[0], 0);
+    let begun = async || stage.row("x_120p200kbps.mp4").await;
+    until("the rendition's file", begun).await;
+    // No room from here on.
+    for end_s in [6, 8] {
+        sound += show.until(end_s * SECOND).1;
+        // A live source leaves the recorder more time than the hall keeps frames for.
+        stage.taken(at as u64 + sound).await;
+    }
+    for (file, missing_ms) in [("x_120p200kbps.mp4", 3_900..4_100), ("x_90p200kbps.mp4", 7_900..8_100)] {
+        let told = async || stage.row(file).await.filter(|row| row.gaps == 1 && missing_ms.contains(&row.missing_ms));
+        let row = until("the gap to be told while it goes on", told).await;
+        assert_eq!((row.state, row.frames_lost), (RecordingState::Recording, 0));
+    }
+
+    let after = as_it_died(&stage, &scratch).await;
+    let row = after.ready("x_120p200kbps.mp4").await;
+    assert!(row.gaps == 1 && (3_900..4_100).contains(&row.missing_ms), "{row:?}");
+    let (row, reason) = after.failed("x_90p200kbps.mp4").await;
+    assert!(reason.contains("had no room to make the rendition"), "{reason}");
+    assert!(row.gaps == 1 && (7_900..8_100).contains(&row.missing_ms) && row.bytes == 0, "{row:?}");
+    assert!(began(row.started_ms, BORN_US), "{row:?}");
+    assert_eq!(after.recorder.delete("live", &row.vod_id).await.unwrap().map(|row| row.vod_id), Some(row.vod_id));
+    assert_eq!(after.rows().await.len(), 1);
+    after.close().await;
+
+    // It was only late.
+    let late = render(&mut pictures, &mut made, &small[0], at);
+    let whole = async || stage.row("x_120p200kbps.mp4").await.filter(|row| (row.gaps, row.missing_ms) == (0, 0));
+    until("the gap to be taken back", whole).await;
+    show.all();
+    render(&mut pictures, &mut made, &small[0], at + late);
+    show.finish();
+    let row = stage.ready("x_120p200kbps.mp4").await;
+    assert_eq!((row.gaps, row.missing_ms), (0, 0), "{row:?}");
+    let (row, _) = stage.failed("x_90p200kbps.mp4").await;
+    assert!((9_900..10_100).contains(&row.missing_ms), "{row:?}");
     stage.close().await;
 }

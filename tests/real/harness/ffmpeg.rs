@@ -21,6 +21,17 @@ pub(crate) fn decodes_live(url: &str, seconds: u32) {
     judge(&[], url, &["-t", &seconds.to_string()], u64::from(seconds) + 30);
 }
 
+/// Of the pictures.
+pub(crate) fn height(input: &str) -> u32 {
+    let mut probe = Command::new("ffprobe");
+    probe.args(["-v", "error", "-of", "csv=p=0", "-select_streams", "v", "-show_entries", "stream=height", input]);
+    let output = probe.output().expect("ffprobe runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A playlist's are listed for its programme as well.
+    let first = told.lines().next().map(|line| line.trim().trim_end_matches(',').parse());
+    first.unwrap_or_else(|| panic!("ffprobe tells nothing of {input}")).expect("a height")
+}
+
 #[track_caller]
 fn judge(before: &[&str], input: &str, options: &[&str], limit_s: u64) {
     let mut command = Command::new("ffmpeg");

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use super::{Link, Report, Site, browser::Browser, s};
+use super::{Link, Report, Site, browser::Browser, s, until};
+
+/// How much later than it is the sound seems to be: the page's own audio graph, also where one Chromium sends to another
+/// without a server.
+const PAGE_SOUND_MS: f64 = 60.0;
 
 pub(crate) struct Player {
     browser: Browser,
@@ -134,6 +138,19 @@ impl Player {
         seen.assert_moves();
         assert!(seen.is_smooth(self.skips), "missing pictures: {:#}", seen.0);
         seen
+    }
+
+    /// Waits for lips to fit to within 60 ms: a browser brings sound and picture together over seconds, the more of them
+    /// the busier the machine was when it began.
+    #[track_caller]
+    pub(crate) fn until_lips_fit(&mut self) -> Report {
+        until("sound and picture to be within 60 ms", s(25), || {
+            let seen = self.measure(3.0);
+            let late_ms = seen.number("skew_ms.p50") - PAGE_SOUND_MS;
+            println!("sound after picture {late_ms} ms, delay {}", seen.at("delay_ms"));
+            seen.assert_sound();
+            (late_ms.abs() < 60.0).then_some(seen)
+        })
     }
 
     /// A button of the player, or an order of `publish_page.mjs`.

@@ -14,8 +14,9 @@ use std::{
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation},
-    types::Grant,
+    types::{CorsConfiguration, CorsRule, Grant},
 };
+use serde_json::Value;
 
 use super::{Process, s, scratch, server::free_address};
 
@@ -135,6 +136,28 @@ impl Bucket {
             class.map_or_else(String::new, |class| class.as_str().to_owned()),
             grants.join(", "),
         ]
+    }
+
+    /// Pages may play what is in it, by the rule that README gives.
+    pub(crate) fn allow_pages(&self) {
+        let json = include_str!("../../../README.md").split("```json\n").nth(1).expect("an example in README");
+        let said: Value = serde_json::from_str(json.split("```").next().unwrap_or_default()).expect("JSON");
+        let words = |rule: &Value, name: &str| -> Vec<String> {
+            let list = rule[name].as_array().unwrap_or_else(|| panic!("{name} in {rule}"));
+            list.iter().map(|word| word.as_str().expect("a word").to_owned()).collect()
+        };
+        let rules = said["CORSRules"].as_array().expect("rules").iter().map(|rule| {
+            let built = CorsRule::builder()
+                .set_allowed_origins(Some(words(rule, "AllowedOrigins")))
+                .set_allowed_methods(Some(words(rule, "AllowedMethods")))
+                .set_allowed_headers(Some(words(rule, "AllowedHeaders")))
+                .set_expose_headers(Some(words(rule, "ExposeHeaders")))
+                .set_max_age_seconds(rule["MaxAgeSeconds"].as_i64().map(|seconds| seconds as i32));
+            built.build().expect("a rule")
+        });
+        let rules = CorsConfiguration::builder().set_cors_rules(Some(rules.collect())).build().expect("rules");
+        let put = self.client.put_bucket_cors().bucket(&self.name).cors_configuration(rules);
+        self.runtime.block_on(put.send()).expect("the rule taken");
     }
 
     /// Settings for a server that keeps its recordings here, by way of `endpoint`.

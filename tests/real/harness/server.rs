@@ -94,8 +94,12 @@ pub(crate) fn headwater() -> Command {
 /// Of a server that is to have these settings.
 fn folder(settings: &str) -> PathBuf {
     let dir = scratch("server");
-    std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
+    write_settings(&dir, settings);
     dir
+}
+
+fn write_settings(dir: &Path, settings: &str) {
+    std::fs::write(dir.join("headwater.toml"), settings).expect("write settings");
 }
 
 impl Server {
@@ -198,6 +202,12 @@ impl Server {
         assert!(!self.process.runs(), "the server still runs");
         self.process = Process::start(self.launch.name(), &mut self.launch.command(&self.dir));
         self.until_ready();
+    }
+
+    /// The same, with other settings.
+    pub(crate) fn start_again_with(&mut self, settings: &str) {
+        write_settings(&self.dir, settings);
+        self.start_again();
     }
 
     pub(crate) fn runs(&mut self) -> bool {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use reqwest::{Method, blocking::Response};
+
 use super::{reconcile::reconcile, *};
 use crate::harness::{
     ffmpeg::decodes_kept,
@@ -127,16 +129,45 @@ fn kept_hls_follows_the_event_and_survives_a_kill_and_a_bucket_that_is_away() {
 }
 
 #[test]
-fn kept_hls_plays_in_the_page() {
-    heavy(s(120), || {
+fn kept_hls_plays_in_the_page_through_the_node_and_from_a_bucket_that_allows_pages() {
+    heavy(s(180), || {
         let bucket = Bucket::new();
-        let server = Server::with(&format!("{}play = \"node\"\n", keeping(&bucket, &bucket.url())));
+        let keeping = keeping(&bucket, &bucket.url());
+        let mut server = Server::with(&format!("{keeping}play = \"node\"\n"));
         publish(&server, "event", flv::clip(), 5000);
         let vod = until_kept(&server, "it to arrive", |vod| vod["uploadState"] == "done");
         until("the local copies to go", s(10), || on_disk(&server).is_empty().then_some(()));
-        let mut viewer = Player::page(&server, "live", vod["filePath"].as_str().unwrap(), "&playOrder=vod");
-        let seen = viewer.until("it to play", s(30), |report| report.number("media_time") > 2.0);
-        assert_eq!(seen.text("page.state"), "playing");
-        assert_eq!(seen.number("width"), 320.0);
+        let path = vod["filePath"].as_str().unwrap();
+        let plays = |mut viewer: Player| {
+            let seen = viewer.until("it to play", s(60), |report| report.number("media_time") > 2.0);
+            assert_eq!(seen.number("width"), 320.0);
+            seen
+        };
+        assert_eq!(plays(Player::page(&server, "live", path, "&playOrder=vod")).text("page.state"), "playing");
+        assert!(server.terminate(s(30)).success());
+
+        // Now viewers are redirected. A browser whose page is neither of here nor of the bucket calls itself nobody then.
+        server.start_again_with(&keeping);
+        let address = format!("/live/{path}");
+        let segment = playlist::fetch(&server, &address).expect("a playlist").segments[0].0.clone();
+        let ask = || send(server.request("GET", &segment).header("origin", "null").header("range", "bytes=4-7"));
+        let told = |response: &Response, name: &str| {
+            response.headers().get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_lowercase())
+        };
+        let kept_out = ask();
+        assert_eq!((kept_out.status().as_u16(), kept_out.url().port()), (206, Some(bucket.server.port())));
+        assert_eq!(told(&kept_out, "access-control-allow-origin"), "", "no page may read it");
+        bucket.allow_pages();
+        let let_in = until("pages to be let in", s(30), || {
+            Some(ask()).filter(|answer| !told(answer, "access-control-allow-origin").is_empty())
+        });
+        assert!(["*", "null"].contains(&&*told(&let_in, "access-control-allow-origin")), "{let_in:?}");
+        assert!(told(&let_in, "access-control-expose-headers").contains("content-range"), "{let_in:?}");
+        let before = reqwest::blocking::Client::new().request(Method::OPTIONS, let_in.url().clone());
+        let before = before.header("origin", "null").header("access-control-request-method", "GET");
+        let before = send(before.header("access-control-request-headers", "range"));
+        assert!(before.status().is_success() && told(&before, "access-control-allow-headers").contains("range"));
+        assert_eq!(plays(Player::page(&server, "live", path, "&playOrder=vod")).text("page.state"), "playing");
+        plays(Player::hls_classic_at(&server.url(&address)));
     });
 }

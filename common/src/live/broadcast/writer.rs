@@ -67,7 +67,7 @@ impl Writer {
             state.minter.announce(kind);
         }
         let track = known.unwrap_or_else(|| {
-            let track = Track::new(kind_name(kind).to_owned(), kind, Origin::Source);
+            let track = Track::new(kind_name(kind).to_owned(), kind, Origin::Source, self.broadcast.depth.clone());
             state.tracks.push(track.clone());
             track
         });
@@ -84,7 +84,7 @@ impl Writer {
         let origin = Origin::Layer { index };
         let known = state.tracks.iter().find(|track| track.origin() == origin).cloned();
         let track = known.unwrap_or_else(|| {
-            let track = Track::new(format!("video:{name}"), Kind::Video, origin);
+            let track = Track::new(format!("video:{name}"), Kind::Video, origin, self.broadcast.depth.clone());
             state.tracks.push(track.clone());
             track
         });
@@ -141,6 +141,9 @@ impl Writer {
         };
         state.newest_us = state.newest_us.max(placed.dts_us);
         let target_is_new = !target_was_known && state.minter.target_s().is_some();
+        if target_is_new {
+            self.broadcast.depth.set_target_s(state.minter.target_s());
+        }
         // Appended under the lock: an older epoch's frame must not slip in after a takeover.
         track.append(Arc::new(placed.frame(gop, sample, info)));
         drop(guard);

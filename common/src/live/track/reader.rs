@@ -18,9 +18,12 @@ use crate::media::Frame;
 pub enum Start {
     /// At the newest keyframe, so that a picture can be shown at once.
     Newest,
-    /// At the oldest keyframe the ring still holds. Whoever makes the track while somebody reads it begins with the
-    /// newest whole gop of its source then.
+    /// At the oldest keyframe the ring still holds; of a deep ring at the first one that a playlist lists, because the
+    /// oldest is about to leave. Whoever makes the track while somebody reads it begins with the newest whole gop of its
+    /// source then.
     Oldest,
+    /// At the same, but nobody has to make anything of the past for this.
+    Kept,
     /// At the beginning of the newest gop that is there in full; without one, at the newest keyframe.
     Whole,
     /// With the next frame that is written.
@@ -33,6 +36,7 @@ pub enum Start {
 #[derive(Debug)]
 pub struct Reader {
     track: Arc<Track>,
+    began: u64,
     next: u64,
     skipped: u64,
 }
@@ -40,11 +44,16 @@ pub struct Reader {
 impl Reader {
     /// Its track counts it already.
     pub(super) fn new(track: Arc<Track>, next: u64) -> Self {
-        Self { track, next, skipped: 0 }
+        Self { track, began: next, next, skipped: 0 }
     }
 
     pub fn track(&self) -> &Arc<Track> {
         &self.track
+    }
+
+    /// It began with the first frame that the track ever had, on whatever node.
+    pub fn is_whole(&self) -> bool {
+        self.began == 0 && self.track.is_whole()
     }
 
     /// Frames that this reader never saw because it was too slow.

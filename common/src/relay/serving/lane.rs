@@ -43,15 +43,20 @@ impl Lane {
         }
     }
 
-    /// It is wanted, from the oldest frame on. False if it was already. `present`: nothing has to be made of the past.
+    /// It is wanted, from the oldest picture on. False if it was already. `present`: nothing has to be made of the past.
     pub(super) fn begin(&mut self, present: bool) -> bool {
         let begins = self.reader.is_none();
         if begins {
-            let start = if present { Start::At { dts_us: i64::MIN } } else { Start::Oldest };
+            let start = if present { Start::Kept } else { Start::Oldest };
             self.reader = Some(self.track.read(start));
             (self.caught_up, self.told_live) = (false, false);
         }
         begins
+    }
+
+    /// From its first frame on.
+    pub(super) fn is_whole(&self) -> bool {
+        self.reader.as_ref().is_some_and(Reader::is_whole)
     }
 
     pub(super) fn leave(&mut self) {

@@ -24,8 +24,6 @@ async fn a_cold_edge_has_the_whole_ring_and_a_full_playlist_at_once() {
     let published = Edge::new("published");
     let pages = crate::hls::Hls::new(Finder::hub(origin.hub.clone()), origin.node.clone(), &published.telemetry);
     let published = published.serving(pages);
-    let segments =
-        |text: &str| text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(segments(&here.0), segments(&published.pieces().await.0), "at the first request");
     assert!(segments(&here.0).len() >= 3, "{}", here.0);
     // Parts of the open segment follow as they are cut.
@@ -84,6 +82,63 @@ async fn two_edges_serve_the_same_bytes_under_the_same_names() {
             assert_eq!(edge.get(name).await, (StatusCode::OK, bytes.clone()), "{name}");
         }
     }
+}
+
+/// In the order of the list.
+fn segments(text: &str) -> Vec<String> {
+    text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect()
+}
+
+/// Whoever comes late, and by whatever way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_playlist_of_a_cold_edge_lists_what_those_list_that_were_there_all_the_time() {
+    let origin = Origin::new("origin").await;
+    let mut camera = origin.camera(1, 40, 3);
+    camera.play(11_300_000);
+    // One where somebody talks, which no playlist was ever asked of.
+    let talks = Edge::of("talks", &origin);
+    let mut viewers = Vec::new();
+    for kind in [Kind::Video, Kind::Audio] {
+        viewers.push(talks.find().await.source(kind).unwrap().read(Start::Newest));
+    }
+    for viewer in &mut viewers {
+        read_until(viewer, 11_250_000).await;
+    }
+    let warm = Edge::of("warm", &origin);
+    let began = segments(&warm.pieces().await.0);
+    assert!((3..=4).contains(&began.len()), "nobody made playlists before: {began:?}");
+    until("not told", || camera.broadcast().is_deep()).await;
+    let mut below = None;
+    for second in 0..40 {
+        // Neither is far behind when the next gop comes.
+        camera.play(1_000_000);
+        for viewer in &mut viewers {
+            read_until(viewer, camera.at_us - 40_000).await;
+        }
+        let newest = camera.broadcast().next_gop() - 2;
+        let name = format!("cam/{BORN_US:x}-1-{newest}.m4s");
+        assert_eq!(warm.get(&name).await.0, StatusCode::OK, "{name}");
+        let expected = segments(&warm.pieces().await.0);
+        if second == 6 {
+            // The list has not grown to its full length yet.
+            assert!(expected.len() < 10 && expected[0] == began[0], "{expected:?}");
+        } else if second < 35 {
+            continue;
+        }
+        let cold = Edge::of("cold", &origin);
+        assert_eq!(segments(&cold.pieces().await.0), expected, "after {second} s");
+        if second > 6 && below.is_none() {
+            assert!((10..=11).contains(&expected.len()), "{expected:?}");
+            let tree = Origin::serving("talks", talks.hub.clone(), talks.source.finder(), talks.engine.clone()).await;
+            let edge = Edge::new("below");
+            edge.directory.tell(id(), Some(tree.upstream(1)));
+            assert_eq!(segments(&edge.pieces().await.0), expected, "from an edge that makes no playlists");
+            assert_eq!(segments(&talks.pieces().await.0), expected, "from what viewers in real time were sent");
+            below = Some((tree, edge));
+        }
+    }
+    let video = camera.broadcast().source(Kind::Video).unwrap().stats();
+    assert!(video.ring_frames <= 30 * 26, "{video:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use headwater_common::{
     relay::{transport, wire},
     rtc::{Side, To, Utterance},
 };
-use headwater_proto::{Open, Piece, Want, Wish, piece, wish};
+use headwater_proto::{Hold, Open, Piece, Want, Wish, piece, wish};
 use tokio::{sync::mpsc, time::Instant, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -91,6 +91,48 @@ async fn what_is_made_of_the_past_is_made_for_those_only_who_want_that() {
     assert!(!made.track().take_past_request());
     let _player = read(&lists, Start::Oldest).await;
     until("the past is not asked for", || made.track().take_past_request()).await;
+}
+
+/// Whoever makes playlists, at the end of a chain of edges, keeps the rings deep on all nodes of it; and so that they are
+/// for whoever comes next, also on a node that never made one.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_playlists_are_made_travels_up_and_that_rings_are_deep_travels_down() {
+    let origin = Origin::new("origin").await;
+    let mut camera = origin.camera(1, 0, 0);
+    camera.play(5_000_000);
+    let (middle, talks) = (Edge::of("middle", &origin), Edge::of("talks", &origin));
+    let tree = Origin::serving("middle", middle.hub.clone(), middle.source.finder(), middle.engine.clone()).await;
+    let below = Edge::new("below");
+    below.directory.tell(id(), Some(tree.upstream(1)));
+    let broadcasts = [below.find().await, middle.find().await, talks.find().await];
+    let deep = || broadcasts.each_ref().map(|broadcast| broadcast.is_deep());
+    let published = camera.broadcast().clone();
+    let held = || *published.holds().borrow();
+    assert_eq!((deep(), published.is_deep()), ([false; 3], false));
+
+    // While the tracks are read already, and for two.
+    let _viewer = below.read(Kind::Video).await;
+    let holds = [broadcasts[0].hold(), broadcasts[0].hold()];
+    until("not told upwards", || held() == 1).await;
+    until("not told downwards", || deep() == [true; 3]).await;
+    let [one, other] = holds;
+    drop(one);
+    drop(other);
+    until("not told that nobody does any more", || held() == 0).await;
+    assert!(deep() == [true; 3] && published.is_deep(), "for a while");
+    camera.play(31_000_000);
+    until("deep for nobody", || deep() == [false; 3] && !published.is_deep()).await;
+
+    // A node that is gone holds nothing.
+    let (wishes, waiting) = mpsc::channel(4);
+    let send = async |wish| wishes.send(Wish { wish: Some(wish) }).await.unwrap();
+    send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "gone".into() })).await;
+    let mut client = transport::client(origin.served.route.connection().channel);
+    let pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
+    send(wish::Wish::Hold(Hold { held: true })).await;
+    until("not held", || held() == 1).await;
+    drop((pieces, wishes));
+    until("held for nobody", || held() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use headwater_common::{
-    registry::VodId,
+    registry::{RecordingRow, VodId},
     store::{
         Form,
         s3::{Fault, Part, Seen},
@@ -43,6 +43,9 @@ pub(in crate::record) struct Journal {
     /// Those that the playlist in the bucket names, likewise.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) listed: u64,
+    /// As long as the registry has not taken it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) row: Option<RecordingRow>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ mod schedule;
 mod work;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -53,8 +53,9 @@ pub(super) struct Uploads {
     bucket: Bucket,
     store: Store,
     rows: Rows,
-    /// What the last process left, as long as it was not looked at again.
-    left: Mutex<BTreeSet<VodId>>,
+    /// Those that were not deleted though the registry may have no row of them: it has not taken this one, or the last process
+    /// has left them and nobody knows. Gone once the registry has a row.
+    untold: Mutex<BTreeMap<VodId, Option<RecordingRow>>>,
     schedule: Mutex<Schedule>,
     /// Held while a journal is written, which blocks; the schedule's is not.
     journals: Mutex<()>,
@@ -110,8 +111,8 @@ impl Uploads {
             registry.register("upload_failures", "Tries that came to nothing", failures);
         });
         let (schedule, journals, probing) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        let (left, woken) = (Mutex::default(), Notify::new());
-        Arc::new(Self { bucket, store, rows, left, schedule, journals, probing, woken, metrics })
+        let (untold, woken) = (Mutex::default(), Notify::new());
+        Arc::new(Self { bucket, store, rows, untold, schedule, journals, probing, woken, metrics })
     }
 
     pub(super) fn bucket(&self) -> &Bucket {
@@ -121,10 +122,10 @@ impl Uploads {
     /// Begins with what earlier processes left: journals, and rows that wait to be sent. Files that are still to be
     /// rewritten come by themselves.
     pub(super) async fn recover(&self, rows: &[RecordingRow]) {
-        let mut waiting: HashMap<Place, VodId> = HashMap::new();
+        let mut waiting: HashMap<Place, (VodId, Option<RecordingRow>)> = HashMap::new();
         for row in rows.iter().filter(|row| matches!(row.state, RecordingState::Uploading { .. })) {
             match Place::new(&row.app, &row.file) {
-                Ok(place) => drop(waiting.insert(place, row.vod_id.clone())),
+                Ok(place) => drop(waiting.insert(place, (row.vod_id.clone(), None))),
                 Err(error) => tracing::error!(vod_id = %row.vod_id, %error, "recording can't be sent to the bucket"),
             }
         }
@@ -136,29 +137,30 @@ impl Uploads {
             }
         }
         let now = Instant::now();
-        for (place, vod_id) in waiting {
+        for (place, (vod_id, row)) in waiting {
             if !place.with_suffix(RECORDING).is_ok_and(|draft| self.store.exists(&draft)) {
                 tracing::info!(file = %place, "recording was not sent to the bucket by the last process");
-                self.left().insert(vod_id.clone());
+                self.untold().insert(vod_id.clone(), row);
                 self.schedule().add(vod_id, place, now);
             }
         }
         self.count();
     }
 
-    async fn left_journals(&self) -> Result<Vec<(Place, VodId)>, UploadError> {
+    async fn left_journals(&self) -> Result<Vec<(Place, (VodId, Option<RecordingRow>))>, UploadError> {
         let mut found = Vec::new();
         for file in self.store.list(JOURNAL)? {
             let Some(name) = file.file().strip_suffix(JOURNAL).filter(|name| Form::of(name).is_some()) else {
                 continue;
             };
             let place = Place::new(file.app(), name)?;
-            let Some(Journal { mut vod_id, .. }) = self.journal(&place)? else { continue };
+            let Some(Journal { mut vod_id, row, .. }) = self.journal(&place)? else { continue };
             if vod_id == VodId::default() {
                 let row = self.rows.registry.recording_of_file(place.app(), place.file()).await?;
+                let row = row.filter(|row| row.node == self.rows.node);
                 vod_id = row.map_or_else(|| VodId::new(clock::now_us() / 1000, entropy()), |row| row.vod_id);
             }
-            found.push((place, vod_id));
+            found.push((place, (vod_id, row)));
         }
         Ok(found)
     }
@@ -172,6 +174,16 @@ impl Uploads {
         let journal = self.fresh(&row.vod_id, place);
         if let Err(error) = self.write(place, &journal) {
             tracing::error!(file = %place, %error, "upload can't be noted beside the recording");
+        }
+    }
+
+    /// The registry has not taken the row of a finished file: it hears of it before anything is sent.
+    pub(super) fn keep_untold(&self, row: &RecordingRow, place: &Place) {
+        self.untold().insert(row.vod_id.clone(), Some(row.clone()));
+        let known = self.journal(place).ok().flatten().filter(|known| known.vod_id == row.vod_id);
+        let journal = known.unwrap_or_else(|| self.fresh(&row.vod_id, place));
+        if let Err(error) = self.save(&row.vod_id, place, journal) {
+            tracing::error!(file = %place, %error, "row can't be noted beside the recording");
         }
     }
 
@@ -311,8 +323,8 @@ impl Uploads {
         Ok(self.store.write(&place.with_suffix(JOURNAL)?, &serde_json::to_vec(journal)?)?)
     }
 
-    fn left(&self) -> MutexGuard<'_, BTreeSet<VodId>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn untold(&self) -> MutexGuard<'_, BTreeMap<VodId, Option<RecordingRow>>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never held across an await.

@@ -173,8 +173,8 @@ impl Uploads {
         if journal.vod_id != *vod_id {
             journal = Journal { vod_id: vod_id.clone(), key: self.bucket.key(place), ..journal };
         }
-        let left = self.left().contains(vod_id);
-        if row.is_none() && !left {
+        let untold = self.untold().get(vod_id).cloned();
+        if row.is_none() && untold.is_none() {
             // Deleted by another node.
             journal.unwanted = true;
         }
@@ -183,19 +183,28 @@ impl Uploads {
             self.rows.remove(place.app(), vod_id)?;
             self.store.delete_pieces(place, vod_id.as_str())?;
             self.store.delete(place)?;
-            self.left().remove(vod_id);
+            self.untold().remove(vod_id);
             return Ok(Some(Transfer::new(journal, 0)));
         }
         let size = self.store.whole_size(place, vod_id.as_str());
-        let mut row = match (row, &size) {
-            (Some(row), _) => row,
-            (None, Ok(bytes)) => self.adopt(vod_id, place, *bytes)?,
-            (None, Err(_)) => return self.drop_journal(place).map(|()| None),
-        };
-        self.left().remove(vod_id);
-        if row.arrived().is_some() {
+        if row.as_ref().is_some_and(|row| row.arrived().is_some()) {
             // A process died between the row and the file.
+            self.untold().remove(vod_id);
             return self.clean_up(vod_id, place).map(|()| None);
+        }
+        let mut row = match (untold.flatten(), row, &size) {
+            // What the registry has is older.
+            (Some(untold), ..) => {
+                self.keep(&untold)?;
+                untold
+            }
+            (None, Some(row), _) => row,
+            (None, None, Ok(bytes)) => self.adopt(vod_id, place, *bytes)?,
+            (None, None, Err(_)) => return self.drop_journal(place).map(|()| None),
+        };
+        self.untold().remove(vod_id);
+        if journal.row.take().is_some() {
+            self.save(vod_id, place, journal.clone())?;
         }
         if !matches!(row.state, RecordingState::Uploading { .. }) {
             row.state = RecordingState::Uploading { defect: None };
@@ -215,10 +224,12 @@ impl Uploads {
         Ok(row)
     }
 
-    /// Writes the journal as it is, except that a deletion meanwhile is not taken back.
+    /// Writes the journal as it is, except that a deletion meanwhile is not taken back, nor a row forgotten that the registry
+    /// has not taken.
     pub(super) fn save(&self, vod_id: &VodId, place: &Place, mut journal: Journal) -> Result<(), UploadError> {
         let _one_at_a_time = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         journal.unwanted |= self.schedule().is_unwanted(vod_id);
+        journal.row = self.untold().get(vod_id).cloned().flatten();
         self.write(place, &journal)
     }
 

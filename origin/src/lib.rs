@@ -5,10 +5,12 @@
 
 pub mod announce;
 mod api;
+mod hooks;
 pub mod ingest;
 pub mod inquiry;
 pub mod ladders;
 pub mod membership;
+mod pause;
 #[cfg(feature = "transcode")]
 mod previews;
 pub mod record;
@@ -43,9 +45,10 @@ use headwater_common::{
     telemetry::Telemetry,
     wish::Home,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use announce::{Desk, Witnesses};
+use hooks::Hooks;
 use ingest::rtmp::Rtmp;
 use inquiry::Inquiry;
 use ladders::Ladders;
@@ -81,6 +84,8 @@ pub struct Origin {
     /// End when the node stops: doors first, then what they fed.
     doors: Vec<JoinHandle<anyhow::Result<()>>>,
     recording: JoinHandle<()>,
+    /// Ends when the other half is dropped and the last news are told.
+    telling: (oneshot::Sender<()>, JoinHandle<()>),
 }
 
 impl Origin {
@@ -102,6 +107,12 @@ impl Origin {
             apps: config.apps.iter().map(|(name, app)| (name.clone(), app.record)).collect(),
             record: false,
             rules: config.apps.iter().map(|(name, app)| (name.clone(), (&app.recording).into())).collect(),
+            webhooks: config
+                .apps
+                .iter()
+                .filter(|(_, app)| app.webhooks.is_set())
+                .map(|(name, _)| name.clone())
+                .collect(),
             node: life.node.clone(),
             free_disk_mb_min: config.record.free_disk_mb_min,
             free_disk_mb_warn: config.record.free_disk_mb_warn,
@@ -123,7 +134,10 @@ impl Origin {
             tracing::warn!("this build has no encoders: ladders are not made");
         }
         tokio::spawn(announce::run(desk.clone()));
-        Ok(Self { shared, desk, recorder, ladders, doors, recording })
+        let hooks = Hooks::new(config, registry.clone(), membership.clone(), telemetry.door("webhook"));
+        let (close, closing) = oneshot::channel();
+        let telling = (close, tokio::spawn(hooks.run(closing)));
+        Ok(Self { shared, desk, recorder, ladders, doors, recording, telling })
     }
 
     /// WHIP and REST.
@@ -193,6 +207,11 @@ impl Origin {
         }
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "recording ended by a bug; the next start finalises what is left");
+        }
+        let (close, told) = self.telling;
+        drop(close);
+        if let Err(error) = told.await {
+            tracing::error!(%error, "telling what became of broadcasts ended by a bug; the next start goes on with it");
         }
     }
 }

@@ -34,6 +34,7 @@ mod simulcast;
 mod takeover;
 mod tls;
 mod turn;
+mod webhooks;
 mod webrtc;
 mod whip;
 mod whip_bad;

@@ -9,10 +9,14 @@ use std::{
 use serde_json::Value;
 
 use crate::cluster::{self, part};
-use crate::harness::{Clock, Mongod, Server, light, s, scratch, site::send, until};
+use crate::harness::{Clock, Mongod, Server, light, receiver::Receiver, s, scratch, site::send, until};
 
 fn start(mongod: &Mongod) -> Server {
-    Server::with(&format!("[registry]\nmongodb = \"{}\"\n", mongod.uri("")))
+    start_with(mongod, "")
+}
+
+fn start_with(mongod: &Mongod, settings: &str) -> Server {
+    Server::with(&format!("[registry]\nmongodb = \"{}\"\n{settings}", mongod.uri("")))
 }
 
 fn status(server: &Server, id: &str) -> Option<Value> {
@@ -23,7 +27,9 @@ fn status(server: &Server, id: &str) -> Option<Value> {
 fn a_node_that_is_killed_is_told_of_by_the_other_one_and_its_broadcast_goes_on_there() {
     light(s(120), || {
         let mongod = Mongod::replica_set(scratch("mongod"), 1);
-        let (mut one, other) = (start(&mongod), start(&mongod));
+        let receiver = Receiver::away();
+        let hook = format!("[apps.live.webhooks]\nurl = \"{}\"\n", receiver.url());
+        let (mut one, other) = (start_with(&mongod, &hook), start_with(&mongod, &hook));
         let _publisher = Clock::default().publish(&one.rtmp_url("live/x"));
         one.until_status("x", "broadcasting");
         until("the other one to know", s(10), || status(&other, "x").filter(|status| status == "broadcasting"));
@@ -35,6 +41,12 @@ fn a_node_that_is_killed_is_told_of_by_the_other_one_and_its_broadcast_goes_on_t
         assert!(after < s(5), "told {after:?} after the kill");
         let _again = Clock::default().publish(&other.rtmp_url("live/x"));
         other.until_status("x", "broadcasting");
+        // It tells what the dead one could not.
+        receiver.come();
+        let told = receiver.until_told("x", 3);
+        let statuses: Vec<_> = told.iter().map(|told| (told.action(), &told.body["status"])).collect();
+        let (started, unexpectedly) = (("liveStreamStarted", &Value::Null), Value::from("terminated_unexpectedly"));
+        assert_eq!(statuses, [started, ("liveStreamEnded", &unexpectedly), started]);
     });
 }
 

@@ -21,6 +21,7 @@ impl Config {
             if let Err(problem) = BroadcastId::new(name, "x") {
                 return refuse("apps", problem.to_string());
             }
+            app.webhooks.check(name)?;
             let gap_s = app.recording.gap_tolerance_s;
             if gap_s > GAP_S_MAX {
                 return refuse("apps.*.recording.gap_tolerance_s", format!("{gap_s} is too long: {GAP_S_MAX} at most"));

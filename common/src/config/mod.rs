@@ -9,6 +9,7 @@ mod secret;
 mod store;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ pub use check::SECRET_LENGTH_MIN;
 pub use layers::{ConfigError, Layers};
 pub use secret::Secret;
 pub use store::{Checksum, Encryption, Play, S3, Store};
+pub use webhooks::{Webhooks, hook_problem};
 
 use crate::{ladder::Rung, live::Takeover, rtc::Distribution};
 
@@ -156,6 +158,7 @@ pub struct App {
     pub publish_token: Secret,
     pub ladder: Vec<Rung>,
     pub recording: Recording,
+    pub webhooks: Webhooks,
 }
 
 /// How an application's recordings are cut, named and kept. Zero: not at all.

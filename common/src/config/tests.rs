@@ -206,3 +206,24 @@ fn a_variable_that_looks_like_a_number_is_text_where_text_belongs() {
     let config = env(&[("HEADWATER_DATA", "\"57\"")]).unwrap();
     assert_eq!(config.data, PathBuf::from("57"));
 }
+
+#[test]
+fn webhooks_are_refused_by_name_without_showing_them() {
+    let set = |key: &str, text: &str| file(&format!("[apps.shop.webhooks]\n{key} = \"{text}\"\n"));
+    for (key, text) in [
+        ("url", "htps://hooks.example.org/sesame"),
+        ("url", "https://user:sesame@example.org"),
+        ("secret", "sesame"),
+        ("secret", "whsec_c2VzYW1l"),
+        ("secret", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz?"),
+    ] {
+        let error = set(key, text).unwrap_err().to_string();
+        assert!(error.contains(&format!("webhooks.{key}")) && error.contains("shop"), "{error}");
+        assert!(!error.contains("sesame") && !error.contains(text), "{error}");
+    }
+    assert_eq!(set("url", "https://example.org/hook").unwrap().apps["shop"].webhooks.key(), None);
+    for secret in ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"] {
+        let key = set("secret", secret).unwrap().apps["shop"].webhooks.key();
+        assert_eq!(key.as_deref(), Some(&b"012345678901234567890123"[..]));
+    }
+}

@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Take, Takes, TooMany, epoch};
+use super::{Ask, Bid, Claimed, Denied, Event, Happening, Take, Takes, TooMany, epoch};
 use crate::{
     ladder::Rung,
-    live::{Broadcast, BroadcastId, Claim, Publisher, Takeover},
+    live::{BroadcastId, Takeover},
 };
 
 /// Numbers that are set aside with every claim and every report of progress. A process that is killed has used more
@@ -52,6 +52,8 @@ pub struct Details {
     pub name: String,
     pub description: String,
     pub metadata: String,
+    /// Who is told what becomes of it, instead of the application's webhook. Empty: nobody else.
+    pub listener_hook_url: String,
     /// The qualities that are made of it. `None`: as the application's setting says.
     pub ladder: Option<Vec<Rung>>,
 }
@@ -90,66 +92,12 @@ pub struct BroadcastRow {
     pub record_override: Option<bool>,
     /// What else is recorded of it.
     pub takes: Takes,
+    /// Its application has a webhook, by the newest claim.
+    pub webhook: bool,
+    /// To be told, and not in the broadcast's mailbox yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
     pub details: Details,
-}
-
-/// What is said to get a broadcast.
-#[derive(Clone, Debug)]
-pub struct Bid {
-    pub life: Life,
-    pub publisher: Publisher,
-    pub ask: Ask,
-    /// What the hall of this node holds of the broadcast, if it does.
-    pub hall: Option<Hall>,
-    pub now_us: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// A publisher wants to be let in.
-    Enter(Takeover),
-    /// It publishes already: it was let in without the registry, or its node was thought dead.
-    Stay,
-}
-
-/// A broadcast as the hall of one node has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hall {
-    /// Of the claim it holds or held.
-    pub epoch: u64,
-    pub next_gop: u64,
-    pub discontinuity: u64,
-    pub born_us: i64,
-    /// When its publisher came.
-    pub began_us: i64,
-    pub segment_target_s: Option<u32>,
-}
-
-/// What a claim hands to the hub. The numbers are those of its first gop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    pub epoch: u64,
-    pub next_gop: u64,
-    pub discontinuity: u64,
-    pub born_us: i64,
-    pub segment_target_s: Option<u32>,
-}
-
-impl Claimed {
-    /// As this node's hall takes it from who asked.
-    pub fn for_hall(self, publisher: Publisher) -> Claim {
-        let Self { epoch, next_gop, discontinuity, born_us, segment_target_s } = self;
-        Claim { epoch, next_gop, discontinuity, born_us, segment_target_s, publisher }
-    }
-}
-
-/// Why not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// The settings let nobody be replaced who sends.
-    InUse { owner: Life, protocol: String, remote: String },
-    /// Another node was given the broadcast after the one that wants to stay.
-    Outrun { owner: Life, epoch: u64 },
 }
 
 /// How far a broadcast that goes on has come.
@@ -161,19 +109,6 @@ pub struct Progress {
     pub discontinuity: u64,
     pub segment_target_s: Option<u32>,
     pub silent: bool,
-}
-
-impl Hall {
-    pub fn of(broadcast: &Broadcast) -> Self {
-        Self {
-            epoch: broadcast.claimed_epoch(),
-            next_gop: broadcast.next_gop(),
-            discontinuity: broadcast.discontinuity(),
-            born_us: broadcast.born_us(),
-            began_us: broadcast.epoch_began_us(),
-            segment_target_s: broadcast.segment_target_s(),
-        }
-    }
 }
 
 /// The first numbers that nobody uses before the next report.
@@ -296,6 +231,7 @@ impl BroadcastRow {
             Some(hall) if bid.ask == Ask::Stay => hall.began_us,
             _ => bid.now_us,
         };
+        let goes_on = self.status == BroadcastStatus::Broadcasting;
         self.epoch = claimed.epoch;
         self.owner = bid.life.clone();
         self.silent = false;
@@ -309,6 +245,10 @@ impl BroadcastRow {
         self.takes.begin(began_us / 1000);
         self.ended_ms = None;
         self.set_aside(claimed.next_gop, claimed.discontinuity, bid.now_us / 1000);
+        self.webhook = bid.webhook;
+        if !goes_on {
+            self.note(began_us / 1000, Happening::LiveStreamStarted);
+        }
     }
 
     /// False when another claim holds the row.
@@ -372,6 +312,18 @@ impl BroadcastRow {
         self.silent = false;
         self.updated_ms = now_ms;
         self.ended_ms = Some(now_ms);
+        self.note(now_ms, Happening::LiveStreamEnded { status: self.status });
+    }
+
+    /// Whether somebody is told what becomes of it.
+    pub fn is_told(&self) -> bool {
+        self.webhook || !self.details.listener_hook_url.is_empty()
+    }
+
+    fn note(&mut self, at_ms: i64, what: Happening) {
+        if self.is_told() {
+            self.events.push(Event::of_broadcast(self, at_ms, what));
+        }
     }
 
     fn held_under(&self, epoch: u64) -> bool {

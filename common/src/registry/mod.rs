@@ -3,17 +3,20 @@
 //! In: claims, progress and ends of broadcasts; the states of recordings. Out: the rows that REST lists, and the
 //! epoch and numbers that a claim goes on from. [`Registry`] is kept by [`Embedded`], a file of this process alone, or
 //! by a database that nodes share. The rules are plain functions in [`broadcast`](BroadcastRow), [`takes`](Takes) and
-//! [`recording`](RecordingRow); a registry reads a row, asks the rule, and keeps the result if nobody has changed the
+//! [`recording`](RecordingRow); what is to be told waits in a [`Mailbox`]; a registry reads a row, asks the rule, and keeps the result if nobody has changed the
 //! row meanwhile.
 //!
 //! Deliberately absent: media, clocks (`now_us` is an argument, microseconds of the Unix epoch), and anything on the
 //! path of a frame or a request for one.
 
+mod bid;
 mod broadcast;
 mod duties;
 mod embedded;
 mod epoch;
+mod event;
 mod leases;
+mod mailbox;
 mod mongo;
 mod node;
 mod pace;
@@ -25,11 +28,14 @@ use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
-pub use broadcast::{Ask, Bid, BroadcastRow, BroadcastStatus, Claimed, Denied, Details, Ending, Hall, Life, Progress};
+pub use bid::{Ask, Bid, Claimed, Denied, Hall};
+pub use broadcast::{BroadcastRow, BroadcastStatus, Details, Ending, Life, Progress};
 pub use duties::{Duty, audit};
 pub use embedded::Embedded;
 pub use epoch::{is_next_grant, is_provisional};
+pub use event::{Event, Happening};
 pub use leases::{DEAD_AFTER_US, Leases, Verdict};
+pub use mailbox::{Mailbox, Mailboxes, Turn};
 pub use mongo::{Beaten, Mongo};
 pub use node::NodeRow;
 pub use recording::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, VodId};
@@ -39,7 +45,7 @@ pub use takes::{Take, Takes, TooMany};
 use crate::live::BroadcastId;
 
 #[async_trait]
-pub trait Registry: Send + Sync {
+pub trait Registry: Mailboxes {
     /// Gives the broadcast to who asks: the next epoch, and numbers that nobody has used. Of two that ask at once, one
     /// gets it first and the other one's claim is the newer, or is refused.
     async fn claim(&self, id: &BroadcastId, bid: &Bid) -> Result<Claimed, RegistryError>;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Event;
+
 /// Names one recording for good. Begins with the time it was started, so that ids sort by age.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -82,6 +84,9 @@ pub struct RecordingRow {
     pub missing_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectRow>,
+    /// To be told, and not in the broadcast's mailbox yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
 }
 
 /// The recording in a bucket, or on its way there.

@@ -178,6 +178,7 @@ impl Desk {
             publisher,
             ask: Ask::Enter(self.config.apps[id.app()].takeover),
             hall: self.hub.get(id).map(|broadcast| Hall::of(&broadcast)),
+            webhook: self.has_webhook(id),
             now_us: clock::now_us(),
         }
     }
@@ -248,6 +249,10 @@ impl Desk {
         let known = hall.map(|Hall { next_gop, discontinuity, .. }| Reach { next_gop, discontinuity });
         let Reach { next_gop, discontinuity } = known.into_iter().fold(seen, Reach::or_further);
         Claimed { next_gop, discontinuity: discontinuity + 1, ..claimed }
+    }
+
+    fn has_webhook(&self, id: &BroadcastId) -> bool {
+        self.config.apps.get(id.app()).is_some_and(|app| app.webhooks.is_set())
     }
 
     fn is_shared(&self) -> bool {

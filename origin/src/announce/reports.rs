@@ -286,6 +286,7 @@ impl Desk {
             publisher: broadcast.publisher(),
             ask: Ask::Stay,
             hall: Some(Hall::of(broadcast)),
+            webhook: self.has_webhook(broadcast.id()),
             now_us: clock::now_us(),
         }
     }

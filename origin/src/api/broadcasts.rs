@@ -45,6 +45,9 @@ pub(super) struct BroadcastJson {
     mp4_enabled: i8,
     /// The qualities that are made of this broadcast; null: as the application's setting says.
     encoder_settings_list: Option<Vec<EncoderSettings>>,
+    /// Who is told what becomes of it instead of the application's webhook.
+    #[serde(rename = "listenerHookURL")]
+    listener_hook_url: String,
     hls_viewer_count: usize,
     #[serde(rename = "webRTCViewerCount")]
     webrtc_viewer_count: usize,
@@ -293,6 +296,7 @@ fn describe_row(row: BroadcastRow) -> BroadcastJson {
         duration: row.ended_ms.map_or(0, |ended_ms| ended_ms - started_ms),
         mp4_enabled: row.record_override.map_or(0, |on| if on { 1 } else { -1 }),
         encoder_settings_list: row.details.ladder.map(|rungs| rungs.into_iter().map(EncoderSettings::from).collect()),
+        listener_hook_url: row.details.listener_hook_url,
         hls_viewer_count: 0,
         webrtc_viewer_count: 0,
         rtmp_viewer_count: 0,

@@ -12,6 +12,7 @@ use axum::{
 };
 use headwater_common::{
     clock,
+    config::hook_problem,
     http::NO_STORE,
     ladder::{self, Rung},
     live::BroadcastId,
@@ -32,6 +33,9 @@ struct Wanted {
     /// 1 and -1; 0, which clients send along when they mean nothing by it, changes nothing.
     mp4_enabled: i8,
     encoder_settings_list: Option<Vec<EncoderSettings>>,
+    /// Empty: as the application's setting says.
+    #[serde(rename = "listenerHookURL")]
+    listener_hook_url: Option<String>,
 }
 
 /// One rendition, in bits per second.
@@ -85,11 +89,15 @@ impl Wanted {
             (&self.name, &mut details.name),
             (&self.description, &mut details.description),
             (&self.meta_data, &mut details.metadata),
+            (&self.listener_hook_url, &mut details.listener_hook_url),
         ];
         for (wanted, known) in texts {
             if let Some(wanted) = wanted {
                 known.clone_from(wanted);
             }
+        }
+        if let Some(problem) = self.listener_hook_url.as_deref().filter(|url| !url.is_empty()).and_then(hook_problem) {
+            return Err(ApiError::Invalid(format!("listenerHookURL: {problem}")));
         }
         if let Some(settings) = &self.encoder_settings_list {
             let rungs: Vec<Rung> = settings.iter().copied().map(Rung::from).collect();

@@ -46,10 +46,7 @@ use headwater_common::{
     telemetry::{Door, Telemetry},
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::{
-    runtime::Handle,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 
 pub use error::{DeleteError, SetError, StorageError};
 pub use reconcile::{Finding, Reconciler};
@@ -105,7 +102,7 @@ impl Recorder {
         settings: Settings,
         telemetry: &Telemetry,
     ) -> Result<Self, RecoverError> {
-        let rows = Rows::new(registry, Handle::current(), settings.node.clone());
+        let rows = Rows::new(registry, settings.node.clone(), hub.clone(), settings.webhooks.clone());
         let leftovers = recover::find(&store, &rows).await?;
         let recording = Gauge::default();
         let finalising = Gauge::<i64>::default();

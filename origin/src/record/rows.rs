@@ -1,15 +1,17 @@
 //! The registry as the threads of recordings see it: they have nothing else to do and wait for it.
 //!
-//! What it does not take of recordings that are over is told again later. Those that go on tell of themselves.
+//! What it does not take of recordings that are over is told again later. Those that go on tell of themselves. With a row that
+//! says that a recording is ready goes the news of it, for whoever wants to know.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use headwater_common::{
-    live::BroadcastId,
-    registry::{BroadcastRow, RecordingRow, Registry, RegistryError, VodId},
+    clock,
+    live::{BroadcastId, Hub, Status},
+    registry::{BroadcastRow, Event, RecordingRow, RecordingState, Registry, RegistryError, VodId},
 };
 use tokio::runtime::Handle;
 
@@ -19,17 +21,21 @@ pub(super) struct Rows {
     pub(super) runtime: Handle,
     /// Which node this is.
     pub(super) node: String,
+    hub: Arc<Hub>,
+    /// Applications that have one.
+    webhooks: Arc<BTreeSet<String>>,
     /// Last words of recordings that it has not taken: a few hundred bytes for each that ended while it was away.
     untold: Arc<Mutex<BTreeMap<VodId, RecordingRow>>>,
 }
 
 impl Rows {
-    pub(super) fn new(registry: Arc<dyn Registry>, runtime: Handle, node: String) -> Self {
-        Self { registry, runtime, node, untold: Arc::default() }
+    pub(super) fn new(registry: Arc<dyn Registry>, node: String, hub: Arc<Hub>, webhooks: BTreeSet<String>) -> Self {
+        let (webhooks, untold) = (Arc::new(webhooks), Arc::default());
+        Self { registry, runtime: Handle::current(), node, hub, webhooks, untold }
     }
 
     pub(super) fn put(&self, row: &RecordingRow) -> Result<(), RegistryError> {
-        self.runtime.block_on(self.registry.put_recording(row))
+        self.runtime.block_on(self.write(row))
     }
 
     /// For rows that say what has happened already: the file tells the same at the next start. False when the registry has
@@ -50,7 +56,7 @@ impl Rows {
         let untold: Vec<_> = self.untold().values().cloned().collect();
         let mut told = Vec::new();
         for row in untold {
-            match self.registry.put_recording(&row).await {
+            match self.write(&row).await {
                 Ok(()) => {
                     self.untold().remove(&row.vod_id);
                     told.push(row);
@@ -65,6 +71,27 @@ impl Rows {
             }
         }
         told
+    }
+
+    async fn write(&self, row: &RecordingRow) -> Result<(), RegistryError> {
+        match self.news_of(row).await {
+            Some(event) => self.registry.put_recording(&RecordingRow { events: vec![event], ..row.clone() }).await,
+            None => self.registry.put_recording(row).await,
+        }
+    }
+
+    /// Where the registry does not say whether somebody wants to know, who tells it will see.
+    async fn news_of(&self, row: &RecordingRow) -> Option<Event> {
+        if row.state != RecordingState::Ready {
+            return None;
+        }
+        let id = BroadcastId::new(&row.app, &row.stream).ok()?;
+        let is_told = match self.webhooks.contains(&row.app) {
+            true => true,
+            false => self.registry.get(&id).await.map_or(true, |row| row.is_some_and(|row| row.is_told())),
+        };
+        let is_over = self.hub.get(&id).is_none_or(|broadcast| broadcast.status() == Status::Ended);
+        Event::of_recording(row, is_over, clock::now_us() / 1_000).filter(|_| is_told)
     }
 
     pub(super) fn of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {

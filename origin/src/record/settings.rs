@@ -1,6 +1,6 @@
 //! What is recorded, and how. In: an application's settings. Out: the same in the units that the recorder works with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_common::{config, store::Form};
 
@@ -13,6 +13,8 @@ pub struct Settings {
     pub record: bool,
     /// By application; those that are not named have none.
     pub rules: BTreeMap<String, Rules>,
+    /// Applications that have one: it is told what is ready.
+    pub webhooks: BTreeSet<String>,
     /// Which node this is: its rows in the registry are told from those of others by that.
     pub node: String,
     /// Recordings end, and none begins, while the disk has less room than this.
@@ -58,6 +60,7 @@ impl Default for Settings {
             apps: BTreeMap::new(),
             record: false,
             rules: BTreeMap::new(),
+            webhooks: BTreeSet::new(),
             node: String::new(),
             free_disk_mb_min: 512,
             free_disk_mb_warn: 4096,

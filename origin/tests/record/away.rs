@@ -23,8 +23,8 @@ use headwater_common::{
     config::{self, Layers},
     live::BroadcastId,
     registry::{
-        Bid, BroadcastRow, Claimed, Details, Embedded, Ending, Progress, RecordingFilter, RecordingRow, RecordingState,
-        Registry, RegistryError, Take, VodId,
+        Bid, BroadcastRow, Claimed, Details, Embedded, Ending, Event, Happening, Mailbox, Mailboxes, Progress,
+        RecordingFilter, RecordingRow, RecordingState, Registry, RegistryError, Take, Turn, VodId,
     },
     store::s3::Bucket,
 };
@@ -42,28 +42,20 @@ struct Fickle {
 }
 
 macro_rules! hand_on {
-    ($($name:ident($($given:ident: $of:ty),*) -> $answer:ty;)*) => {
+    ($trait:ident; $($name:ident($($given:ident: $of:ty),*) -> $answer:ty;)* { $($own:item)* }) => {
         #[async_trait]
-        impl Registry for Fickle {
+        impl $trait for Fickle {
             $(async fn $name(&self, $($given: $of),*) -> Result<$answer, RegistryError> {
                 self.kept.$name($($given),*).await
             })*
 
-            async fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
-                if self.away.load(Relaxed) {
-                    return Err(RegistryError::Away);
-                }
-                self.kept.put_recording(row).await
-            }
-
-            fn operation_time(&self) -> Duration {
-                self.kept.operation_time()
-            }
+            $($own)*
         }
     };
 }
 
 hand_on! {
+    Registry;
     claim(id: &BroadcastId, bid: &Bid) -> Claimed;
     progress(batch: &[Progress], now_us: i64) -> ();
     finish(last: &Progress, ending: Ending, now_us: i64) -> bool;
@@ -81,6 +73,31 @@ hand_on! {
     count_recordings(app: &str, filter: RecordingFilter<'_>) -> usize;
     unfinished_recordings(node: &str) -> Vec<RecordingRow>;
     remove_recording(app: &str, vod_id: &VodId) -> Option<RecordingRow>;
+    {
+    async fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
+        if self.away.load(Relaxed) {
+            return Err(RegistryError::Away);
+        }
+        self.kept.put_recording(row).await
+    }
+
+    fn operation_time(&self) -> Duration {
+        self.kept.operation_time()
+    }
+    }
+}
+
+hand_on! {
+    Mailboxes;
+    collect_events() -> ();
+    due_mailboxes(now_ms: i64, size: usize) -> Vec<Mailbox>;
+    turn_mailbox(id: &BroadcastId, turn: &Turn) -> Option<Mailbox>;
+    defer_mailboxes(ids: &[BroadcastId], until_ms: i64) -> ();
+    {
+    fn noted(&self) -> &tokio::sync::Notify {
+        self.kept.noted()
+    }
+    }
 }
 
 /// Objects of one bucket, as far as a recorder asks for them: whole, and with the recording's id.
@@ -263,6 +280,9 @@ async fn what_stays_on_the_disk_is_told_when_the_registry_is_back() {
             let (complaints, _) = judge(&stage.path(file));
             assert_eq!(complaints, "", "{file}");
             assert_eq!(row.stream, "x_1");
+            let mailboxes = registry.due_mailboxes(i64::MAX, 1).await.unwrap();
+            let is_news_of_it = |event: &Event| matches!(&event.what, Happening::VodReady { vod_id, .. } if *vod_id == *row.vod_id.as_str());
+            assert!(mailboxes.iter().any(|mailbox| mailbox.events.iter().any(is_news_of_it)), "{mailboxes:?}");
             if !restart {
                 tells_the_truth(&row);
             }

@@ -92,6 +92,7 @@ impl Stage {
             publisher: publisher.clone(),
             ask: Ask::Enter(Takeover::Replace),
             hall: self.hub.get(&id(stream)).map(|broadcast| Hall::of(&broadcast)),
+            webhook: true,
             now_us: at_us,
         };
         let claimed = self.registry.claim(&id(stream), &bid).await.unwrap();

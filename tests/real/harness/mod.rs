@@ -17,6 +17,7 @@ pub(crate) mod player;
 pub(crate) mod playlist;
 pub(crate) mod process;
 pub(crate) mod publisher;
+pub(crate) mod receiver;
 pub(crate) mod rtmp;
 pub(crate) mod s3;
 pub(crate) mod server;

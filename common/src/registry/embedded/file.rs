@@ -9,12 +9,10 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::{mailboxes, recordings};
 use crate::{
     live::BroadcastId,
-    registry::{
-        Bid, BroadcastRow, Claimed, Details, Ending, Progress, RecordingFilter, RecordingRow, RegistryError, Take,
-        VodId,
-    },
+    registry::{Bid, BroadcastRow, Claimed, Details, Ending, Progress, RegistryError, Take},
 };
 
 /// Grows when rows change in a way that defaults can't bridge.
@@ -22,13 +20,9 @@ pub(in crate::registry) const VERSION: u64 = 1;
 /// The default of a gibibyte is for databases, not for a few thousand rows.
 const CACHE_BYTES: usize = 8 << 20;
 
-type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
+pub(super) type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 /// By `app/stream`.
-const BROADCASTS: Rows = TableDefinition::new("broadcasts");
-/// By `app/vod id`, so that an application's recordings lie together, oldest first.
-const RECORDINGS: Rows = TableDefinition::new("recordings");
-/// Vod id by `app/file`: no two recordings share a file.
-const FILES: TableDefinition<&str, &str> = TableDefinition::new("recording_files");
+pub(super) const BROADCASTS: Rows = TableDefinition::new("broadcasts");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const META_VERSION: &str = "version";
 /// No removed broadcast had a higher epoch.
@@ -42,7 +36,7 @@ pub(super) struct File {
 }
 
 /// Inside a transaction; the path is added on the way out.
-enum Fault {
+pub(super) enum Fault {
     Storage(Box<redb::Error>),
     Row { key: String, source: serde_json::Error },
     Refused(RegistryError),
@@ -73,8 +67,8 @@ impl File {
                 return Err(Fault::Refused(RegistryError::Version { path: path.to_owned(), found }));
             }
             meta.insert(META_VERSION, VERSION)?;
-            transaction.open_table(FILES)?;
-            transaction.open_table(RECORDINGS)?;
+            recordings::prepare(transaction)?;
+            mailboxes::prepare(transaction)?;
             let mut table = transaction.open_table(BROADCASTS)?;
             let mut orphans = Vec::new();
             for entry in table.iter()? {
@@ -84,7 +78,8 @@ impl File {
                     orphans.push((key.value().to_owned(), row));
                 }
             }
-            for (key, row) in &orphans {
+            for (key, row) in &mut orphans {
+                mailboxes::post_of(transaction, key, row)?;
                 put(&mut table, key, row)?;
             }
             Ok(orphans.into_iter().map(|(_, row)| row).collect())
@@ -100,6 +95,7 @@ impl File {
                 None => new_row(transaction, id, bid.now_us)?,
             };
             let claimed = row.claim(bid).map_err(|denied| Fault::Refused(RegistryError::denied(id, denied)))?;
+            mailboxes::post_of(transaction, &key_of(id), &mut row)?;
             put(&mut table, &key_of(id), &row)?;
             Ok(claimed)
         })
@@ -148,9 +144,16 @@ impl File {
     }
 
     pub(super) fn set_details(&self, id: &BroadcastId, details: Details) -> Result<bool, RegistryError> {
-        self.edit_broadcast(&key_of(id), |row| {
-            row.details = details;
-            Ok(true)
+        self.write(|transaction| {
+            let hook = details.listener_hook_url.clone();
+            let known = edit(transaction, &key_of(id), |row| {
+                row.details = details;
+                Ok(true)
+            })?;
+            if known {
+                mailboxes::readdress(transaction, &key_of(id), &hook)?;
+            }
+            Ok(known)
         })
     }
 
@@ -204,91 +207,18 @@ impl File {
         })
     }
 
-    pub(super) fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
-        self.write(|transaction| {
-            let mut files = transaction.open_table(FILES)?;
-            let mut table = transaction.open_table(RECORDINGS)?;
-            let file = key(&row.app, &row.file);
-            let owner = files.get(file.as_str())?.map(|owner| owner.value().to_owned());
-            if owner.is_some_and(|owner| owner != row.vod_id.as_str()) {
-                return Err(Fault::Refused(RegistryError::FileTaken { app: row.app.clone(), file: row.file.clone() }));
-            }
-            let key_of_row = key(&row.app, row.vod_id.as_str());
-            let before: Option<RecordingRow> = find(&table, &key_of_row)?;
-            if let Some(before) = before.filter(|before| before.file != row.file) {
-                files.remove(key(&before.app, &before.file).as_str())?;
-            }
-            files.insert(file.as_str(), row.vod_id.as_str())?;
-            put(&mut table, &key_of_row, row)
-        })
-    }
-
-    pub(super) fn recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
-        self.read(RECORDINGS, |table| find(table, &key(app, vod_id.as_str())))
-    }
-
-    pub(super) fn recording_of_file(&self, app: &str, file: &str) -> Result<Option<RecordingRow>, RegistryError> {
-        let owner =
-            self.read(FILES, |files| Ok(files.get(key(app, file).as_str())?.map(|id| VodId::parse(id.value()))))?;
-        owner.map_or(Ok(None), |vod_id| self.recording(app, &vod_id))
-    }
-
-    pub(super) fn list_recordings(
-        &self,
-        app: &str,
-        filter: RecordingFilter<'_>,
-        offset: usize,
-        size: usize,
-    ) -> Result<Vec<RecordingRow>, RegistryError> {
-        self.read(RECORDINGS, |table| {
-            let (from, to) = bounds(app);
-            let rows = table.range(from.as_str()..to.as_str())?.rev().map(decode_entry);
-            rows.filter(|row| row.as_ref().map_or(true, |row| filter.takes(row))).skip(offset).take(size).collect()
-        })
-    }
-
-    pub(super) fn count_recordings(&self, app: &str, filter: RecordingFilter<'_>) -> Result<usize, RegistryError> {
-        Ok(self.list_recordings(app, filter, 0, usize::MAX)?.len())
-    }
-
-    pub(super) fn unfinished_recordings(&self, node: &str) -> Result<Vec<RecordingRow>, RegistryError> {
-        self.read(RECORDINGS, |table| {
-            let rows = table.iter()?.map(decode_entry::<RecordingRow>);
-            // Rows of programs that knew of one node only have none.
-            let is_ours = |row: &RecordingRow| row.node == node || row.node.is_empty();
-            let left = |row: &RecordingRow| row.state.is_unfinished() && is_ours(row);
-            rows.filter(|row| row.as_ref().map_or(true, left)).collect()
-        })
-    }
-
-    pub(super) fn remove_recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(RECORDINGS)?;
-            let key_of_row = key(app, vod_id.as_str());
-            let Some(row) = find::<RecordingRow>(&table, &key_of_row)? else { return Ok(None) };
-            table.remove(key_of_row.as_str())?;
-            transaction.open_table(FILES)?.remove(key(app, &row.file).as_str())?;
-            Ok(Some(row))
-        })
-    }
-
     fn edit_broadcast(
         &self,
         key: &str,
-        edit: impl FnOnce(&mut BroadcastRow) -> Result<bool, RegistryError>,
+        rule: impl FnOnce(&mut BroadcastRow) -> Result<bool, RegistryError>,
     ) -> Result<bool, RegistryError> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(BROADCASTS)?;
-            let Some(mut row) = find::<BroadcastRow>(&table, key)? else { return Ok(false) };
-            let changed = edit(&mut row).map_err(Fault::Refused)?;
-            if changed {
-                put(&mut table, key, &row)?;
-            }
-            Ok(changed)
-        })
+        self.write(|transaction| edit(transaction, key, rule))
     }
 
-    fn write<T>(&self, body: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T, RegistryError> {
+    pub(super) fn write<T>(
+        &self,
+        body: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, RegistryError> {
         let database = self.database()?;
         let run = || {
             let transaction = database.begin_write()?;
@@ -299,7 +229,7 @@ impl File {
         run().map_err(|fault| self.explain(fault))
     }
 
-    fn read<K: redb::Key, V: redb::Value, T>(
+    pub(super) fn read<K: redb::Key, V: redb::Value, T>(
         &self,
         table: TableDefinition<'_, K, V>,
         body: impl FnOnce(&redb::ReadOnlyTable<K, V>) -> Result<T, Fault>,
@@ -337,6 +267,21 @@ fn open_database(path: &Path) -> Result<Database, RegistryError> {
     })
 }
 
+fn edit(
+    transaction: &WriteTransaction,
+    key: &str,
+    rule: impl FnOnce(&mut BroadcastRow) -> Result<bool, RegistryError>,
+) -> Result<bool, Fault> {
+    let mut table = transaction.open_table(BROADCASTS)?;
+    let Some(mut row) = find::<BroadcastRow>(&table, key)? else { return Ok(false) };
+    let changed = rule(&mut row).map_err(Fault::Refused)?;
+    if changed {
+        mailboxes::post_of(transaction, key, &mut row)?;
+        put(&mut table, key, &row)?;
+    }
+    Ok(changed)
+}
+
 fn new_row(transaction: &WriteTransaction, id: &BroadcastId, now_us: i64) -> Result<BroadcastRow, Fault> {
     let meta = transaction.open_table(META)?;
     let floor = meta.get(META_EPOCH_FLOOR)?.map_or(0, |floor| floor.value());
@@ -344,27 +289,27 @@ fn new_row(transaction: &WriteTransaction, id: &BroadcastId, now_us: i64) -> Res
 }
 
 /// Neither half can contain a slash.
-fn key(app: &str, name: &str) -> String {
+pub(super) fn key(app: &str, name: &str) -> String {
     format!("{app}/{name}")
 }
 
-fn key_of(id: &BroadcastId) -> String {
+pub(super) fn key_of(id: &BroadcastId) -> String {
     key(id.app(), id.stream())
 }
 
 /// All keys of an application: `0` follows `/`.
-fn bounds(app: &str) -> (String, String) {
+pub(super) fn bounds(app: &str) -> (String, String) {
     (format!("{app}/"), format!("{app}0"))
 }
 
-fn find<T: DeserializeOwned>(
+pub(super) fn find<T: DeserializeOwned>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     key: &str,
 ) -> Result<Option<T>, Fault> {
     table.get(key)?.map(|value| decode(key, value.value())).transpose()
 }
 
-fn put<T: Serialize>(
+pub(super) fn put<T: Serialize>(
     table: &mut redb::Table<'_, &'static str, &'static [u8]>,
     key: &str,
     row: &T,
@@ -374,13 +319,13 @@ fn put<T: Serialize>(
     Ok(())
 }
 
-type Entry<'a> = (redb::AccessGuard<'a, &'static str>, redb::AccessGuard<'a, &'static [u8]>);
+pub(super) type Entry<'a> = (redb::AccessGuard<'a, &'static str>, redb::AccessGuard<'a, &'static [u8]>);
 
-fn decode_entry<T: DeserializeOwned>(entry: Result<Entry<'_>, redb::StorageError>) -> Result<T, Fault> {
+pub(super) fn decode_entry<T: DeserializeOwned>(entry: Result<Entry<'_>, redb::StorageError>) -> Result<T, Fault> {
     let (key, value) = entry?;
     decode(key.value(), value.value())
 }
 
-fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Fault> {
+pub(super) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(value).map_err(|source| Fault::Row { key: key.to_owned(), source })
 }

@@ -2,6 +2,8 @@
 //! that a method returned for.
 
 mod file;
+mod mailboxes;
+mod recordings;
 
 use std::{
     path::Path,
@@ -11,6 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use file::File;
+use tokio::sync::Notify;
 
 pub(super) use file::VERSION;
 
@@ -24,6 +27,7 @@ pub struct Embedded {
     file: Arc<File>,
     /// Of writes: what is read is in memory.
     pace: Pace,
+    noted: Notify,
 }
 
 impl Embedded {
@@ -31,7 +35,7 @@ impl Embedded {
     /// `terminated_unexpectedly` then, and returned.
     pub fn open(path: &Path) -> Result<(Self, Vec<BroadcastRow>), RegistryError> {
         let (file, orphans) = File::open(path)?;
-        Ok((Self { file: Arc::new(file), pace: Pace::default() }, orphans))
+        Ok((Self { file: Arc::new(file), pace: Pace::default(), noted: Notify::new() }, orphans))
     }
 
     /// Writes end with an fsync, which has no place on an async thread.
@@ -39,11 +43,29 @@ impl Embedded {
         &self,
         write: impl FnOnce(&File) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let (file, begun) = (self.file.clone(), Instant::now());
-        let written = tokio::task::spawn_blocking(move || write(&file)).await;
+        let begun = Instant::now();
+        let written = self.blocking(write).await;
         self.pace.took(begun.elapsed());
+        written
+    }
+
+    /// What may be to be told is looked for.
+    async fn write_news<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&File) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let written = self.write(write).await;
+        self.noted.notify_one();
+        written
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&File) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let file = self.file.clone();
         // A runtime that shuts down begins nothing any more.
-        written.unwrap_or_else(|error| match error.try_into_panic() {
+        tokio::task::spawn_blocking(move || work(&file)).await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(RegistryError::Closed),
         })
@@ -54,7 +76,7 @@ impl Embedded {
 impl Registry for Embedded {
     async fn claim(&self, id: &BroadcastId, bid: &Bid) -> Result<Claimed, RegistryError> {
         let (id, bid) = (id.clone(), bid.clone());
-        self.write(move |file| file.claim(&id, &bid)).await
+        self.write_news(move |file| file.claim(&id, &bid)).await
     }
 
     async fn progress(&self, batch: &[Progress], now_us: i64) -> Result<(), RegistryError> {
@@ -64,7 +86,7 @@ impl Registry for Embedded {
 
     async fn finish(&self, last: &Progress, ending: Ending, now_us: i64) -> Result<bool, RegistryError> {
         let last = last.clone();
-        self.write(move |file| file.finish(&last, ending, now_us)).await
+        self.write_news(move |file| file.finish(&last, ending, now_us)).await
     }
 
     async fn create(&self, id: &BroadcastId, details: Details, now_us: i64) -> Result<BroadcastRow, RegistryError> {
@@ -112,7 +134,7 @@ impl Registry for Embedded {
 
     async fn put_recording(&self, row: &RecordingRow) -> Result<(), RegistryError> {
         let row = row.clone();
-        self.write(move |file| file.put_recording(&row)).await
+        self.write_news(move |file| file.put_recording(&row)).await
     }
 
     async fn recording(&self, app: &str, vod_id: &VodId) -> Result<Option<RecordingRow>, RegistryError> {

@@ -39,8 +39,8 @@ impl Mongo {
         options.app_name.get_or_insert_with(|| "headwater".to_owned());
         let client = Client::with_options(options)
             .map_err(|error| RegistryError::Address { problem: error.kind.to_string() })?;
-        let (pace, id) = Default::default();
-        Ok(Self { client, hosts, prefix, apps: apps.into_iter().collect(), pace, id })
+        let (pace, noted, id) = Default::default();
+        Ok(Self { client, hosts, prefix, apps: apps.into_iter().collect(), pace, noted, id })
     }
 
     /// Reads which registry this is, and makes the indexes that are missing. Nothing else works the worse before, except
@@ -52,13 +52,20 @@ impl Mongo {
         for app in self.databases() {
             let database = self.client.database(&app);
             let broadcasts = database.collection::<Document>("broadcast");
-            let wanted = [doc! { "streamId": 1 }, doc! { "status": 1 }, doc! { "endTime": 1 }].map(index);
+            let wanted =
+                [doc! { "streamId": 1 }, doc! { "status": 1 }, doc! { "endTime": 1 }, doc! { "untold": 1 }].map(index);
             self.run(broadcasts.create_indexes(wanted)).await.map_err(|fault| self.explain(fault))?;
             let vods = database.collection::<Document>("vod");
             let file = IndexModel::builder().keys(doc! { "app": 1, "vodName": 1 }).options(unique.clone()).build();
-            let wanted = [index(doc! { "node": 1, "processStatus": 1 }), index(doc! { "streamId": 1 }), file];
+            let wanted = [
+                index(doc! { "node": 1, "processStatus": 1 }),
+                index(doc! { "streamId": 1 }),
+                index(doc! { "untold": 1 }),
+                file,
+            ];
             self.run(vods.create_indexes(wanted)).await.map_err(|fault| self.explain(fault))?;
         }
+        self.prepare_mailboxes().await?;
         self.prepare_nodes().await
     }
 

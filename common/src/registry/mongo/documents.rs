@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ladder::Rung,
     registry::{
-        BroadcastRow, BroadcastStatus, Details, Life, NodeRow, ObjectRow, RecordingRow, RecordingState, Takes, VodId,
-        takes::Asked,
+        BroadcastRow, BroadcastStatus, Details, Event, Life, NodeRow, ObjectRow, RecordingRow, RecordingState, Takes,
+        VodId, takes::Asked,
     },
 };
 
@@ -69,6 +69,14 @@ pub(super) struct BroadcastDocument {
     #[serde(default)]
     meta_data: String,
     encoder_settings_list: Option<Vec<Rung>>,
+    #[serde(default, rename = "listenerHookURL")]
+    listener_hook_url: String,
+    #[serde(default)]
+    webhook: bool,
+    #[serde(default)]
+    events: Vec<Event>,
+    /// There are some. Absent otherwise, so that few are looked at.
+    untold: Option<bool>,
 }
 
 impl BroadcastDocument {
@@ -101,6 +109,10 @@ impl BroadcastDocument {
             description: row.details.description,
             meta_data: row.details.metadata,
             encoder_settings_list: row.details.ladder,
+            listener_hook_url: row.details.listener_hook_url,
+            webhook: row.webhook,
+            untold: (!row.events.is_empty()).then_some(true),
+            events: row.events,
         }
     }
 
@@ -125,11 +137,14 @@ impl BroadcastDocument {
             ended_ms: self.end_time,
             record_override: self.record_override,
             takes: Takes { asked: self.recordings, until_ms: self.recordings_until },
+            webhook: self.webhook,
+            events: self.events,
             details: Details {
                 name: self.name,
                 description: self.description,
                 metadata: self.meta_data,
                 ladder: self.encoder_settings_list,
+                listener_hook_url: self.listener_hook_url,
             },
         }
     }
@@ -169,6 +184,9 @@ pub(super) struct VodDocument {
     gaps: u32,
     #[serde(default)]
     missing_duration: i64,
+    #[serde(default)]
+    events: Vec<Event>,
+    untold: Option<bool>,
 }
 
 pub(super) const RECORDING: &str = "recording";
@@ -207,6 +225,8 @@ impl VodDocument {
             frames_lost: signed(row.frames_lost),
             gaps: row.gaps,
             missing_duration: row.missing_ms,
+            untold: (!row.events.is_empty()).then_some(true),
+            events: row.events,
         }
     }
 
@@ -236,6 +256,7 @@ impl VodDocument {
             gaps: self.gaps,
             missing_ms: self.missing_duration,
             object: self.object,
+            events: self.events,
         }
     }
 }

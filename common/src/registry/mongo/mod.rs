@@ -12,6 +12,7 @@
 mod beginning;
 mod documents;
 mod fault;
+mod mailboxes;
 mod nodes;
 mod rows;
 
@@ -28,6 +29,7 @@ use mongodb::{
     options::{Acknowledgment, CollectionOptions, ReadPreference, SelectionCriteria, WriteConcern},
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use self::{
     documents::{
@@ -68,6 +70,7 @@ pub struct Mongo {
     prefix: String,
     apps: BTreeSet<String>,
     pace: Arc<Pace>,
+    noted: Arc<Notify>,
     /// Of what is in the database, which all have who share it. Absent before [`Mongo::prepare`].
     id: Arc<OnceLock<String>>,
 }
@@ -195,7 +198,11 @@ impl Registry for Mongo {
             row.details = details.clone();
             Ok(Some(()))
         });
-        Ok(set.await?.is_some())
+        let known = set.await?.is_some();
+        if known {
+            self.readdress(id, &details.listener_hook_url).await?;
+        }
+        Ok(known)
     }
 
     async fn set_record(&self, id: &BroadcastId, record_override: Option<bool>) -> Result<bool, RegistryError> {
@@ -240,6 +247,9 @@ impl Registry for Mongo {
     async fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError> {
         for attempt in 0..ATTEMPTS_MAX {
             let Some((row, revision)) = self.read(id).await? else { return Ok(false) };
+            if !row.events.is_empty() {
+                self.post(id, &row.events, Some(&row.details.listener_hook_url)).await?;
+            }
             let meta = self.meta();
             let raise = meta.update_one(doc! { "_id": EPOCH_FLOOR }, doc! { "$max": { "epoch": signed(row.epoch) } });
             match self.run(raise.upsert(true)).await {
@@ -265,7 +275,12 @@ impl Registry for Mongo {
             let vods = self.vods(&row.app);
             let put = vods.update_one(doc! { "_id": &document.id }, doc! { "$set": &fields }).upsert(true);
             match self.run(put).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    if !row.events.is_empty() {
+                        self.noted.notify_one();
+                    }
+                    return Ok(());
+                }
                 // By another recording with this file, or by another writer of this row.
                 Err(Fault::Duplicate) => {}
                 Err(fault) => return Err(self.explain(fault)),

@@ -40,9 +40,13 @@ impl Mongo {
             let Some((mut row, revision)) = self.read(id).await? else { return Ok(None) };
             let Some(outcome) = rule(&mut row)? else { return Ok(None) };
             let mine = doc! { "_id": key(id.app(), id.stream()), "revision": revision };
+            let has_news = !row.events.is_empty();
             let change = self.change(row, revision + 1)?;
             let written = self.run(broadcasts.update_one(mine, change)).await.map_err(|fault| self.explain(fault))?;
             if written.matched_count > 0 {
+                if has_news {
+                    self.noted.notify_one();
+                }
                 return Ok(Some(outcome));
             }
             step_back(attempt).await;
@@ -68,8 +72,14 @@ impl Mongo {
 
     /// False when there is one already.
     pub(super) async fn insert(&self, id: &BroadcastId, row: BroadcastRow) -> Result<bool, RegistryError> {
+        let has_news = !row.events.is_empty();
         match self.run(self.broadcasts(id.app()).insert_one(BroadcastDocument::new(row, 1))).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                if has_news {
+                    self.noted.notify_one();
+                }
+                Ok(true)
+            }
             Err(Fault::Duplicate) => Ok(false),
             Err(fault) => Err(self.explain(fault)),
         }

@@ -3,32 +3,6 @@
 use super::*;
 use crate::ladder::Rung;
 
-macro_rules! contract {
-    ($($test:ident,)*) => {
-        mod in_a_file {
-            $(#[tokio::test]
-            async fn $test() {
-                let scratch = super::embedded::Scratch::new(stringify!($test));
-                super::$test(&scratch.open()).await;
-            })*
-        }
-
-        mod in_a_standalone {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(&super::mongo::on_a_standalone(stringify!($test)).await).await;
-            })*
-        }
-
-        mod in_a_replica_set {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(&super::mongo::on_a_replica_set(stringify!($test)).await).await;
-            })*
-        }
-    };
-}
-
 contract! {
     a_claim_counts_on_and_a_late_word_of_an_old_one_is_ignored,
     who_comes_back_within_a_minute_goes_on_where_it_was,
@@ -236,7 +210,13 @@ async fn broadcasts_are_created_listed_and_removed(registry: &dyn Registry) {
     assert!(registry.set_record(&id("s01"), Some(true)).await.unwrap());
     assert!(!registry.set_record(&id("nobody"), Some(true)).await.unwrap());
     let ladder = Some(vec![Rung { height: 480, video_kbps: 900, audio_kbps: 64, force: true }]);
-    let details = Details { name: "new".into(), description: "d".into(), metadata: "{\"a\":1}".into(), ladder };
+    let details = Details {
+        name: "new".into(),
+        description: "d".into(),
+        metadata: "{\"a\":1}".into(),
+        listener_hook_url: "https://example.org/hook?a=1".into(),
+        ladder,
+    };
     assert!(registry.set_details(&id("s01"), details.clone()).await.unwrap());
     assert!(!registry.set_details(&id("nobody"), details.clone()).await.unwrap());
     let claimed = registry.claim(&id("s01"), &bid("n1", 5 * S)).await.unwrap();

@@ -1,8 +1,36 @@
 use super::*;
 use crate::live::{Publisher, Takeover};
 
+/// Each test is run on every registry.
+macro_rules! contract {
+    ($($test:ident,)*) => {
+        mod in_a_file {
+            $(#[tokio::test]
+            async fn $test() {
+                let scratch = super::embedded::Scratch::new(stringify!($test));
+                super::$test(&scratch.open()).await;
+            })*
+        }
+
+        mod in_a_standalone {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(&super::mongo::on_a_standalone(stringify!($test)).await).await;
+            })*
+        }
+
+        mod in_a_replica_set {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(&super::mongo::on_a_replica_set(stringify!($test)).await).await;
+            })*
+        }
+    };
+}
+
 mod contract;
 mod embedded;
+mod mailboxes;
 mod mongo;
 mod simulation;
 
@@ -19,7 +47,7 @@ fn life(node: &str) -> Life {
 
 fn bid(node: &str, now_us: i64) -> Bid {
     let publisher = Publisher { protocol: "rtmp", remote: "192.0.2.7:5000".into(), agent: "OBS".into() };
-    Bid { life: life(node), publisher, ask: Ask::Enter(Takeover::Replace), hall: None, now_us }
+    Bid { life: life(node), publisher, ask: Ask::Enter(Takeover::Replace), hall: None, webhook: true, now_us }
 }
 
 fn progress(stream: &str, epoch: u64, next_gop: u64, discontinuity: u64) -> Progress {

@@ -10,7 +10,8 @@ use super::*;
 #[path = "../../../../tests/real/harness/mongod.rs"]
 mod mongod;
 
-const APPS: [&str; 9] = ["live", "liv", "live2", "live-", "live.", "live0", "live_", "LIVE", "other"];
+/// Each costs every test a database with its indexes. Others are kept as well, only less quickly found.
+const APPS: [&str; 2] = ["live", "other"];
 
 fn scratch(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("headwater-mongod-{name}-{}", std::process::id()));

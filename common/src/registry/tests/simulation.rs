@@ -116,6 +116,8 @@ struct World {
     owners: BTreeMap<(BroadcastId, u64), Life>,
     gops: BTreeMap<(BroadcastId, u64), Life>,
     ends: BTreeMap<(BroadcastId, u64), u32>,
+    /// What operators are told of each broadcast.
+    told: BTreeMap<BroadcastId, Vec<Event>>,
     ended_us: BTreeMap<BroadcastId, i64>,
     counts: Counts,
 }
@@ -164,6 +166,7 @@ impl World {
             owners: BTreeMap::new(),
             gops: BTreeMap::new(),
             ends: BTreeMap::new(),
+            told: BTreeMap::new(),
             ended_us: BTreeMap::new(),
             counts: Counts::default(),
         };
@@ -491,8 +494,10 @@ impl World {
         if revision != (!is_new).then_some(seen) {
             return self.machines[n].operations.push(operation);
         }
+        let events = std::mem::take(&mut row.events);
         self.database.rows.insert(id.clone(), (row.clone(), seen + 1));
         self.written(&id, &before, &row, wall_us);
+        self.told.entry(id.clone()).or_default().extend(events);
         // The answer may be lost.
         if self.partitions && !self.calm && self.random.one_in(20) {
             return self.failed(n, operation);
@@ -606,6 +611,7 @@ impl World {
 
     fn check_calm(&self) {
         for (id, (row, _)) in &self.database.rows {
+            self.check_told(id, row.held_by(&row.owner));
             if !row.held_by(&row.owner) {
                 continue;
             }
@@ -623,6 +629,20 @@ impl World {
                 );
             }
         }
+    }
+}
+
+impl World {
+    /// Whoever ended it and however often it was tried: a beginning, its end, the next beginning.
+    fn check_told(&self, id: &BroadcastId, is_live: bool) {
+        let told = self.told.get(id).map_or(&[][..], Vec::as_slice);
+        for (n, event) in told.iter().enumerate() {
+            let is_end = matches!(event.what, Happening::LiveStreamEnded { .. });
+            assert_eq!(is_end, n % 2 == 1, "{id}: {told:#?}");
+        }
+        assert_eq!(told.len() % 2 == 1, is_live, "{id}: {told:#?}");
+        let ids: BTreeSet<_> = told.iter().map(|event| &event.id).collect();
+        assert_eq!(ids.len(), told.len(), "{id}: {told:#?}");
     }
 }
 

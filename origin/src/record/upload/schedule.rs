@@ -4,18 +4,14 @@
 //! longer each time, up to five minutes, for as many days as it takes; any progress makes it start over. It holds a few
 //! hundred bytes per file that waits on the disk, so the disk bounds it.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use headwater_common::{
     registry::VodId,
     store::{Form, Place},
 };
 
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+use crate::pause::pause;
 
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -157,27 +153,16 @@ impl Entry {
     }
 }
 
-/// Doubles each time; between half of that and all of it.
-pub(super) fn pause(failures: u32, chance: u32) -> Duration {
-    let whole = PAUSE_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
-    whole / 2 + whole.mul_f64(f64::from(chance) / f64::from(u32::MAX)) / 2
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const PAUSE_MIN: Duration = Duration::from_secs(1);
 
     fn one(name: &str) -> (VodId, Place) {
         (VodId::parse(name), Place::new("live", &format!("{name}.mp4")).unwrap())
-    }
-
-    #[test]
-    fn pauses_grow_to_five_minutes_and_are_spread() {
-        let seconds = |failures, chance| pause(failures, chance).as_secs_f64();
-        assert_eq!((seconds(0, 0), seconds(0, u32::MAX)), (0.5, 1.0));
-        assert_eq!((seconds(3, 0), seconds(3, u32::MAX)), (4.0, 8.0));
-        assert_eq!((seconds(9, u32::MAX), seconds(u32::MAX, u32::MAX)), (300.0, 300.0));
-        assert_eq!(seconds(20, 0), 150.0);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use headwater_common::{
 use super::{
     JOURNAL, Stage, UploadError, Uploads, entropy,
     machine::{Action, Answer, Journal, Transfer},
-    schedule::pause,
 };
+use crate::pause::pause;
 
 /// Of a request that failed for a reason that may be gone in a second, before the recording has to wait its turn again. A
 /// server that works badly still works: it should not make us wait as one does that is gone.

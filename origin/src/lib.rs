@@ -5,6 +5,7 @@
 
 pub mod announce;
 mod api;
+mod chance;
 mod hooks;
 pub mod ingest;
 pub mod inquiry;

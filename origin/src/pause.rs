@@ -1,6 +1,9 @@
-//! How long who has failed waits before the next try. Pure: chance is an argument.
+//! Waiting. In: how often something failed, and chance. Out: how long it waits before the next try; a wait that may have
+//! no end.
 
 use std::time::Duration;
+
+use tokio::time::{self, Instant};
 
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -10,6 +13,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 pub(crate) fn pause(failures: u32, chance: u32) -> Duration {
     let whole = PAUSE_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
     whole / 2 + whole.mul_f64(f64::from(chance) / f64::from(u32::MAX)) / 2
+}
+
+/// Never, without a time.
+pub(crate) async fn sleep_until(then: Option<Instant>) {
+    match then {
+        Some(then) => time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -185,6 +185,11 @@ fn url_problem(url: &str) -> Option<&'static str> {
     if !host_is_good {
         return Some("a host's name or address follows the scheme, without slashes");
     }
+    port_problem(port)
+}
+
+/// Of what follows a host's name in a URL, colon and all.
+pub(super) fn port_problem(port: &str) -> Option<&'static str> {
     let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
     (!port_is_good).then_some("the port is not a number below 65536")
 }

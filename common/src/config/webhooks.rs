@@ -5,7 +5,10 @@ use axum::http::Uri;
 use base64ct::{Base64, Encoding};
 use serde::Deserialize;
 
-use super::{ConfigError, Secret, check::refuse};
+use super::{
+    ConfigError, Secret,
+    check::{port_problem, refuse},
+};
 
 const URL_LENGTH_MAX: usize = 2_048;
 /// Standard Webhooks, "Signature scheme": 24 to 64 bytes, shown in base64 behind this.
@@ -66,8 +69,7 @@ pub fn hook_problem(url: &str) -> Option<&'static str> {
     if host.is_empty() {
         return Some("a host's name or address is missing");
     }
-    let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    (!port_is_good).then_some("the port is not a number below 65536")
+    port_problem(port)
 }
 
 #[cfg(test)]

@@ -3,8 +3,6 @@
 //! it true, and from there goes into the broadcast's [`Mailbox`](super::Mailbox). Deliberately absent: to whom it is told, and
 //! how. Pure.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -56,12 +54,9 @@ impl Event {
     fn new(row: (&str, &str), occasion: &str, at_ms: i64, what: Happening) -> Self {
         let (app, stream) = row;
         let text = format!("{app}/{stream}/{occasion}/{}", what.action());
-        let mut id = String::from("msg_");
-        for byte in &digest(&SHA256, text.as_bytes()).as_ref()[..16] {
-            // Writing into a string can't fail.
-            let _ = write!(id, "{byte:02x}");
-        }
-        Self { id, at_ms, tried_ms: None, what }
+        let digest = digest(&SHA256, text.as_bytes());
+        let name: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { id: format!("msg_{name}"), at_ms, tried_ms: None, what }
     }
 
     /// Of a broadcast, under the claim that its row has now. Epochs begin anew with a new registry, times don't.

@@ -1,5 +1,5 @@
 //! What is to be told of one broadcast, in order. In: events, and how the try to tell one went. Out: which is next, and from
-//! when on. Pure: `now` and chance are arguments.
+//! when on. Deliberately absent: to whom it is told, and how. A [`Mailbox`] is pure: `now` is an argument.
 //!
 //! Whoever finds a mailbox due takes it for a while, by a write that only one can make: others leave it alone meanwhile, and
 //! if the one who took it dies, it is due again. So each event is told at least once, and in its turn. What nobody takes

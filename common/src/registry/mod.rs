@@ -3,8 +3,8 @@
 //! In: claims, progress and ends of broadcasts; the states of recordings. Out: the rows that REST lists, and the
 //! epoch and numbers that a claim goes on from. [`Registry`] is kept by [`Embedded`], a file of this process alone, or
 //! by a database that nodes share. The rules are plain functions in [`broadcast`](BroadcastRow), [`takes`](Takes) and
-//! [`recording`](RecordingRow); what is to be told waits in a [`Mailbox`]; a registry reads a row, asks the rule, and keeps the result if nobody has changed the
-//! row meanwhile.
+//! [`recording`](RecordingRow); what is to be told waits in a [`Mailbox`]. A registry reads a row, asks the rule, and keeps
+//! the result if nobody has changed the row meanwhile.
 //!
 //! Deliberately absent: media, clocks (`now_us` is an argument, microseconds of the Unix epoch), and anything on the
 //! path of a frame or a request for one.

@@ -12,7 +12,6 @@ mod post;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{BuildHasher, Hasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,7 +26,11 @@ use headwater_common::{
 };
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{membership::Membership, pause::pause};
+use crate::{
+    chance::entropy,
+    membership::Membership,
+    pause::{pause, sleep_until},
+};
 use hosts::Hosts;
 use post::Post;
 
@@ -283,16 +286,4 @@ fn now_ms() -> i64 {
 
 fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Not for secrets.
-fn entropy() -> u32 {
-    RandomState::new().build_hasher().finish() as u32
-}
-
-async fn sleep_until(then: Option<tokio::time::Instant>) {
-    match then {
-        Some(then) => tokio::time::sleep_until(then).await,
-        None => std::future::pending().await,
-    }
 }

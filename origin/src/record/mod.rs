@@ -26,12 +26,7 @@ mod supervise;
 mod tape;
 mod upload;
 
-use std::{
-    collections::BTreeSet,
-    hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
-    thread,
-};
+use std::{collections::BTreeSet, sync::Arc, thread};
 
 use axum::{
     extract::Request,
@@ -379,9 +374,4 @@ fn meant(take: Take, wanted: BTreeSet<Take>) -> Result<Take, SetError> {
         0 | 1 => Ok(alike.pop().unwrap_or(take)),
         _ => Err(SetError::Which(alike.iter().map(Take::to_string).collect::<Vec<_>>().join(", "))),
     }
-}
-
-/// Not for secrets: tells apart what happens in the same millisecond.
-fn entropy() -> u32 {
-    RandomState::new().build_hasher().finish() as u32
 }

@@ -326,7 +326,7 @@ impl Work {
             rendition: self.source.rendition(),
             form: self.form,
         };
-        Promise::new(&self.shared.store, &self.shared.rows, title, epoch, started_ms, super::entropy())
+        Promise::new(&self.shared.store, &self.shared.rows, title, epoch, started_ms, crate::chance::entropy())
     }
 
     /// On the broadcast's clock.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headwater_common::{
     ladder::Rendition,
-    live::{Reader, Start, Status, TrackWriter},
+    live::{Broadcast, Reader, Start, Status, TrackWriter},
     media::{Conversion, Frame, Info, Kind, RtpCache, Sample},
     registry::{Embedded, RecordingState, Registry, Take},
 };
@@ -113,6 +113,24 @@ async fn a_rendition_is_recorded_from_its_first_picture_until_it_is_withdrawn() 
     stage.close().await;
 }
 
+/// Renditions of 120 and 90 lines.
+fn offer_two(broadcast: &Broadcast) -> [TrackWriter; 2] {
+    let renditions = [120, 90].map(|height| Rendition { height, video_kbps: 200, audio_kbps: 0 });
+    let writers = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
+    broadcast.offer(renditions.to_vec());
+    writers
+}
+
+/// Until the recorder waits for both.
+async fn record_two(stage: &Stage, writers: [&TrackWriter; 2]) {
+    for height in [120, 90] {
+        stage.recorder.set(&id("x"), Take { height: Some(height), name: None }, true).await.unwrap();
+    }
+    for writer in writers {
+        until("somebody to read it", async || (writer.track().readers() > 0).then_some(())).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_row_says_what_the_machine_left_out_of_a_rendition() {
     let scratch = Scratch::new("rec-gaps");
@@ -121,17 +139,11 @@ async fn the_row_says_what_the_machine_left_out_of_a_rendition() {
     let stage = Stage::new(&scratch.path("data"), false).await;
     let mut show = stage.publish("x", BORN_US, &large).await;
     let broadcast = stage.hub.get(&id("x")).unwrap();
-    let renditions = [120, 90].map(|height| Rendition { height, video_kbps: 200, audio_kbps: 0 });
-    let [mut made, never] = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
-    broadcast.offer(renditions.to_vec());
+    let [mut made, never] = offer_two(&broadcast);
     let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
     show.until(SECOND);
-    for height in [None, Some(120), Some(90)] {
-        stage.recorder.set(&id("x"), Take { height, name: None }, true).await.unwrap();
-    }
-    for track in [made.track(), never.track()] {
-        until("somebody to read it", async || (track.readers() > 0).then_some(())).await;
-    }
+    stage.recorder.set(&id("x"), Take::default(), true).await.unwrap();
+    record_two(&stage, [&made, &never]).await;
     let mut at = 0;
     // There is no room at first, then for two seconds, then for none, then again, and none at the end.
     for (end_s, room) in [(2, false), (4, true), (8, false), (10, true), (12, false)] {
@@ -184,16 +196,9 @@ async fn what_is_being_left_out_of_a_rendition_is_told_before_a_process_can_die_
     let stage = Stage::new(&scratch.path("data"), false).await;
     let mut show = stage.publish("x", BORN_US, &large).await;
     let broadcast = stage.hub.get(&id("x")).unwrap();
-    let renditions = [120, 90].map(|height| Rendition { height, video_kbps: 200, audio_kbps: 0 });
-    let [mut made, never] = renditions.map(|rendition| broadcast.derive(Conversion::Rendition(rendition)));
-    broadcast.offer(renditions.to_vec());
+    let [mut made, never] = offer_two(&broadcast);
     let mut pictures = broadcast.source(Kind::Video).unwrap().read(Start::Live);
-    for height in [120, 90] {
-        stage.recorder.set(&id("x"), Take { height: Some(height), name: None }, true).await.unwrap();
-    }
-    for track in [made.track(), never.track()] {
-        until("somebody to read it", async || (track.readers() > 0).then_some(())).await;
-    }
+    record_two(&stage, [&made, &never]).await;
     // Asked for before there was a picture.
     let mut sound = show.until(4 * SECOND).1;
     let at = render(&mut pictures, &mut made, &small[0], 0);

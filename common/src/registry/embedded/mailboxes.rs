@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::{
     Embedded,
-    file::{Fault, File, Rows, decode_entry, find, key_of, put},
+    file::{Fault, File, Rows, decode_entry, find, key, key_of, put},
 };
 use crate::{
     live::BroadcastId,
@@ -21,8 +21,8 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Fault> {
     let mut table = transaction.open_table(MAILBOXES)?;
     let mailboxes = table.iter()?.map(decode_entry).collect::<Result<Vec<Mailbox>, _>>()?;
     for mailbox in mailboxes {
-        let key = format!("{}/{}", mailbox.app, mailbox.stream_id);
-        put(&mut table, &key, &Mailbox { due_ms: 0, ..mailbox })?;
+        let name = key(&mailbox.app, &mailbox.stream_id);
+        put(&mut table, &name, &Mailbox { due_ms: 0, ..mailbox })?;
     }
     Ok(())
 }

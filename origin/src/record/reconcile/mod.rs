@@ -13,11 +13,11 @@ use headwater_common::{
 };
 
 use super::{
-    entropy,
     hls::playlist,
     tape::RECORDING,
     upload::{JOURNAL, Journal},
 };
+use crate::chance::entropy;
 use compare::{Contents, Difference, Inventory, compare};
 
 /// Rows that are read together.

@@ -36,7 +36,8 @@ use tokio::{sync::Notify, task::JoinSet};
 
 pub(crate) use schedule::{Stage, UploadProgress};
 
-use super::{entropy, rows::Rows, tape::RECORDING};
+use super::{rows::Rows, tape::RECORDING};
+use crate::{chance::entropy, pause::sleep_until};
 pub(super) use machine::Journal;
 use machine::Mismatch;
 use schedule::Schedule;
@@ -342,11 +343,4 @@ fn probe_name(data: &Path) -> String {
     let mut hash = DefaultHasher::new();
     (machine.nodename().to_bytes(), std::fs::canonicalize(data).unwrap_or_default()).hash(&mut hash);
     format!("{:016x}", hash.finish())
-}
-
-async fn sleep_until(then: Option<tokio::time::Instant>) {
-    match then {
-        Some(then) => tokio::time::sleep_until(then).await,
-        None => std::future::pending().await,
-    }
 }

@@ -12,10 +12,10 @@ use headwater_common::{
 };
 
 use super::{
-    JOURNAL, Stage, UploadError, Uploads, entropy,
+    JOURNAL, Stage, UploadError, Uploads,
     machine::{Action, Answer, Journal, Transfer},
 };
-use crate::pause::pause;
+use crate::{chance::entropy, pause::pause};
 
 /// Of a request that failed for a reason that may be gone in a second, before the recording has to wait its turn again. A
 /// server that works badly still works: it should not make us wait as one does that is gone.

@@ -22,10 +22,11 @@ web/node_modules/hls.js/package.json: web/package-lock.json
 	cd web && npm ci --no-audit --no-fund
 	@touch $@
 
-# The fuzz targets over their corpora, then unit tests and the real binary with real encoders and browsers.
+# The fuzz targets over their corpora, then unit tests and the real binary with real encoders and browsers. All is built by
+# one command: without the tests, libraries would be built with fewer features, and most of them once more afterwards.
 test: setup lint
 	tests/setup.sh
-	cargo build --workspace --locked --bins
+	cargo build --workspace --locked --bins --tests
 	fuzz/run-corpora.sh
 	cargo test --workspace --exclude headwater-fuzz --locked --tests
 

@@ -28,7 +28,7 @@ test: setup lint
 	tests/setup.sh
 	cargo build --workspace --locked --bins --tests
 	fuzz/run-corpora.sh
-	cargo test --workspace --exclude headwater-fuzz --locked --tests
+	cargo test --workspace --exclude headwater-fuzz --locked --tests --config "target.'cfg(unix)'.runner='$(CURDIR)/tests/at-once.sh'"
 
 # Skipped where the toolchain comes without these two.
 lint:

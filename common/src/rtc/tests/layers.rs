@@ -1,9 +1,7 @@
-//! Viewers of a broadcast with layers, behind links that become narrow and wide again.
+//! Viewers of a broadcast with layers, behind links that become narrow and wide again. What is measured is time, and each of
+//! these takes a twentieth of a core: they run beside each other.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard},
-};
+use std::collections::VecDeque;
 
 use str0m::format::CodecConfig;
 
@@ -23,13 +21,6 @@ const KEYFRAME: usize = 4;
 const WIDE: f64 = 20_000_000.0;
 /// What the queue before a narrow link holds.
 const LINK_QUEUE: Duration = Duration::from_millis(300);
-
-/// What is measured here is time: one after the other.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// A publisher of several layers in step with the wall clock. Keyframes come every two seconds and on request.
 struct Simulcast {
@@ -280,7 +271,6 @@ const CLIMB_S_MAX: u64 = 40;
 
 #[test]
 fn a_viewer_gets_what_its_link_carries() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut simulcast = Simulcast::begin(&mut stage, 3);
     let mut watcher = Watcher::join(&stage);
@@ -317,7 +307,6 @@ fn a_viewer_gets_what_its_link_carries() {
 
 #[test]
 fn a_viewer_may_choose_for_itself() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut simulcast = Simulcast::begin(&mut stage, 3);
     let mut watcher = Watcher::join(&stage);
@@ -340,7 +329,6 @@ fn a_viewer_may_choose_for_itself() {
 
 #[test]
 fn renditions_are_layers_that_are_made_when_a_viewer_needs_them() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut ladder = Simulcast::ladder(&mut stage);
     let mut watcher = Watcher::join(&stage);
@@ -371,7 +359,6 @@ fn renditions_are_layers_that_are_made_when_a_viewer_needs_them() {
 
 #[test]
 fn a_layer_that_dies_is_left_at_once() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut simulcast = Simulcast::begin(&mut stage, 3);
     let mut watcher = Watcher::join(&stage);
@@ -418,7 +405,6 @@ fn watch_believing(
 
 #[test]
 fn what_a_narrow_path_takes_too_long_for_is_skipped() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut watcher = Watcher::join_estimating(&stage);
     let believes = |second| if second < 1 { 2_000_000 } else { 500_000 - 30_000 * (second % 2) };
@@ -435,7 +421,6 @@ fn what_a_narrow_path_takes_too_long_for_is_skipped() {
 
 #[test]
 fn a_receiver_that_saw_little_yet_is_not_held_back() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut watcher = Watcher::join_estimating(&stage);
     let (bits_per_s, behind_s) = watch_believing(&mut stage, &mut watcher, |second| 100_000 + 8_000 * second, 5);
@@ -461,7 +446,6 @@ fn watch_alone(stage: &mut Stage, watcher: &mut Watcher, seconds: u64) -> f64 {
 
 #[test]
 fn a_single_picture_is_sent_as_the_link_carries_it() {
-    let _alone = alone();
     let mut stage = Stage::new(1);
     let mut watcher = Watcher::join(&stage);
     assert!(watcher.client.answer.contains("transport-cc"), "few sessions: {}", watcher.client.answer);

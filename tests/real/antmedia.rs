@@ -5,7 +5,7 @@ use std::{net::TcpStream, time::Instant};
 use serde_json::{Value, json};
 use tungstenite::{Error, Message, WebSocket, client, protocol::frame::coding::CloseCode};
 
-use crate::harness::{Clock, SOUND_OFFER, Server, heavy, light, s, until};
+use crate::harness::{Clock, SOUND_OFFER, Server, light, paired, s, until};
 
 struct Socket(WebSocket<TcpStream>);
 
@@ -100,7 +100,7 @@ fn whatever_a_client_says_it_is_answered() {
 /// An answer makes no publisher: who sends now goes on. Where nobody is replaced the client is told at once.
 #[test]
 fn a_client_that_never_connects_takes_nobodys_stream() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::with("[apps.live]\ntakeover = \"replace\"\n[apps.first]\ntakeover = \"refuse\"\n");
         let urls = ["live/one", "first/one"].map(|name| server.rtmp_url(name));
         let _ffmpeg = Clock::default().publish_to_all(&urls);
@@ -165,7 +165,7 @@ fn a_client_is_sent_away_when_the_node_stops() {
 
 #[test]
 fn who_came_first_is_told_when_somebody_publishes() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         let mut socket = Socket::open(&server);
         let play = json!({ "command": "play", "streamId": "early", "token": "", "trackList": [] });

@@ -1,6 +1,6 @@
 //! Ant Media's own clients, unmodified: the JavaScript SDK publishes and plays, the web player plays.
 
-use crate::harness::{Broadcaster, Clock, Player, Report, Server, heavy, s};
+use crate::harness::{Broadcaster, Clock, Player, Report, Server, heavy, paired, s};
 
 /// Whether the SDK has called its application back with this.
 fn told(report: &Report, event: &str) -> bool {
@@ -72,7 +72,7 @@ fn the_web_player_plays_by_hls() {
 
 #[test]
 fn a_publisher_that_is_replaced_stays_away() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let server = Server::start();
         let mut first = Broadcaster::antmedia(&server, "live", "desk", &["--id=4"]);
         first.until("publish_started", s(20), |report| told(report, "publish_started"));
@@ -92,7 +92,7 @@ fn a_publisher_that_is_replaced_stays_away() {
 
 #[test]
 fn publisher_and_viewer_come_back_after_a_restart() {
-    heavy(s(120), || {
+    paired(s(120), || {
         let mut server = Server::with("[drain]\nviewers_s = 2\npublishers_s = 2\n");
         let mut camera = Broadcaster::antmedia(&server, "live", "again", &["--id=4"]);
         camera.until("publish_started", s(20), |report| told(report, "publish_started"));

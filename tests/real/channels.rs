@@ -4,11 +4,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Clock, Process, Server, clients, heavy, light, s, site::send};
+use crate::harness::{Clock, Process, Server, clients, light, paired, s, site::send};
 
 #[test]
 fn browsers_that_publish_and_watch_talk_to_each_other() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let server = Server::start();
         let mut command = Command::new("node");
         command.arg(clients("channels.mjs")).args([&server.url(""), "live", "talk"]);

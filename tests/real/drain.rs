@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::cluster;
 use crate::harness::{
-    Balancer, Broadcaster, Clock, Mongod, Player, Report, SOUND_OFFER, Server, flv, heavy, light, rtmp::Wire, s,
-    scratch, site::send, until,
+    Balancer, Broadcaster, Clock, Mongod, Player, Report, SOUND_OFFER, Server, flv, heavy, light, paired, rtmp::Wire,
+    s, scratch, site::send, until,
 };
 
 fn ready(server: &Server) -> (u16, String) {
@@ -162,7 +162,7 @@ fn a_second_signal_waits_for_nobody() {
 
 #[test]
 fn a_full_node_says_so_to_load_balancers_and_viewers() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let server = Server::with("[limits]\nsessions = 1\n");
         let _ffmpeg = Clock::default().publish(&server.rtmp_url("live/full"));
         server.until_playable("full");
@@ -181,7 +181,7 @@ fn a_full_node_says_so_to_load_balancers_and_viewers() {
 
 #[test]
 fn a_client_is_told_where_to_go_and_the_sdk_goes_there() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let server = Server::start();
         let path = |role: &str| format!("/live/rest/v2/placement?streamId=placed&role={role}");
         let placed = server.json(&path("publish"));

@@ -3,7 +3,7 @@
 use crate::harness::{
     Clock, Player, Server,
     ffmpeg::decodes_live,
-    heavy, light,
+    heavy, light, paired,
     playlist::{self, Playlist},
     s, until,
 };
@@ -144,7 +144,7 @@ fn a_publisher_comes_back_and_the_playlist_goes_on() {
 
 #[test]
 fn the_end_is_written_and_then_forgotten() {
-    heavy(s(120), || {
+    paired(s(120), || {
         let server = Server::start();
         let path = "/live/streams/end.m3u8";
         let publisher = Clock::default().publish(&server.rtmp_url("live/end"));

@@ -1,6 +1,6 @@
 //! Real encoders and real players against the real binary, on loopback. `tests/setup.sh` installs them.
 //!
-//! Each test starts a server of its own, waits for conditions, and has a limit. Tests with a browser take turns.
+//! Each test starts a server of its own, waits for conditions, and has a limit. `harness/turns` says which of them run beside which.
 
 mod antmedia;
 mod antmedia_sdk;

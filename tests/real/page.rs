@@ -1,6 +1,6 @@
 //! Our own pages, as a viewer meets them.
 
-use crate::harness::{Clock, Player, Server, heavy, light, s};
+use crate::harness::{Clock, Player, Server, heavy, light, paired, s};
 
 #[test]
 fn the_pages_are_in_the_binary() {
@@ -86,7 +86,7 @@ fn the_player_falls_back_to_hls_where_webrtc_does_not_get_through() {
 
 #[test]
 fn the_player_waits_for_a_stream_tells_of_its_end_and_comes_back() {
-    heavy(s(150), || {
+    paired(s(150), || {
         let server = Server::start();
         let mut viewer = Player::page(&server, "live", "waiting", "");
         viewer.until("the absence to be told", s(20), |report| report.text("page.state") == "absent");
@@ -116,7 +116,7 @@ fn the_player_waits_for_a_stream_tells_of_its_end_and_comes_back() {
 
 #[test]
 fn old_links_work() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         let _publisher = Clock::default().publish(&server.rtmp_url("live/old"));
         server.until_status("old", "broadcasting");

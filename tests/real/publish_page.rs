@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    harness::{Clock, Player, Report, Server, heavy, s, scratch, server::free_address, until},
+    harness::{Clock, Player, Report, Server, heavy, paired, s, scratch, server::free_address, until},
     tls::certify,
 };
 
@@ -27,7 +27,7 @@ fn until_state(page: &mut Player, state: &str, limit: Duration) {
 
 #[test]
 fn a_camera_is_published_by_the_page_and_seen_by_another_browser() {
-    heavy(s(120), || {
+    paired(s(120), || {
         let server = Server::start();
         let mut page = publishing(&server, "camera");
         let mut viewer = Player::page(&server, "live", "camera", "&mute=false");
@@ -92,7 +92,7 @@ fn a_change_of_network_keeps_the_publishers_session() {
 
 #[test]
 fn the_page_publishes_again_by_itself_after_the_server_was_restarted() {
-    heavy(s(120), || {
+    paired(s(120), || {
         let mut server = Server::start();
         let mut page = publishing(&server, "back");
         server.kill();
@@ -109,7 +109,7 @@ fn the_page_publishes_again_by_itself_after_the_server_was_restarted() {
 
 #[test]
 fn leaving_the_page_ends_the_stream() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         let page = publishing(&server, "left");
         server.until_status("left", "broadcasting");
@@ -121,7 +121,7 @@ fn leaving_the_page_ends_the_stream() {
 
 #[test]
 fn the_page_asks_before_it_replaces_another_publisher() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let server = Server::with("[apps.strict]\ntakeover = \"refuse\"\n");
         let _other = Clock::default().publish(&server.rtmp_url("live/shared"));
         server.until_status("shared", "broadcasting");
@@ -171,7 +171,7 @@ fn three_sizes_are_sent_when_asked_for() {
 
 #[test]
 fn the_codec_that_was_chosen_is_sent() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         let mut page = page(&server, "chosen", &[]);
         let seen = page.until("the camera's picture", s(20), |seen| seen.number("pictures") > 5.0);
@@ -184,7 +184,7 @@ fn the_codec_that_was_chosen_is_sent() {
 
 #[test]
 fn a_token_is_asked_for_and_sent() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::with("[apps.closed]\npublish_token = \"open sesame\"\n");
         let address = server.url("/closed/publish.html?id=quiet");
         let mut page = Player::publish_page(&address, &[]);
@@ -205,7 +205,7 @@ fn a_token_is_asked_for_and_sent() {
 
 #[test]
 fn a_refused_or_missing_camera_is_told_in_words() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         for (camera, words) in [("refused", "refuses"), ("none", "No camera was found")] {
             let mut page = page(&server, "nobody", &[&format!("--camera={camera}")]);
@@ -223,7 +223,7 @@ fn a_refused_or_missing_camera_is_told_in_words() {
 
 #[test]
 fn a_page_that_is_not_secure_says_where_it_is() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         let told = insecure(&server);
         assert_eq!(told.text("secure"), "", "there is no certificate: {:#}", told.0);

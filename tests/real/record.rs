@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Clock, Player, Server, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, site::send, until};
+use crate::harness::{Clock, Player, Server, ffmpeg::decodes, flv, light, paired, rtmp::Wire, s, site::send, until};
 
 const RECORDING: &str = "[apps.live]\nrecord = true\n";
 
@@ -187,7 +187,7 @@ fn sound_alone_and_picture_alone_are_recorded() {
 
 #[test]
 fn a_recording_plays_in_the_page() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::with(RECORDING);
         publish_clip(&server, "replay", 6);
         let (vod, _) = server.until_recorded("replay");

@@ -8,7 +8,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Clock, Player, Process, SOUND_OFFER, Server, heavy, light, s, scratch, server, site, until};
+use crate::harness::{
+    Clock, Player, Process, SOUND_OFFER, Server, heavy, light, paired, s, scratch, server, site, until,
+};
 
 const SECRET: &str = "rosebud-57349";
 
@@ -94,7 +96,7 @@ fn a_viewer_whose_network_lets_only_turn_through_watches() {
 
 #[test]
 fn our_pages_find_their_way_through_turn() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let coturn = Coturn::start();
         let server = Server::with(&settings(&[format!("turn:{}?transport=tcp", coturn.address)]));
         let mut page = Player::publish_page(&server.url("/live/publish.html?id=pages"), &["--relay"]);

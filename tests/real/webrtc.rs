@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Clock, Player, Publisher, Server, flv, heavy, light, rtmp::Wire, s, site::send};
+use crate::harness::{Clock, Player, Publisher, Server, flv, heavy, light, paired, rtmp::Wire, s, site::send};
 
 const DELAY_MS: f64 = 250.0;
 const FIRST_PICTURE_MS: f64 = 150.0;
@@ -93,7 +93,7 @@ fn a_camera_without_sound_and_a_radio_without_picture_play() {
 /// An encoder that finds its microphone three seconds later.
 #[test]
 fn sound_that_comes_late_is_heard_by_who_comes_after_it() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let server = Server::start();
         let mut wire = Wire::connect(&server);
         wire.publish("live", "late").expect("published");

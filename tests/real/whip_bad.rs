@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use crate::harness::{
-    Broadcaster, Clock, Link, Player, SOUND_OFFER, Server, flv, heavy, rtmp::Wire, s, site::send, until,
+    Broadcaster, Clock, Link, Player, SOUND_OFFER, Server, flv, heavy, paired, rtmp::Wire, s, site::send, until,
 };
 
 const FLOOD_PACKETS: usize = 30_000;
@@ -129,7 +129,7 @@ fn who_posts_an_offer_and_never_connects_replaces_nobody_and_holds_no_name() {
 /// Answered while nobody published, connected when somebody does: it is too late, and that somebody is left alone.
 #[test]
 fn a_publisher_that_is_outrun_while_it_connects_is_turned_away() {
-    heavy(s(60), || {
+    paired(s(60), || {
         let mut server = Server::with("[apps.first]\ntakeover = \"refuse\"\n");
         let link = Link::to(server.rtc);
         link.lose_handshakes(true);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::harness::{Broadcaster, Link, Player, Server, heavy, s, site::send, until};
+use crate::harness::{Broadcaster, Link, Player, Server, heavy, paired, s, site::send, until};
 
 #[test]
 fn a_publisher_on_a_network_without_udp_gets_through_by_tcp() {
@@ -46,7 +46,7 @@ fn an_ice_restart_and_a_new_address_keep_the_session() {
 /// The cable is pulled. Nobody says goodbye, so the consent checks (RFC 7675) have to notice.
 #[test]
 fn a_publisher_that_vanishes_is_gone_and_leaves_nothing() {
-    heavy(s(90), || {
+    paired(s(90), || {
         let server = Server::start();
         let link = Link::to(server.rtc);
         let mut camera = Broadcaster::whip_via(&link, &server, "live", "cable");

@@ -23,13 +23,14 @@ pub(crate) mod s3;
 pub(crate) mod server;
 pub(crate) mod site;
 mod steadfast;
+mod turns;
 
 use std::{
     any::Any,
     io::Write as _,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
@@ -49,6 +50,7 @@ pub(crate) use publisher::{Clock, Publisher};
 pub(crate) use server::Server;
 pub(crate) use site::Site;
 pub(crate) use steadfast::Steadfast;
+pub(crate) use turns::{heavy, light, paired};
 
 pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -64,20 +66,6 @@ pub(crate) fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> O
         assert!(begun.elapsed() < limit, "waited {limit:?} for {what}");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-static HEAVY: Mutex<()> = Mutex::new(());
-
-/// A browser and an encoder fill this machine: one such test at a time, so that what they measure is the server.
-fn heavy_turn() -> MutexGuard<'static, ()> {
-    // A test that failed while it held the turn has nothing to tell the next one.
-    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A test with a browser or OBS in it.
-pub(crate) fn heavy(limit: Duration, test: impl Fn() + Send + Sync + 'static) {
-    let _turn = heavy_turn();
-    twice_at_most(limit, test);
 }
 
 /// Tests judge what many processes do as time goes by, on a machine that others may stop for a moment: one that fails has a
@@ -96,11 +84,6 @@ fn twice_at_most(limit: Duration, test: impl Fn() + Send + Sync + 'static) {
 fn first_line(cause: &(dyn Any + Send)) -> &str {
     let text = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
     text.and_then(|text| text.lines().next()).unwrap_or("no reason was told")
-}
-
-/// A test with the server and light clients.
-pub(crate) fn light(limit: Duration, test: impl Fn() + Send + Sync + 'static) {
-    twice_at_most(limit, test);
 }
 
 fn pass(result: thread::Result<()>) {

@@ -130,7 +130,7 @@ fn kept_hls_follows_the_event_and_survives_a_kill_and_a_bucket_that_is_away() {
 
 #[test]
 fn kept_hls_plays_in_the_page_through_the_node_and_from_a_bucket_that_allows_pages() {
-    heavy(s(180), || {
+    paired(s(180), || {
         let bucket = Bucket::new();
         let keeping = keeping(&bucket, &bucket.url());
         let mut server = Server::with(&format!("{keeping}play = \"node\"\n"));

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::harness::{
-    Player, Server, faulty::Faulty, ffmpeg::decodes, flv, heavy, light, rtmp::Wire, s, s3::Bucket, site::send, until,
+    Player, Server, faulty::Faulty, ffmpeg::decodes, flv, light, paired, rtmp::Wire, s, s3::Bucket, site::send, until,
 };
 
 const RECORDING: &str = "[apps.live]\nrecord = true\n";
@@ -157,7 +157,7 @@ fn recordings_may_stay_on_the_disk_and_play_through_the_node() {
 
 #[test]
 fn a_recording_in_the_bucket_plays_in_the_page() {
-    heavy(s(240), || {
+    paired(s(240), || {
         let bucket = Bucket::new();
         let server = Server::with(&settings(&bucket, &bucket.url()));
         publish(&server, "replay", flv::clip(), 6000);

@@ -37,7 +37,7 @@ impl World {
     pub(super) fn written(&mut self, id: &BroadcastId, before: &BroadcastRow, after: &BroadcastRow, wall_us: i64) {
         let was_live = before.held_by(&before.owner);
         let is_live = after.held_by(&after.owner);
-        assert!(after.epoch >= before.epoch && after.next_gop + 128 >= before.next_gop, "{before:?} {after:?}");
+        assert!(after.epoch >= before.epoch && after.next_gop + 256 >= before.next_gop, "{before:?} {after:?}");
         if is_live && after.epoch != before.epoch {
             self.owned(id, after.epoch, &after.owner);
             let ended_us = self.ended_us.get(id).copied();

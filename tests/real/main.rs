@@ -27,6 +27,7 @@ mod publish_page;
 mod record;
 mod recording_rules;
 mod registry;
+mod registry_cost;
 mod rest;
 mod rtmp_bad;
 mod s3;

@@ -115,7 +115,7 @@ impl Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Alive,
-    /// Our link with it broke a moment ago.
+    /// Our link with it broke a moment ago, or that of whoever told of it.
     Suspect,
     /// Nobody has heard it for too long.
     Dead,

@@ -129,12 +129,12 @@ pub(super) async fn link(address: SocketAddr, shared: &Arc<Shared>) -> Result<An
         // Who was called has known this node's registry later than this node: it refuses with the next call.
         return Ok(Answer::Known);
     }
-    hear(first, shared);
+    hear(first, from.id(), shared);
     let Some(_held) = Held::take(address, &from.identity, shared) else { return Ok(Answer::Known) };
     tracing::info!(node = %from.id(), %address, "linked");
     loop {
         match timeout(SILENT_MAX, news.message()).await {
-            Ok(Ok(Some(news))) => hear(news, shared),
+            Ok(Ok(Some(news))) => hear(news, from.id(), shared),
             Ok(Ok(None)) => {
                 tracing::info!(node = %from.id(), "link ended: it said goodbye");
                 return Err(LinkError::Closed);
@@ -152,7 +152,7 @@ pub(super) async fn link(address: SocketAddr, shared: &Arc<Shared>) -> Result<An
 }
 
 /// Takes one node's news into the view.
-fn hear(news: proto::News, shared: &Shared) {
+fn hear(news: proto::News, from: &NodeId, shared: &Shared) {
     // Whoever has a registry asks that for the time. Who tells none does not know it yet.
     if !shared.surroundings.role.takes_publishers() && news.now_us != 0 {
         clock::hear(news.now_us);
@@ -172,7 +172,10 @@ fn hear(news: proto::News, shared: &Shared) {
         if known.health.is_there() {
             shared.complain_of_strangers(&view, &known.facts);
         }
-        change = change.max(view.hear_node(known, now));
+        change = change.max(match known.facts.id() == from {
+            true => view.hear_itself(known.facts, now),
+            false => view.hear_of(known, now),
+        });
     }
     for statement in news.broadcasts.into_iter().filter_map(wire::to_statement) {
         change = change.max(view.hear_statement(statement, now));

@@ -127,7 +127,7 @@ fn hear(report: proto::Report, shared: &Shared) -> Result<Identity, Box<Status>>
     let audiences = report.audiences.into_iter().filter_map(wire::to_audience).collect();
     let change = {
         let mut view = shared.view();
-        let change = view.hear_node(known, Instant::now());
+        let change = view.hear_itself(known.facts, Instant::now());
         view.hear_audiences(&identity.id, audiences, report.all);
         change
     };

@@ -37,11 +37,18 @@ const ENDED_FOR: Duration = Duration::from_secs(120);
 /// Nobody is judged after a pause of our own: it is we who did not listen.
 const TICK_MAX: Duration = Duration::from_secs(2);
 
+/// What others pass on of a suspect is a sign of life if it was said so much later: news lie in buffers.
+const HEARSAY_LATE_MAX: Duration = Duration::from_millis(500);
+
 /// Another node, and when it last gave a sign of life.
 #[derive(Debug)]
 struct Neighbour {
     facts: NodeFacts,
     health: Health,
+    /// It speaks to us itself.
+    linked: bool,
+    /// Since when it is suspect: what it said before proves nothing, whoever passes it on.
+    doubted: Option<Instant>,
     /// By an operator's order; a sign of life takes it back.
     removed: bool,
     /// The last sign of life, then the end.
@@ -89,6 +96,10 @@ pub(super) struct View {
 }
 
 impl Neighbour {
+    fn new(facts: NodeFacts, health: Health, since: Instant, version: u64) -> Self {
+        Self { facts, health, linked: false, doubted: None, removed: false, since, version }
+    }
+
     fn known(&self, now: Instant) -> Known {
         let silent = now.saturating_duration_since(self.since);
         Known { facts: self.facts.clone(), health: self.health, silent }
@@ -133,8 +144,17 @@ impl View {
         self.note(Statement { broadcast, owner, epoch, status }, now)
     }
 
-    /// What another node says of itself, whoever passed it on, and what is thought of it there.
-    pub(super) fn hear_node(&mut self, Known { facts, health, silent }: Known, now: Instant) -> Change {
+    /// What another node says of itself, over a link with it.
+    pub(super) fn hear_itself(&mut self, facts: NodeFacts, now: Instant) -> Change {
+        self.hear(Known::direct(facts), true, now)
+    }
+
+    /// What somebody passes on of another node, and thinks of it.
+    pub(super) fn hear_of(&mut self, known: Known, now: Instant) -> Change {
+        self.hear(known, false, now)
+    }
+
+    fn hear(&mut self, Known { facts, health, silent }: Known, is_itself: bool, now: Instant) -> Change {
         if facts.id() == self.me.id() || self.is_foreign(&facts) {
             return Change::Nothing;
         }
@@ -143,36 +163,52 @@ impl View {
         let health = if health.is_there() && silent >= DEAD_AFTER { facts.end() } else { health };
         self.version += 1;
         let version = self.version;
-        match self.nodes.entry(facts.id().clone()) {
+        let doubted = (health == Health::Suspect).then_some(now);
+        let heard = |facts| Neighbour { linked: is_itself, doubted, ..Neighbour::new(facts, health, said, version) };
+        let known = match self.nodes.entry(facts.id().clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(Neighbour { facts, health, removed: false, since: said, version });
-                Change::Great
+                entry.insert(heard(facts));
+                return Change::Great;
             }
-            Entry::Occupied(mut entry) => {
-                let known = entry.get_mut();
-                if !health.is_there() {
-                    // Of a node that we know ourselves we judge ourselves, but for a life that we have missed.
-                    let missed = facts.identity.incarnation > known.facts.identity.incarnation;
-                    if missed {
-                        *known = Neighbour { facts, health, removed: false, since: said, version };
-                    }
-                    return if missed { Change::Great } else { Change::Nothing };
-                }
-                let lives = |facts: &NodeFacts| (facts.identity.incarnation, facts.age);
-                if lives(&facts) <= lives(&known.facts) {
-                    return Change::Nothing;
-                }
-                let same = |known: &NodeFacts| {
-                    (&facts.identity, facts.phase, &facts.grpc, &facts.http)
-                        == (&known.identity, known.phase, &known.grpc, &known.http)
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        if !health.is_there() {
+            // Of a node that we know ourselves we judge ourselves, but for a life that we have missed.
+            let missed = facts.identity.incarnation > known.facts.identity.incarnation;
+            if missed {
+                *known = heard(facts);
+            }
+            return if missed { Change::Great } else { Change::Nothing };
+        }
+        let life = |facts: &NodeFacts| (facts.identity.incarnation, facts.age);
+        if life(&facts) <= life(&known.facts) {
+            // Its last word is known, and that nothing followed is not.
+            let is_doubt = health == Health::Suspect && life(&facts) == life(&known.facts);
+            if !is_doubt || known.linked || known.health != Health::Alive {
+                return Change::Nothing;
+            }
+            (known.health, known.doubted, known.version) = (health, doubted, version);
+            return Change::Great;
+        }
+        let before = &known.facts;
+        let is_same = (&facts.identity, facts.phase, &facts.grpc, &facts.http)
+            == (&before.identity, before.phase, &before.grpc, &before.http);
+        let mut heard = heard(facts);
+        if known.facts.identity == heard.facts.identity && known.health.is_there() {
+            heard.since = said.max(known.since);
+            if !is_itself {
+                heard.linked = known.linked;
+                let is_doubted = known.doubted.is_some_and(|doubted| said < doubted + HEARSAY_LATE_MAX);
+                (heard.health, heard.doubted) = match (known.health, health) {
+                    _ if known.linked => (known.health, known.doubted),
+                    (Health::Suspect, _) if is_doubted => (Health::Suspect, known.doubted),
+                    (_, told) => (told, doubted),
                 };
-                let small = same(&known.facts) && known.health == Health::Alive;
-                let is_there = known.facts.identity == facts.identity && known.health.is_there();
-                let since = if is_there { said.max(known.since) } else { said };
-                *known = Neighbour { facts, health: Health::Alive, removed: false, since, version };
-                if small { Change::Small } else { Change::Great }
             }
         }
+        let is_small = is_same && known.health == heard.health;
+        *known = heard;
+        if is_small { Change::Small } else { Change::Great }
     }
 
     /// What a node says of a broadcast, whoever passed it on. Nobody but this node itself speaks for it.
@@ -223,7 +259,11 @@ impl View {
     /// Our link with this life of a node broke.
     pub(super) fn lost(&mut self, identity: &Identity, now: Instant) -> Change {
         let Some(known) = self.nodes.get_mut(&identity.id) else { return Change::Nothing };
-        if known.facts.identity.incarnation != identity.incarnation || known.health != Health::Alive {
+        if known.facts.identity.incarnation != identity.incarnation {
+            return Change::Nothing;
+        }
+        (known.linked, known.doubted) = (false, Some(now));
+        if known.health != Health::Alive {
             return Change::Nothing;
         }
         let left = known.facts.phase == Phase::Stopping;
@@ -260,7 +300,7 @@ impl View {
                 Health::Alive | Health::Suspect if paused => known.since = now,
                 Health::Alive | Health::Suspect if silent >= DEAD_AFTER => {
                     known.health = known.facts.end();
-                    known.since = now;
+                    (known.since, known.linked, known.doubted) = (now, false, None);
                     self.version += 1;
                     known.version = self.version;
                     change = Change::Great;

@@ -44,6 +44,7 @@ pub(super) fn from_known(Known { facts, health, silent }: &Known) -> proto::Node
         registry: Some(proto::Registry { id: facts.registry.id.clone(), operation_us }),
         age_ms: millis(facts.age),
         silent_ms: millis(*silent),
+        suspect: *health == Health::Suspect,
     }
 }
 
@@ -67,6 +68,7 @@ pub(super) fn to_known(node: proto::Node) -> Option<Known> {
         proto::Phase::Dead => (Phase::Stopping, Health::Dead),
         proto::Phase::Unspecified => return None,
     };
+    let health = if health == Health::Alive && node.suspect { Health::Suspect } else { health };
     let proto::Load { cpu_percent, egress_bits_per_s, sessions, used_percent, memory_percent } =
         node.load.unwrap_or_default();
     let proto::Registry { id, operation_us } = node.registry.unwrap_or_default();

@@ -11,8 +11,8 @@ use crate::{
 
 /// Numbers that are set aside with every claim and every report of progress. A process that is killed has used more
 /// numbers than it reported, and its successor must not use them again; a gop lasts about a second or longer, so this
-/// covers reports that come as seldom as once a minute, and late.
-const GOPS_AHEAD: u64 = 128;
+/// covers reports that come as seldom as every two minutes, and late.
+const GOPS_AHEAD: u64 = 256;
 const DISCONTINUITIES_AHEAD: u64 = 16;
 /// A publisher that comes back within this goes on with the same clock and the same segments: players that wait for
 /// it need not begin anew. As long as an ended broadcast stays in the hall.

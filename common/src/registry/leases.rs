@@ -102,6 +102,18 @@ impl Leases {
         }
     }
 
+    /// When the first one will be dead of whom there is no sign until then: to be looked for at that moment, so that a death
+    /// is known as soon as it can be, and nobody looks more often before. By the clock of the looks.
+    pub fn next_death_us(&self) -> Option<i64> {
+        let looked_us = self.looked_us?;
+        let death_us = |(life, watch): (&Life, &Watch)| {
+            let unheard_us = self.heard.get(life).map_or(i64::MIN, |heard_us| heard_us + HEARD_WITHIN_US + 1);
+            (watch.sign_since_us + DEAD_AFTER_US).max(unheard_us)
+        };
+        let others = self.watched.iter().filter(|(life, _)| life.node != self.us.node);
+        others.map(death_us).filter(|death_us| *death_us > looked_us).min()
+    }
+
     /// Those whose beat stands still although they are heard: to be vouched for now, and again after each look.
     pub fn cut_off(&self) -> Vec<Life> {
         let Some(looked_us) = self.looked_us else { return Vec::new() };
@@ -114,15 +126,6 @@ impl Leases {
             is_heard && **life != self.us && self.watched.get(*life).is_some_and(outlived)
         };
         self.heard.iter().filter(is_cut_off).map(|(life, _)| life.clone()).collect()
-    }
-}
-
-impl Leases {
-    /// Somebody's beat stands still, and it will soon be known whether that is a death.
-    pub fn is_pressing(&self) -> bool {
-        let Some(looked_us) = self.looked_us else { return false };
-        let still_us = self.watched.values().map(|watch| looked_us - watch.sign_since_us);
-        still_us.into_iter().any(|still_us| (VOUCH_AFTER_US..DEAD_AFTER_US).contains(&still_us))
     }
 }
 
@@ -158,7 +161,9 @@ mod tests {
                 _ => Verdict::Dead,
             };
             assert_eq!(leases.verdict(&b), expected, "second {second}");
-            assert_eq!(leases.is_pressing(), second == 6, "second {second}");
+            // Of the one that beats, three seconds after this look; of the other one after its last beat was seen.
+            let death = if (5..7).contains(&second) { 7 } else { second + 3 };
+            assert_eq!(leases.next_death_us(), Some(death as i64 * S), "second {second}");
             assert_eq!(leases.verdict(&a), if second == 0 { Verdict::Unknown } else { Verdict::Alive });
         }
         leases.look(&[node(&a, 10), node(&b, 5)], &[], 10 * S);

@@ -58,8 +58,8 @@ pub trait Mailboxes: Send + Sync {
     /// Puts what rows still hold into mailboxes, where that is not done in one write. Anybody may do it at any time.
     async fn collect_events(&self) -> Result<(), RegistryError>;
 
-    /// Those that are due, the longest first.
-    async fn due_mailboxes(&self, now_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError>;
+    /// Those that are due then, the longest first.
+    async fn due_mailboxes(&self, then_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError>;
 
     /// The mailbox after that, unless it is empty. `None` as well where it is not to be taken.
     async fn turn_mailbox(&self, id: &BroadcastId, turn: &Turn) -> Result<Option<Mailbox>, RegistryError>;

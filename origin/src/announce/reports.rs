@@ -21,7 +21,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// dead since its last report.
 const REPORT_EVERY_US: i64 = 10_000_000;
 /// The same where nodes share a registry: there the time of a death is known otherwise, and writes are dear.
-const REPORT_SHARED_EVERY_US: i64 = 60_000_000;
+const REPORT_SHARED_EVERY_US: i64 = 120_000_000;
 /// Ends that wait to be told. Of more than that the registry hears without their last numbers, when it lists
 /// broadcasts as live that are not.
 const UNTOLD_MAX: usize = 1_000;

@@ -27,22 +27,26 @@ use headwater_common::{
 use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
-    chance::entropy,
+    chance::{a_part_of, entropy},
     membership::Membership,
     pause::{pause, sleep_until},
 };
 use hosts::Hosts;
 use post::Post;
 
-/// How often somebody looks for what others have left, or is to be tried again.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Looks between two in which rows are searched for what their writers did not put into a mailbox before they died.
-const LOOKS_PER_COLLECTION: u32 = 5;
+/// How often somebody looks for what others left behind, also in rows, when they died: up to half of that later, so that
+/// nodes that began together look at different times. What this node writes wakes it, and what is to be tried again is
+/// known from the last look.
+const LOOK_EVERY: Duration = Duration::from_secs(12);
+/// After a look that came to nothing.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Nodes that wait for the same mailbox look for it at different times: up to that much late.
+const LATE_MAX: Duration = Duration::from_millis(500);
 /// A mailbox is left to who took it for so long: longer than one request takes.
 const TAKEN_MS: i64 = 20_000;
 const GIVEN_UP_AFTER_MS: i64 = 24 * 3_600_000;
 /// Until the end of a broadcast is written, which is told first.
-const REST_MS: i64 = 500;
+const REST_MS: i64 = 1_000;
 /// Requests at the same time, to all hosts together. A few kilobytes each.
 const AT_ONCE: usize = 128;
 /// Mailboxes that are looked at together.
@@ -72,6 +76,13 @@ struct Destination {
     url: String,
     /// Host and port: the rest of an address may be a secret.
     host: String,
+}
+
+/// What a look has found.
+struct Found {
+    visits: Vec<Visit>,
+    /// How long it is until another one is due.
+    due_after: Option<Duration>,
 }
 
 /// One host is asked to take in what became of one broadcast. It has its place at the host until it is dropped.
@@ -112,54 +123,61 @@ impl Hooks {
     pub(crate) async fn run(self: Arc<Self>, closing: oneshot::Receiver<()>) {
         let (mut running, mut names) = (JoinSet::new(), BTreeMap::new());
         let (mut closing, mut patience) = (std::pin::pin!(closing), None);
-        for look in 0u32.. {
-            let mut collects = look.is_multiple_of(LOOKS_PER_COLLECTION);
-            let begun = tokio::time::Instant::now();
-            loop {
-                let taken: BTreeSet<BroadcastId> = names.values().cloned().collect();
-                let free = AT_ONCE.saturating_sub(taken.len());
-                match self.look(collects || patience.is_some(), free, &taken).await {
-                    Ok(visits) => {
-                        for visit in visits {
-                            let id = visit.id.clone();
-                            names.insert(running.spawn(visit.pay()).id(), id);
+        let (mut collects, mut widely) = (true, tokio::time::Instant::now());
+        loop {
+            let now = tokio::time::Instant::now();
+            if now >= widely {
+                (collects, widely) = (true, now + LOOK_EVERY + a_part_of(LOOK_EVERY / 2));
+            }
+            let taken: BTreeSet<BroadcastId> = names.values().cloned().collect();
+            let free = AT_ONCE.saturating_sub(taken.len());
+            let next = match self.look(collects || patience.is_some(), free, &taken, widely - now).await {
+                Ok(Found { visits, due_after }) => {
+                    collects = false;
+                    for visit in visits {
+                        let id = visit.id.clone();
+                        names.insert(running.spawn(visit.pay()).id(), id);
+                    }
+                    due_after.map_or(widely, |after| widely.min(tokio::time::Instant::now() + after))
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no look for what is to be told");
+                    tokio::time::Instant::now() + LOOK_AGAIN_AFTER
+                }
+            };
+            if patience.is_some() && running.is_empty() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = self.registry.noted().notified() => collects = true,
+                Some(ended) = running.join_next_with_id() => {
+                    let task = match ended {
+                        Ok((task, ())) => task,
+                        Err(error) => {
+                            tracing::error!(%error, "telling what became of a broadcast ended by a bug");
+                            error.id()
                         }
-                    }
-                    Err(error) => tracing::debug!(%error, "no look for what is to be told"),
+                    };
+                    names.remove(&task);
                 }
-                if patience.is_some() && running.is_empty() {
-                    return;
+                _ = &mut closing, if patience.is_none() => {
+                    patience = Some(tokio::time::Instant::now() + STOP_PATIENCE);
                 }
-                tokio::select! {
-                    () = tokio::time::sleep_until(begun + LOOK_EVERY) => break,
-                    () = self.registry.noted().notified() => collects = true,
-                    Some(ended) = running.join_next_with_id() => {
-                        let task = match ended {
-                            Ok((task, ())) => task,
-                            Err(error) => {
-                                tracing::error!(%error, "telling what became of a broadcast ended by a bug");
-                                error.id()
-                            }
-                        };
-                        names.remove(&task);
-                        collects = false;
-                    }
-                    _ = &mut closing, if patience.is_none() => {
-                        patience = Some(tokio::time::Instant::now() + STOP_PATIENCE);
-                    }
-                    () = sleep_until(patience) => return,
-                }
+                () = sleep_until(patience) => return,
             }
         }
     }
 
-    /// Mailboxes to be emptied now. Those whose host has enough to do wait.
+    /// Mailboxes to be emptied now, and when the next one is due of those that are within `ahead`. Those whose host has
+    /// enough to do wait.
     async fn look(
         self: &Arc<Self>,
         collects: bool,
         free: usize,
         taken: &BTreeSet<BroadcastId>,
-    ) -> Result<Vec<Visit>, RegistryError> {
+        ahead: Duration,
+    ) -> Result<Found, RegistryError> {
         if self.membership.as_ref().is_some_and(Membership::is_away) {
             return Err(RegistryError::Away);
         }
@@ -167,17 +185,24 @@ impl Hooks {
             self.registry.collect_events().await?;
         }
         let mut visits: Vec<Visit> = Vec::new();
+        let mut next_ms: Option<i64> = None;
         loop {
-            let due = self.registry.due_mailboxes(now_ms(), PAGE).await?;
-            let is_last = due.len() < PAGE;
+            let asked_ms = now_ms();
+            let page = self.registry.due_mailboxes(asked_ms + ms(ahead), PAGE).await?;
+            let is_whole = page.len() < PAGE || page.last().is_some_and(|last| last.due_ms > asked_ms);
             let mut later: BTreeMap<i64, Vec<BroadcastId>> = BTreeMap::new();
-            for mailbox in due {
+            for mailbox in page {
                 let Ok(id) = BroadcastId::new(&mailbox.app, &mailbox.stream_id) else { continue };
                 if taken.contains(&id) || visits.iter().any(|visit| visit.id == id) {
                     continue;
                 }
+                if mailbox.due_ms > asked_ms {
+                    next_ms = Some(next_ms.unwrap_or(i64::MAX).min(mailbox.due_ms));
+                    continue;
+                }
                 if visits.len() == free {
-                    return Ok(visits);
+                    // There is a place as soon as one of them ends.
+                    return Ok(Found { visits, due_after: None });
                 }
                 let host = self.destination(&mailbox).map(|destination| destination.host).unwrap_or_default();
                 let now = Instant::now();
@@ -186,12 +211,15 @@ impl Hooks {
                     Err(then) => later.entry(now_ms() + ms(then - now)).or_default().push(id),
                 }
             }
-            let is_done = is_last || later.is_empty();
+            let is_done = is_whole || later.is_empty();
             for (until_ms, ids) in later {
                 self.registry.defer_mailboxes(&ids, until_ms).await?;
+                next_ms = Some(next_ms.unwrap_or(i64::MAX).min(until_ms));
             }
             if is_done {
-                return Ok(visits);
+                let late = a_part_of(LATE_MAX);
+                let after = |due_ms: i64| Duration::from_millis((due_ms - now_ms()).max(0).unsigned_abs()) + late;
+                return Ok(Found { visits, due_after: next_ms.map(after) });
             }
         }
     }

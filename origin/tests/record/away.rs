@@ -90,7 +90,7 @@ hand_on! {
 hand_on! {
     Mailboxes;
     collect_events() -> ();
-    due_mailboxes(now_ms: i64, size: usize) -> Vec<Mailbox>;
+    due_mailboxes(then_ms: i64, size: usize) -> Vec<Mailbox>;
     turn_mailbox(id: &BroadcastId, turn: &Turn) -> Option<Mailbox>;
     defer_mailboxes(ids: &[BroadcastId], until_ms: i64) -> ();
     {

@@ -1,4 +1,5 @@
 mod registry;
+mod suspects;
 
 use super::*;
 use crate::{cluster::RegistryFacts, load::Load, node::Role};
@@ -47,7 +48,7 @@ impl Stage {
     }
 
     fn hear(&mut self, facts: NodeFacts) -> Change {
-        self.view.hear_node(Known::direct(facts), self.now)
+        self.view.hear_itself(facts, self.now)
     }
 
     fn state(&mut self, statement: Statement) -> Change {
@@ -61,7 +62,7 @@ impl Stage {
             self.now += Duration::from_millis(200);
             for (id, incarnation) in alive {
                 let age = self.now.duration_since(self.begun) + Duration::from_secs(100);
-                self.view.hear_node(Known::direct(NodeFacts { age, ..facts(id, *incarnation, 0) }), self.now);
+                self.view.hear_itself(NodeFacts { age, ..facts(id, *incarnation, 0) }, self.now);
             }
             self.view.tick(self.now);
         }
@@ -125,7 +126,7 @@ fn what_another_one_heard_is_as_old_as_that_one_says() {
     let mut stage = Stage::new();
     stage.hear(facts("a", 1, 5));
     stage.pass(S * 28 / 10, &[]);
-    assert_eq!(stage.view.hear_node(hearsay(6, S * 18 / 10), stage.now), Change::Small);
+    assert_eq!(stage.view.hear_of(hearsay(6, S * 18 / 10), stage.now), Change::Small);
     stage.pass(S, &[]);
     assert_eq!(stage.health("a"), Some(Health::Alive), "it said so 2.8 s ago");
     stage.pass(S * 2 / 10, &[]);
@@ -133,12 +134,12 @@ fn what_another_one_heard_is_as_old_as_that_one_says() {
 
     // What passes through a third one grows older on the way.
     let mut third = Stage::new();
-    third.view.hear_node(hearsay(6, S), third.now);
+    third.view.hear_of(hearsay(6, S), third.now);
     third.pass(S, &[]);
     let told = third.view.update(0, third.now).0.nodes.remove(1);
     assert_eq!((told.facts.age, told.silent), (S * 6, S * 2));
     let mut last = Stage::new();
-    last.view.hear_node(told, last.now);
+    last.view.hear_of(told, last.now);
     last.pass(S * 8 / 10, &[]);
     assert_eq!(last.health("a"), Some(Health::Alive));
     last.pass(S * 2 / 10, &[]);
@@ -148,12 +149,12 @@ fn what_another_one_heard_is_as_old_as_that_one_says() {
     // One who has heard it since then knows better, and who hears first of something so old need not wait.
     let mut near = Stage::new();
     near.hear(facts("a", 1, 5));
-    assert_eq!(near.view.hear_node(hearsay(6, S * 2), near.now), Change::Small);
+    assert_eq!(near.view.hear_of(hearsay(6, S * 2), near.now), Change::Small);
     near.pass(S * 28 / 10, &[]);
     assert_eq!(near.health("a"), Some(Health::Alive));
     let mut late = Stage::new();
-    late.view.hear_node(hearsay(6, S * 3), late.now);
-    late.view.hear_node(Known { silent: S * 3, ..Known::direct(stopping("b", 1, 6)) }, late.now);
+    late.view.hear_of(hearsay(6, S * 3), late.now);
+    late.view.hear_of(Known { silent: S * 3, ..Known::direct(stopping("b", 1, 6)) }, late.now);
     assert_eq!(["a", "b"].map(|id| late.health(id)), [Some(Health::Dead), Some(Health::Left)]);
 }
 
@@ -264,7 +265,7 @@ fn only_who_is_gone_is_removed_and_a_sign_of_life_takes_it_back() {
     assert_eq!(stage.view.nodes().count(), 0);
     assert_eq!(stage.view.update(told, stage.now).0.removed, std::slice::from_ref(&a));
     // Who has not heard of it yet passes on what it knows.
-    assert_eq!(stage.view.hear_node(dead("a", 1, 1), stage.now), Change::Nothing);
+    assert_eq!(stage.view.hear_of(dead("a", 1, 1), stage.now), Change::Nothing);
     assert_eq!(stage.view.nodes().count(), 0);
     stage.hear(facts("a", 2, 0));
     assert_eq!(stage.health("a"), Some(Health::Alive));
@@ -302,12 +303,12 @@ fn a_pause_of_our_own_kills_nobody() {
 #[test]
 fn deaths_are_told_to_who_comes_later() {
     let mut stage = Stage::new();
-    stage.view.hear_node(dead("a", 1, 5), stage.now);
+    stage.view.hear_of(dead("a", 1, 5), stage.now);
     stage.state(statement("a", 1, 1, Status::Live));
     assert_eq!(stage.health("a"), Some(Health::Dead));
     stage.located("a", 1, Status::Terminated);
     stage.hear(facts("b", 1, 1));
-    assert_eq!(stage.view.hear_node(dead("b", 1, 2), stage.now), Change::Nothing, "we hear it ourselves");
+    assert_eq!(stage.view.hear_of(dead("b", 1, 2), stage.now), Change::Nothing, "we hear it ourselves");
     assert_eq!(stage.health("b"), Some(Health::Alive));
 }
 
@@ -346,7 +347,7 @@ fn all_who_hear_of_each_other_agree() {
         let exchange = |views: &mut Vec<View>, from: usize, to: usize| {
             let update = views[from].update(0, now).0;
             update.nodes.into_iter().for_each(|known| {
-                views[to].hear_node(known, now);
+                views[to].hear_of(known, now);
             });
             update.statements.into_iter().for_each(|statement| {
                 views[to].hear_statement(statement, now);

@@ -79,7 +79,7 @@ impl View {
                     true => (ended, now.checked_sub(silent).unwrap_or(now)),
                     false => (Health::Suspect, now),
                 };
-                self.nodes.insert(id.clone(), Neighbour { facts, health, removed: false, since, version });
+                self.nodes.insert(id.clone(), Neighbour::new(facts, health, since, version));
                 Change::Great
             }
         };

@@ -57,10 +57,10 @@ pub(super) fn readdress(transaction: &WriteTransaction, key: &str, hook: &str) -
 }
 
 impl File {
-    fn due_mailboxes(&self, now_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError> {
+    fn due_mailboxes(&self, then_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError> {
         let mut due = self.read(MAILBOXES, |table| {
             let mailboxes = table.iter()?.map(decode_entry::<Mailbox>);
-            let is_due = |mailbox: &Mailbox| mailbox.due_ms <= now_ms;
+            let is_due = |mailbox: &Mailbox| mailbox.due_ms <= then_ms;
             mailboxes.filter(|entry| entry.as_ref().map_or(true, is_due)).collect::<Result<Vec<_>, _>>()
         })?;
         due.sort_by_key(|mailbox| mailbox.due_ms);
@@ -108,8 +108,8 @@ impl Mailboxes for Embedded {
         Ok(())
     }
 
-    async fn due_mailboxes(&self, now_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError> {
-        self.blocking(move |file| file.due_mailboxes(now_ms, size)).await
+    async fn due_mailboxes(&self, then_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError> {
+        self.blocking(move |file| file.due_mailboxes(then_ms, size)).await
     }
 
     async fn turn_mailbox(&self, id: &BroadcastId, turn: &Turn) -> Result<Option<Mailbox>, RegistryError> {

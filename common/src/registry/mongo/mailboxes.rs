@@ -157,9 +157,9 @@ impl Mailboxes for Mongo {
         Ok(())
     }
 
-    async fn due_mailboxes(&self, now_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError> {
+    async fn due_mailboxes(&self, then_ms: i64, size: usize) -> Result<Vec<Mailbox>, RegistryError> {
         let mailboxes = self.mailboxes();
-        let find = mailboxes.find(doc! { "dueMs": { "$lte": now_ms } }).sort(doc! { "dueMs": 1 }).limit(size as i64);
+        let find = mailboxes.find(doc! { "dueMs": { "$lte": then_ms } }).sort(doc! { "dueMs": 1 }).limit(size as i64);
         let found = self.run(all(find)).await.map_err(|fault| self.explain(fault))?;
         found.into_iter().map(|document| self.read_mailbox(document)).collect()
     }

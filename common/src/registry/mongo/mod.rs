@@ -249,6 +249,7 @@ impl Registry for Mongo {
             let Some((row, revision)) = self.read(id).await? else { return Ok(false) };
             if !row.events.is_empty() {
                 self.post(id, &row.events, Some(&row.details.listener_hook_url)).await?;
+                self.noted.notify_one();
             }
             let meta = self.meta();
             let raise = meta.update_one(doc! { "_id": EPOCH_FLOOR }, doc! { "$max": { "epoch": signed(row.epoch) } });

@@ -60,7 +60,7 @@ fn the_registry_tells_of_nodes_that_nobody_hears() {
 fn who_is_heard_speaks_for_itself_and_not_through_the_registry() {
     let mut now = Instant::now();
     let mut view = View::new(facts("me", 1, 0));
-    view.hear_node(Known::direct(facts("there", 5, 10)), now);
+    view.hear_itself(facts("there", 5, 10), now);
     let judge = |view: &mut View, facts, verdict, now| view.judge(vec![row(facts, verdict, 3)], now);
     assert_eq!(judge(&mut view, stopping("there", 5, 0), Verdict::Dead, now), Change::Nothing);
     assert_eq!(judge(&mut view, facts("there", 4, 0), Verdict::Dead, now), Change::Nothing, "an earlier life");
@@ -88,7 +88,7 @@ fn an_origin_of_another_registry_and_what_it_holds_are_not_taken() {
     };
     let mut view = View::new(of("me", "a"));
     for (id, registry, taken) in [("same", "a", true), ("edge", "", true), ("foreign", "b", false)] {
-        view.hear_node(Known::direct(of(id, registry)), now);
+        view.hear_itself(of(id, registry), now);
         assert_eq!(health(&view, id).is_some(), taken, "{id}");
         let owner = Identity { id: NodeId::from(id), incarnation: 1 };
         let statement = Statement { broadcast: broadcast(id), owner, epoch: 1, status: Status::Live };
@@ -100,7 +100,7 @@ fn an_origin_of_another_registry_and_what_it_holds_are_not_taken() {
     let mut edge = View::new(of("me", ""));
     let [first, second] = [of("first", "a"), of("second", "b")];
     assert_eq!(edge.stranger(&first), None);
-    edge.hear_node(Known::direct(first.clone()), now);
+    edge.hear_itself(first.clone(), now);
     assert_eq!(
         (edge.stranger(&first), edge.stranger(&of("other", "a")), edge.stranger(&of("edge", ""))),
         Default::default()

@@ -6,7 +6,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = ["headwater/v1/cluster.proto", "headwater/v1/relay.proto"];
     files.iter().for_each(|file| println!("cargo::rerun-if-changed={file}"));
     let descriptors = protox::compile(files, ["."])?;
-    // Payloads are slices of what arrived, not copies.
+    // Payloads are shared with what they were made of, and are slices of what arrived.
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What it costs to carry media from one node to others: an origin and two edges in this process, each on a thread of its own,
 //! with real connections over loopback. In: `cargo bench -p headwater-bench --bench relay [SECONDS]`. Out: for plain
-//! connections and for those with mutual TLS, without and with what gathers the frames of many broadcasts (`+`), the CPU of
-//! either side per Gbit/s and how much later a reader on an edge has a frame than the origin's hall. Deliberately absent:
-//! viewers and publishers, which have figures of their own.
+//! connections and for those with mutual TLS, as nodes use it, the CPU of either side per Gbit/s and how much later a reader
+//! on an edge has a frame than the origin's hall. Deliberately absent: viewers and publishers, which have figures of their
+//! own.
 
 use std::{
     collections::BTreeMap,
@@ -29,12 +29,13 @@ use headwater_common::{
     live::{BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
     media::{Codec, Info, Kind, Sample, Shape},
     node::Node,
-    relay::{Gathered, Serve, transport},
+    relay::{Serve, transport},
     rtc::{Engine, Settings},
     telemetry::Telemetry,
 };
 use headwater_edge::source::{Find, Source};
 use hyper_util::rt::TokioIo;
+use mimalloc::MiMalloc;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -43,6 +44,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Endpoint, Server, server::Connected};
 use tower::service_fn;
+
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const BROADCASTS: usize = 100;
 const EDGES: usize = 2;
@@ -58,27 +63,14 @@ fn main() {
     // Cargo's own arguments begin with dashes.
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10);
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first one");
-    for tls in [None, Some(credentials())] {
-        for gathered in [false, true] {
-            // Part of the threads' names, of which the system keeps 15 letters.
-            let label = match (&tls, gathered) {
-                (None, false) => "plain",
-                (None, true) => "plain+",
-                (Some(_), false) => "tls",
-                (Some(_), true) => "tls+",
-            };
-            run(label, Way { tls: tls.clone(), gathered }, Duration::from_secs(seconds));
-        }
-    }
+    // Part of the threads' names, of which the system keeps 15 letters.
+    run("plain", Way(None), Duration::from_secs(seconds));
+    run("tls", Way(Some(credentials())), Duration::from_secs(seconds));
 }
 
 /// What is beneath HTTP/2.
 #[derive(Clone)]
-struct Way {
-    tls: Option<Credentials>,
-    /// As between nodes; else each frame leaves for itself.
-    gathered: bool,
-}
+struct Way(Option<Credentials>);
 
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -92,32 +84,20 @@ fn credentials() -> Credentials {
 }
 
 impl Way {
-    fn socket(&self, stream: TcpStream) -> io::Result<Box<dyn Wire>> {
-        if self.gathered {
-            return Ok(Box::new(transport::socket(stream)?));
-        }
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
-    }
-
-    fn wired(&self, below: Box<dyn Wire>) -> Wired {
-        Wired(if self.gathered { Box::new(Gathered::new(below)) } else { below })
-    }
-
     async fn accepted(&self, stream: TcpStream) -> io::Result<Wired> {
-        let socket = self.socket(stream)?;
-        Ok(match &self.tls {
-            Some(tls) => self.wired(Box::new(TlsAcceptor::from(tls.server()).accept(socket).await?)),
-            None => self.wired(socket),
-        })
+        let socket = transport::socket(stream)?;
+        Ok(Wired(match &self.0 {
+            Some(tls) => Box::new(TlsAcceptor::from(tls.server()).accept(socket).await?),
+            None => Box::new(socket),
+        }))
     }
 
     async fn connected(self, address: SocketAddr) -> io::Result<TokioIo<Wired>> {
-        let socket = self.socket(TcpStream::connect(address).await?)?;
-        Ok(TokioIo::new(match &self.tls {
-            Some(tls) => self.wired(Box::new(TlsConnector::from(tls.client()).connect(tls::name(), socket).await?)),
-            None => self.wired(socket),
-        }))
+        let socket = transport::socket(TcpStream::connect(address).await?)?;
+        Ok(TokioIo::new(Wired(match &self.0 {
+            Some(tls) => Box::new(TlsConnector::from(tls.client()).connect(tls::name(), socket).await?),
+            None => Box::new(socket),
+        })))
     }
 }
 

@@ -143,7 +143,7 @@ pub fn relay(data: &[u8]) {
     while let Some((length, after)) = rest.split_first_chunk::<2>() {
         let (message, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
         rest = after;
-        let Ok(Piece { piece: Some(piece) }) = Piece::decode(message) else { continue };
+        let Ok(Piece { piece: Some(piece), .. }) = Piece::decode(message) else { continue };
         match (piece, &mut mirror) {
             (piece::Piece::Begin(begin), _) => {
                 let told = begin.state.map(wire::to_told);

@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::tls::{self, Credentials};
-use crate::relay::{Gathered, transport};
+use crate::relay::transport;
 
 /// The name in the requests; where they go is the connector's business.
 const AUTHORITY: &str = "http://headwater-node";
@@ -39,12 +39,7 @@ fn endpoint() -> Endpoint {
 fn connector(
     place: String,
     credentials: &Credentials,
-) -> impl tower::Service<
-    Uri,
-    Response = TokioIo<Gathered<TlsStream<BufReader<TcpStream>>>>,
-    Error = std::io::Error,
-    Future: Send,
->
+) -> impl tower::Service<Uri, Response = TokioIo<TlsStream<BufReader<TcpStream>>>, Error = std::io::Error, Future: Send>
 + Send
 + 'static
 + use<> {
@@ -53,8 +48,7 @@ fn connector(
         let (place, credentials) = (place.clone(), credentials.clone());
         async move {
             let stream = transport::socket(open(&place).await?)?;
-            let tls = TlsConnector::from(credentials.client()).connect(tls::name(), stream).await?;
-            Ok(TokioIo::new(Gathered::new(tls)))
+            Ok(TokioIo::new(TlsConnector::from(credentials.client()).connect(tls::name(), stream).await?))
         }
     })
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::transport::Channel;
 
 use super::{Shared, dial};
+use crate::relay::Line;
 
 /// Cheap to clone: all clones lead the same way.
 #[derive(Clone)]
@@ -18,16 +19,18 @@ struct Inner {
 }
 
 /// One of those that a route has had.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     number: u64,
     pub channel: Channel,
+    /// All that is pulled through it.
+    pub line: Line,
 }
 
 impl Route {
     /// `dial` is called within the runtime, and does not wait for an answer.
     pub fn new(dial: impl Fn() -> Channel + Send + Sync + 'static) -> Self {
-        let connection = Connection { number: 0, channel: dial() };
+        let connection = Connection::new(0, dial());
         Self(Arc::new(Inner { dial: Box::new(dial), connection: Mutex::new(connection) }))
     }
 
@@ -40,7 +43,7 @@ impl Route {
     pub fn give_up(&self, stalled: &Connection) {
         let mut connection = self.lock();
         if connection.number == stalled.number {
-            *connection = Connection { number: stalled.number + 1, channel: (self.0.dial)() };
+            *connection = Connection::new(stalled.number + 1, (self.0.dial)());
         }
     }
 
@@ -49,9 +52,15 @@ impl Route {
     }
 }
 
+impl Connection {
+    fn new(number: u64, channel: Channel) -> Self {
+        Self { number, line: Line::new(channel.clone()), channel }
+    }
+}
+
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Route").field(&*self.lock()).finish()
+        f.debug_struct("Route").field("connections", &(self.lock().number + 1)).finish()
     }
 }
 

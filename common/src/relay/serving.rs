@@ -3,7 +3,7 @@
 //! In: the broadcast and its news, frames of the tracks that are wanted there, what is said on data channels, wishes. Out:
 //! pieces, each made when the connection has room for it. So nothing waits here but one frame of each track: when the other
 //! node is slow its cursors stay behind in the hall's rings, and move on to the newest keyframe as any reader's.
-//! Deliberately absent: a task of its own (the connection polls it), and where pieces go.
+//! Deliberately absent: a task of its own (a carrier polls it), other broadcasts, and where pieces go.
 //!
 //! Tracks are told in the order of their frames' times: an edge that packs segments must not take the track whose ring
 //! comes second for a silent one.
@@ -19,13 +19,13 @@ use std::{
     time::Duration,
 };
 
-use headwater_proto::{Begin, Hold, Keyframe, Live, Piece, Run, Said, Want, Wish, piece, wish};
+use headwater_proto::{Begin, Hold, Keyframe, Live, Run, Said, Want, piece, wish};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use tokio_stream::{Stream, wrappers::WatchStream};
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream as _, wrappers::WatchStream};
+use tonic::Status;
 
 use self::{gops::Gops, lane::Lane};
-use super::wire;
+use super::{transport::PAYLOAD_BYTES_MAX, wire};
 use crate::{
     live::{self, Broadcast, Status as Going, Told},
     media::Kind,
@@ -36,19 +36,16 @@ use crate::{
 
 /// A stream that has nothing to tell says so this often. Whoever pulls takes two seconds of silence for a stall.
 const BEAT: Duration = Duration::from_millis(400);
-/// Taken at a time: what comes first must not keep frames from leaving.
-const WISHES_AT_ONCE: usize = 32;
-/// Told one after the other before wishes and news have a turn.
+/// Told one after the other before news have a turn.
 const FRAMES_AT_ONCE: usize = 16;
 /// When this node stops, how its broadcasts end is told first.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-pub struct Serving {
+pub(super) struct Serving {
     broadcast: Arc<Broadcast>,
     news: WatchStream<u64>,
-    wishes: Streaming<Wish>,
     corridor: Corridor,
     name: Arc<str>,
     door: Door,
@@ -70,30 +67,21 @@ pub struct Serving {
     beat: Pin<Box<Sleep>>,
     stopping: Boxed,
     leaving: Option<Boxed>,
-    over: bool,
 }
 
 /// Why a pull ends.
-enum End {
+pub(super) enum End {
     /// There will be nothing more of this broadcast.
     Over,
     Refused(Status),
 }
 
 impl Serving {
-    pub(super) fn new(
-        broadcast: Arc<Broadcast>,
-        wishes: Streaming<Wish>,
-        corridor: Corridor,
-        node: Node,
-        name: Arc<str>,
-        door: Door,
-    ) -> Self {
+    pub(super) fn new(broadcast: Arc<Broadcast>, corridor: Corridor, node: Node, name: Arc<str>, door: Door) -> Self {
         let news = WatchStream::from_changes(broadcast.watch());
         Self {
             broadcast,
             news,
-            wishes,
             corridor,
             name,
             door,
@@ -109,19 +97,24 @@ impl Serving {
             beat: Box::pin(sleep(BEAT)),
             stopping: Box::pin(async move { node.stopping().await }),
             leaving: None,
-            over: false,
         }
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
-        // Nearly always it is a frame that wakes the connection, and all else is looked at once there is no other one.
+    /// Never asked again after an end.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
+        let piece = ready!(self.poll_next(cx))?;
+        self.last = Instant::now();
+        Poll::Ready(Ok(piece))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<piece::Piece, End>> {
+        // Nearly always it is a frame that wakes it, and all else is looked at once there is no other one.
         let frames_first = self.told.is_some() && self.in_a_row < FRAMES_AT_ONCE;
         if frames_first && let Poll::Ready(piece) = self.poll_media(cx)? {
             return Poll::Ready(Ok(piece));
         }
         self.in_a_row = 0;
         self.poll_stop(cx)?;
-        self.poll_wishes(cx)?;
         // That a track waits for room, or which gop comes next, is no news to anybody else.
         let mut news = self.told.is_none() || self.looked.elapsed() >= BEAT;
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.news).poll_next(cx) {
@@ -154,24 +147,10 @@ impl Serving {
         Poll::Ready(Ok(piece::Piece::State(beat)))
     }
 
-    fn poll_wishes(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        for _ in 0..WISHES_AT_ONCE {
-            match Pin::new(&mut self.wishes).poll_next(cx) {
-                Poll::Ready(Some(Ok(Wish { wish: Some(wish) }))) => self.obey(wish)?,
-                // Of a newer node.
-                Poll::Ready(Some(Ok(Wish { wish: None }))) => {}
-                // Gone, or about to be.
-                Poll::Ready(Some(Err(_)) | None) => return Err(End::Over),
-                Poll::Pending => return Ok(()),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Ok(())
-    }
-
-    fn obey(&mut self, wish: wish::Wish) -> Result<(), End> {
+    pub(super) fn obey(&mut self, wish: wish::Wish) -> Result<(), End> {
         match wish {
-            wish::Wish::Open(_) => Err(refused("a broadcast was named already")),
+            wish::Wish::Open(_) => Err(End::refused("a broadcast was named already")),
+            wish::Wish::Leave(_) => Err(End::Over),
             wish::Wish::Want(Want { track, wanted, present }) => {
                 let lane = self.lane(track)?;
                 if !wanted {
@@ -191,10 +170,10 @@ impl Serving {
                 Ok(())
             }
             wish::Wish::Said(said) => {
-                let to = wire::to_hearers(&said).map_err(|error| refused(&error.to_string()))?;
+                let to = wire::to_hearers(&said).map_err(|error| End::refused(&error.to_string()))?;
                 let utterance = Utterance { to, binary: said.binary, data: said.data };
                 let said = self.corridor.say(utterance, std::time::Instant::now());
-                said.map_err(|error| refused(&error.to_string()))
+                said.map_err(|error| End::refused(&error.to_string()))
             }
         }
     }
@@ -202,7 +181,7 @@ impl Serving {
     fn lane(&mut self, track: u32) -> Result<&mut Lane, End> {
         let known = self.lanes.len();
         let lane = self.lanes.get_mut(track as usize);
-        lane.ok_or_else(|| refused(&format!("track {track} of {known} was never told of")))
+        lane.ok_or_else(|| End::refused(&format!("track {track} of {known} was never told of")))
     }
 
     /// Finds out what of the broadcast has changed, and what has to be told of it.
@@ -276,6 +255,11 @@ impl Serving {
         let earliest = heads.reduce(|first, next| if next.1.precedes(first.1) { next } else { first });
         let Some((at, _)) = earliest else { return Poll::Pending };
         let Some(frame) = self.lanes[at].head.take() else { return Poll::Pending };
+        if frame.payload.len() > PAYLOAD_BYTES_MAX {
+            // A message that is too large would end all that the other node pulls.
+            let why = format!("a frame of {} bytes", frame.payload.len());
+            return Poll::Ready(Err(End::Refused(Status::resource_exhausted(why))));
+        }
         let opens = !self.gops.knows(&frame.gop);
         // With each gop a ring lets go of older ones: the other node's must not, if those here don't any more.
         let outdated =
@@ -361,40 +345,12 @@ impl Serving {
     }
 }
 
-impl Stream for Serving {
-    type Item = Result<Piece, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.over {
-            return Poll::Ready(None);
-        }
-        match ready!(this.poll_piece(cx)) {
-            Ok(piece) => {
-                this.last = Instant::now();
-                Poll::Ready(Some(Ok(Piece { piece: Some(piece) })))
-            }
-            Err(end) => {
-                this.over = true;
-                this.lanes.clear();
-                this.hold = None;
-                match end {
-                    End::Over => Poll::Ready(None),
-                    End::Refused(status) => {
-                        this.door.errors.inc();
-                        tracing::debug!(broadcast = %this.broadcast.id(), %status, "pull ended");
-                        Poll::Ready(Some(Err(status)))
-                    }
-                }
-            }
-        }
+impl End {
+    pub(super) fn refused(why: &str) -> Self {
+        Self::Refused(Status::invalid_argument(why))
     }
 }
 
 fn stops() -> End {
     End::Refused(Status::unavailable("this node stops"))
-}
-
-fn refused(why: &str) -> End {
-    End::Refused(Status::invalid_argument(why))
 }

@@ -8,16 +8,20 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use super::Serve;
 
-/// What one broadcast may have on the way: a cold edge is sent the whole ring, up to half a minute, as fast as it comes. With
-/// HTTP/2's 64 KiB each round trip of 50 ms would carry 10 Mbit/s and no more, with this it is 640.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// All broadcasts of a connection together: some that are read slowly don't hold up the others.
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// What may be on the way of all that is pulled through a connection: a cold edge is sent whole rings, up to half a minute, as
+/// fast as they come. With HTTP/2's 64 KiB each round trip of 50 ms would carry 10 Mbit/s and no more, with this it is 2.5 Gbit/s.
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// Requests that are handed on use the same connection, and don't wait for media.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
 /// HTTP/2 servers allow 200 streams on a connection unless told otherwise, and further ones wait without a word. This is
-/// as many broadcasts as an edge may pull from one node.
+/// as many requests as may be handed on at a time.
 const STREAMS_MAX: u32 = 100_000;
+/// What leaves together is one frame of HTTP/2, whose default would be 16 KiB.
+const FRAME_BYTES_MAX: u32 = 128 << 10;
 /// Keyframes of 8K intra pictures have some ten megabytes; tonic takes four.
 const PIECE_BYTES_MAX: usize = 64 << 20;
+/// The rest of a piece is small.
+pub(super) const PAYLOAD_BYTES_MAX: usize = PIECE_BYTES_MAX - (1 << 10);
 /// What the other side says is small; the most is a message of a data channel.
 const WISH_BYTES_MAX: usize = 256 << 10;
 /// A connection through which nothing comes is closed, so that those who wait on it look elsewhere.
@@ -29,9 +33,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Read at a time: TLS asks for four kilobytes, and each would be a call into the kernel.
 const READ_BYTES: usize = 128 << 10;
 
-/// What TLS goes on top of; on top of that goes a [`super::Gathered`].
+/// What TLS goes on top of.
 pub fn socket(stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
-    // What is to leave together is known better there.
+    // What is to leave together is known better by whoever writes.
     stream.set_nodelay(true)?;
     Ok(BufReader::with_capacity(READ_BYTES, stream))
 }
@@ -41,6 +45,7 @@ pub fn endpoint(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .connect_timeout(CONNECT_WITHIN)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
@@ -52,6 +57,7 @@ pub fn server<L>(server: Server<L>) -> Server<L> {
     server
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))

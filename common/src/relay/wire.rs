@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use headwater_proto as proto;
 
 use crate::{
@@ -308,7 +309,10 @@ pub fn to_sample(frame: proto::Frame) -> Result<Sample, WireError> {
         return Err(WireError::Missing("the payload of a frame"));
     }
     let pts_us = dts_us + i64::from(frame.composition_us);
-    Ok(Sample { dts_us, pts_us, keyframe: frame.keyframe, payload: frame.payload })
+    // What came together with it, of other broadcasts, must not stay in memory for as long as this. It is also faster: the
+    // memory that is read into is used again.
+    let payload = Bytes::copy_from_slice(&frame.payload);
+    Ok(Sample { dts_us, pts_us, keyframe: frame.keyframe, payload })
 }
 
 pub fn to_born_us(born_us: i64) -> Result<i64, WireError> {

@@ -2,15 +2,13 @@
 //!
 //! In: its pieces. Out: a mirror in this node's hub, kept true for as long as pieces come, and why they stopped. Silence is
 //! measured in pieces: a node that has nothing to tell says so, and a connection that only looks alive is given up.
-//! Nothing queues here: pieces go into the hall's rings at once, and wishes wait for room one at a time while what
-//! they are made from is a value. Deliberately absent: what to do next (`pull`).
+//! Nothing queues here: pieces go into the hall's rings at once, and where wishes have no room on the way, they wait one at a
+//! time, and what they are made from is a value. Deliberately absent: what to do next (`pull`).
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::poll_fn,
     pin::pin,
     sync::Arc,
-    task::Poll,
     time::Duration,
 };
 
@@ -20,19 +18,17 @@ use headwater_common::{
     live::{Copied, Lane, Mirror, MirrorError},
     media::Gop,
     relay::{
-        transport,
+        Pulled,
         wire::{self, WireError},
     },
     rtc::{Corridor, SayError, Side, Utterance},
 };
-use headwater_proto::{Begin, Frame, Hold, Keyframe, Live, Open, Piece, Run, Said, Want, Wish, piece, wish};
+use headwater_proto::{Begin, Frame, Hold, Keyframe, Live, Open, Run, Said, Want, Wish, piece, wish};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tokio_stream::{Stream as _, wrappers::ReceiverStream};
-use tonic::Streaming;
 
 use super::{
     Inner,
@@ -44,8 +40,6 @@ use super::{
 const BEGIN_WITHIN: Duration = Duration::from_secs(3);
 /// The other side says something more than four times in this, so it has stalled.
 const SILENT_MAX: Duration = Duration::from_millis(1_700);
-/// On their way to the other node. When full, what is wanted waits where it is, as a value.
-const WISHES_WAITING: usize = 16;
 /// Taken at a time: other pulls, and the viewers, have a turn as well.
 const PIECES_AT_ONCE: usize = 64;
 /// The other side repeats a gop that it has not named for so many others, a quarter of this.
@@ -95,9 +89,8 @@ pub(super) async fn follow(
     target: Upstream,
     upstream: &mut watch::Receiver<Option<Upstream>>,
 ) -> Outcome {
-    let (wishes, waiting) = mpsc::channel(WISHES_WAITING);
     let connection = target.route.connection();
-    let begin = timeout(BEGIN_WITHIN, begin(inner, pull, &connection, wishes, waiting));
+    let begin = timeout(BEGIN_WITHIN, begin(inner, pull, &connection));
     let begun = tokio::select! {
         begun = begin => begun.unwrap_or(Err(Loss::Unanswered)),
         () = moved(upstream, &target) => return Outcome::Moved,
@@ -134,19 +127,10 @@ async fn moved(upstream: &mut watch::Receiver<Option<Upstream>>, from: &Upstream
     }
 }
 
-async fn begin<'a>(
-    inner: &'a Inner,
-    pull: &Pull,
-    connection: &Connection,
-    wishes: mpsc::Sender<Wish>,
-    waiting: mpsc::Receiver<Wish>,
-) -> Result<Stream<'a>, Loss> {
+async fn begin<'a>(inner: &'a Inner, pull: &Pull, connection: &Connection) -> Result<Stream<'a>, Loss> {
     let open = Open { name: Some(wire::from_id(pull.id())), node: inner.name.to_string() };
-    // The queue is empty.
-    let _ = wishes.try_send(Wish { wish: Some(wish::Wish::Open(open)) });
-    let mut client = transport::client(connection.channel.clone());
-    let mut pieces = client.pull(ReceiverStream::new(waiting)).await?.into_inner();
-    let Some(Piece { piece: Some(piece::Piece::Begin(begin)) }) = pieces.message().await? else {
+    let mut pulled = connection.line.pull(open).await;
+    let piece::Piece::Begin(begin) = pulled.pieces.recv().await.ok_or(Loss::Over)?? else {
         return Err(Loss::Order("it does not begin with the beginning".to_owned()));
     };
     let Begin { born_us, state, tracks } = begin;
@@ -160,8 +144,7 @@ async fn begin<'a>(
         inner,
         corridor: inner.engine.corridor(pull.id(), Side::Above),
         mirror,
-        pieces,
-        wishes,
+        pulled,
         demands,
         demanded,
         lanes: Vec::new(),
@@ -179,8 +162,7 @@ struct Stream<'a> {
     inner: &'a Inner,
     corridor: Corridor,
     mirror: Mirror,
-    pieces: Streaming<Piece>,
-    wishes: mpsc::Sender<Wish>,
+    pulled: Pulled,
     demands: mpsc::Sender<Demand>,
     demanded: mpsc::Receiver<Demand>,
     /// In the order of their numbers.
@@ -208,7 +190,7 @@ impl Stream<'_> {
         let mut pieces = Vec::with_capacity(PIECES_AT_ONCE);
         let mut heard = Instant::now();
         let mut patience = pin!(sleep(SILENT_MAX));
-        let (wishes, mut unsent) = (self.wishes.clone(), None);
+        let (number, wishes, mut unsent) = (self.pulled.number, self.pulled.wishes.clone(), None);
         let (mut holds, mut held) = (self.mirror.broadcast().holds(), false);
         loop {
             let idle = unsent.is_none();
@@ -224,14 +206,16 @@ impl Stream<'_> {
                 room = wishes.reserve(), if !idle => {
                     // Whether the other side still listens is told by its pieces.
                     if let (Ok(room), Some(wish)) = (room, unsent.take()) {
-                        room.send(Wish { wish: Some(wish) });
+                        room.send(Wish { pull: number, wish: Some(wish) });
                     }
                 }
-                taken = take(&mut self.pieces, &mut pieces) => {
+                taken = self.pulled.pieces.recv_many(&mut pieces, PIECES_AT_ONCE) => {
+                    if taken == 0 {
+                        return Err(Loss::Over);
+                    }
                     heard = Instant::now();
                     let now_us = clock::now_us();
-                    pieces.drain(..).try_for_each(|piece| self.apply(piece, now_us))?;
-                    taken?;
+                    pieces.drain(..).try_for_each(|piece| self.apply(piece?, now_us))?;
                 }
                 () = &mut patience => {
                     // Setting a timer anew with each piece would cost more than this.
@@ -245,9 +229,7 @@ impl Stream<'_> {
         }
     }
 
-    fn apply(&mut self, piece: Piece, now_us: i64) -> Result<(), Loss> {
-        // Else of a newer node.
-        let Some(piece) = piece.piece else { return Ok(()) };
+    fn apply(&mut self, piece: piece::Piece, now_us: i64) -> Result<(), Loss> {
         match piece {
             piece::Piece::Frame(frame) => self.frame(frame, now_us),
             piece::Piece::Gop(gop) => {
@@ -281,6 +263,8 @@ impl Stream<'_> {
                 Ok(self.corridor.say(utterance, std::time::Instant::now())?)
             }
             piece::Piece::Begin(_) => Err(Loss::Order("it begins twice".to_owned())),
+            // The line has taken it out.
+            piece::Piece::Over(_) => Err(Loss::Over),
         }
     }
 
@@ -354,23 +338,6 @@ fn untold(track: u32) -> Loss {
 
 fn said(Utterance { to, binary, data }: Utterance) -> wish::Wish {
     wish::Wish::Said(Said { binary, data, hearers: wire::from_hearers(to).into() })
-}
-
-/// Waits for pieces and takes those that are there. What came before an end is taken as well.
-async fn take(from: &mut Streaming<Piece>, pieces: &mut Vec<Piece>) -> Result<(), Loss> {
-    poll_fn(|cx| {
-        while pieces.len() < PIECES_AT_ONCE {
-            match std::pin::Pin::new(&mut *from).poll_next(cx) {
-                Poll::Ready(Some(Ok(piece))) => pieces.push(piece),
-                Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(status.into())),
-                Poll::Ready(None) => return Poll::Ready(Err(Loss::Over)),
-                Poll::Pending if pieces.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
 }
 
 /// Those that frames may still point to.

@@ -38,23 +38,32 @@ use super::stage::{BORN_US, Edge, Origin, PATIENCE, Served, endpoint, id, read_u
 struct Parrot {
     script: Arc<Vec<piece::Piece>>,
     pulled: Arc<Mutex<Vec<Instant>>>,
+    left: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
 impl Relay for Parrot {
     type PullStream = Pin<Box<dyn Stream<Item = Result<Piece, Refusal>> + Send>>;
 
-    async fn pull(&self, _: Request<Streaming<Wish>>) -> Result<Response<Self::PullStream>, Refusal> {
-        self.pulled.lock().unwrap().push(Instant::now());
+    async fn pull(&self, request: Request<Streaming<Wish>>) -> Result<Response<Self::PullStream>, Refusal> {
         let (pieces, told) = mpsc::channel(1);
-        let script = self.script.clone();
+        let (parrot, mut wishes) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            for piece in script.iter().cloned() {
-                if pieces.send(Ok(Piece { piece: Some(piece) })).await.is_err() {
-                    return;
+            while let Ok(Some(Wish { pull, wish })) = wishes.message().await {
+                match wish {
+                    Some(wish::Wish::Open(_)) => parrot.pulled.lock().unwrap().push(Instant::now()),
+                    Some(wish::Wish::Leave(_)) => {
+                        parrot.left.fetch_add(1, SeqCst);
+                        continue;
+                    }
+                    _ => continue,
+                }
+                for piece in parrot.script.iter().cloned() {
+                    if pieces.send(Ok(Piece { pull, piece: Some(piece) })).await.is_err() {
+                        return;
+                    }
                 }
             }
-            pieces.closed().await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(told))))
     }
@@ -62,7 +71,7 @@ impl Relay for Parrot {
 
 impl Parrot {
     async fn serve(script: Vec<piece::Piece>) -> (Self, Served) {
-        let parrot = Self { script: Arc::new(script), pulled: Arc::default() };
+        let parrot = Self { script: Arc::new(script), pulled: Arc::default(), left: Arc::default() };
         let service = RelayServer::new(parrot.clone());
         (parrot, Served::new(|mut server| server.add_service(service)).await)
     }
@@ -336,18 +345,29 @@ async fn who_wishes_nonsense_loses_its_pull_and_nobody_else_does() {
         vec![open("cam"), wish::Wish::Said(said)],
     ] {
         let shown = format!("{:.60}", format!("{wishes:?}"));
-        let (sender, waiting) = mpsc::channel(4);
+        let (sender, waiting) = mpsc::channel(8);
+        // The other pull of the same node, which has done nothing wrong.
+        sender.send(Wish { pull: 1, wish: Some(open("cam")) }).await.unwrap();
         for wish in wishes {
-            sender.send(Wish { wish: Some(wish) }).await.unwrap();
+            sender.send(Wish { pull: 2, wish: Some(wish) }).await.unwrap();
         }
         let mut client = transport::client(origin.served.route.connection().channel);
-        let refused = async {
-            let mut pieces = client.pull(ReceiverStream::new(waiting)).await?.into_inner();
-            while pieces.message().await?.is_some() {}
-            Ok::<_, Refusal>(())
+        let mut pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
+        let mut next = async || timeout(PATIENCE, pieces.message()).await.expect("a piece").unwrap().expect("goes on");
+        let over = loop {
+            if let Piece { pull, piece: Some(piece::Piece::Over(over)) } = next().await {
+                assert_eq!(pull, 2, "{shown}");
+                break over;
+            }
         };
-        let refusal = timeout(PATIENCE, refused).await.expect("an answer").expect_err(&shown);
-        assert!(matches!(refusal.code(), tonic::Code::InvalidArgument | tonic::Code::NotFound), "{shown}: {refusal}");
+        let code = tonic::Code::from(over.code as i32);
+        assert!(matches!(code, tonic::Code::InvalidArgument | tonic::Code::NotFound), "{shown}: {over:?}");
+        assert!(!over.message.is_empty(), "{shown}");
+        sender
+            .send(Wish { pull: 1, wish: Some(wish::Wish::Want(Want { track: 0, wanted: true, present: false })) })
+            .await
+            .unwrap();
+        while !matches!(next().await, Piece { pull: 1, piece: Some(piece::Piece::Frame(_)) }) {}
     }
     camera.play(1_000_000);
     read_until(&mut reader, 1_900_000).await;

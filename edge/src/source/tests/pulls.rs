@@ -125,7 +125,7 @@ async fn that_playlists_are_made_travels_up_and_that_rings_are_deep_travels_down
 
     // A node that is gone holds nothing.
     let (wishes, waiting) = mpsc::channel(4);
-    let send = async |wish| wishes.send(Wish { wish: Some(wish) }).await.unwrap();
+    let send = async |wish| wishes.send(Wish { pull: 1, wish: Some(wish) }).await.unwrap();
     send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "gone".into() })).await;
     let mut client = transport::client(origin.served.route.connection().channel);
     let pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
@@ -321,7 +321,7 @@ async fn who_reads_slowly_holds_no_memory_and_goes_on_at_the_newest_picture() {
     let mut camera = origin.camera(1, 0, 0);
     camera.play(2_500_000);
     let (wishes, waiting) = mpsc::channel(4);
-    let send = async |wish| wishes.send(Wish { wish: Some(wish) }).await.unwrap();
+    let send = async |wish| wishes.send(Wish { pull: 1, wish: Some(wish) }).await.unwrap();
     send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "slow".into() })).await;
     let mut client = transport::client(origin.served.route.connection().channel);
     let mut pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
@@ -330,7 +330,7 @@ async fn who_reads_slowly_holds_no_memory_and_goes_on_at_the_newest_picture() {
     }
     let mut frame = async || loop {
         let piece = timeout(PATIENCE, pieces.message()).await.expect("a piece").unwrap();
-        if let Some(Piece { piece: Some(piece::Piece::Frame(frame)) }) = piece {
+        if let Some(Piece { piece: Some(piece::Piece::Frame(frame)), .. }) = piece {
             return frame;
         }
     };
@@ -342,7 +342,7 @@ async fn who_reads_slowly_holds_no_memory_and_goes_on_at_the_newest_picture() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let made = metric(&origin.telemetry, RELAYED) - before;
-    assert!(made < 200, "{made} frames were made, some forty fill the windows");
+    assert!(made < 400, "{made} frames were made, some two hundred fill the window");
     // What was under way, and then from a keyframe on.
     let mut last_us = 2_400_000;
     loop {

@@ -115,9 +115,13 @@ impl Origin {
     }
 
     pub(super) fn camera(&self, epoch: u64, next_gop: u64, discontinuity: u64) -> Camera {
+        self.camera_of(&id(), epoch, next_gop, discontinuity)
+    }
+
+    pub(super) fn camera_of(&self, id: &BroadcastId, epoch: u64, next_gop: u64, discontinuity: u64) -> Camera {
         let publisher = Publisher { protocol: "rtmp", remote: "1.2.3.4:5".into(), agent: "camera".into() };
         let claim = Claim { epoch, next_gop, discontinuity, born_us: BORN_US, segment_target_s: None, publisher };
-        let mut writer = self.hub.claim(&id(), claim, Takeover::Replace, BORN_US).unwrap();
+        let mut writer = self.hub.claim(id, claim, Takeover::Replace, BORN_US).unwrap();
         writer.announce(video_info()).unwrap();
         writer.announce(audio_info()).unwrap();
         Camera { writer, clock_us: 0, at_us: 0 }

@@ -114,10 +114,10 @@ impl<T> Rota<T> {
         if !rung.numbers.is_empty() {
             return Poll::Ready(());
         }
-        match &mut rung.sleeper {
-            Some(sleeper) => sleeper.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        let before = rung.sleeper.replace(cx.waker().clone());
+        drop(rung);
+        // It may be the last thing that kept a task alive.
+        drop(before);
         Poll::Pending
     }
 }

@@ -25,7 +25,7 @@ use tokio_stream::{Stream as _, wrappers::WatchStream};
 use tonic::Status;
 
 use self::{gops::Gops, lane::Lane};
-use super::{transport::PAYLOAD_BYTES_MAX, wire};
+use super::wire;
 use crate::{
     live::{self, Broadcast, Status as Going, Told},
     media::Kind,
@@ -255,11 +255,6 @@ impl Serving {
         let earliest = heads.reduce(|first, next| if next.1.precedes(first.1) { next } else { first });
         let Some((at, _)) = earliest else { return Poll::Pending };
         let Some(frame) = self.lanes[at].head.take() else { return Poll::Pending };
-        if frame.payload.len() > PAYLOAD_BYTES_MAX {
-            // A message that is too large would end all that the other node pulls.
-            let why = format!("a frame of {} bytes", frame.payload.len());
-            return Poll::Ready(Err(End::Refused(Status::resource_exhausted(why))));
-        }
         let opens = !self.gops.knows(&frame.gop);
         // With each gop a ring lets go of older ones: the other node's must not, if those here don't any more.
         let outdated =

@@ -18,10 +18,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
 const STREAMS_MAX: u32 = 100_000;
 /// What leaves together is one frame of HTTP/2, whose default would be 16 KiB.
 const FRAME_BYTES_MAX: u32 = 128 << 10;
-/// Keyframes of 8K intra pictures have some ten megabytes; tonic takes four.
-const PIECE_BYTES_MAX: usize = 64 << 20;
-/// The rest of a piece is small.
-pub(super) const PAYLOAD_BYTES_MAX: usize = PIECE_BYTES_MAX - (1 << 10);
+/// No ring holds a frame of more than 64 MiB, and the rest of a piece is small: so none is ever too large, which would end
+/// all that is pulled. tonic takes four megabytes by itself, and keyframes of 8K intra pictures have more.
+const PIECE_BYTES_MAX: usize = 65 << 20;
 /// What the other side says is small; the most is a message of a data channel.
 const WISH_BYTES_MAX: usize = 256 << 10;
 /// A connection through which nothing comes is closed, so that those who wait on it look elsewhere.

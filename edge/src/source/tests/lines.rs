@@ -105,24 +105,6 @@ async fn who_does_not_take_its_pieces_loses_them_and_the_others_go_on() {
     until_at(&mut takes, 13_960_000).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_picture_that_no_message_holds_ends_its_own_pull_and_no_other() {
-    let origin = Origin::new("origin").await;
-    let (mut huge, mut good) = (camera(&origin, "huge", 1), camera(&origin, "good", 1));
-    let line = origin.served.route.connection().line;
-    let (mut of_huge, mut of_good) = (watch(&line, "huge").await, watch(&line, "good").await);
-    until_at(&mut of_huge, 960_000).await;
-    huge.play_with(1_000_000 / 30, 64 << 20);
-    let refused = loop {
-        if let Err(refused) = timeout(PATIENCE, of_huge.pieces.recv()).await.expect("an answer").expect("a reason") {
-            break refused;
-        }
-    };
-    assert_eq!((refused.code(), refused.message()), (tonic::Code::ResourceExhausted, "a frame of 67108864 bytes"));
-    good.play(1_000_000);
-    until_at(&mut of_good, 1_960_000).await;
-}
-
 /// Breaks as soon as two broadcasts were asked for.
 struct Breaks;
 

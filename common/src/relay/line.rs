@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub struct Line(Arc<Inner>);
 
 struct Inner {
     channel: Channel,
+    /// Of all talks: a pull that outlives its own leaves no other one's.
+    newest: AtomicU32,
     talk: Mutex<Option<Talk>>,
 }
 
@@ -48,7 +53,6 @@ struct Inner {
 struct Talk {
     wishes: mpsc::Sender<Wish>,
     pulls: HashMap<u32, mpsc::Sender<Told>>,
-    newest: u32,
     carried: AbortHandle,
     /// Dropped, no more wishes are sent, whoever still has a way for his own.
     _goes_on: oneshot::Sender<()>,
@@ -71,7 +75,7 @@ pub struct Pulled {
 
 impl Line {
     pub fn new(channel: Channel) -> Self {
-        Self(Arc::new(Inner { channel, talk: Mutex::default() }))
+        Self(Arc::new(Inner { channel, newest: AtomicU32::new(0), talk: Mutex::default() }))
     }
 
     /// Whether there is such a broadcast is told by its pieces.
@@ -85,8 +89,8 @@ impl Line {
     fn enter(&self) -> Pulled {
         let mut talk = self.lock();
         let talk = talk.get_or_insert_with(|| self.begin());
-        talk.newest = talk.newest.wrapping_add(1);
-        let (number, wishes) = (talk.newest, talk.wishes.clone());
+        let number = self.0.newest.fetch_add(1, Ordering::Relaxed);
+        let wishes = talk.wishes.clone();
         let (sender, pieces) = mpsc::channel(PIECES_WAITING);
         talk.pulls.insert(number, sender);
         Pulled { number, wishes, pieces, line: self.clone() }
@@ -101,7 +105,7 @@ impl Line {
             let Err(loss) = line.carry(&own, waiting).await;
             line.lose(&own, &loss);
         });
-        Talk { wishes, pulls: HashMap::new(), newest: 0, carried: carried.abort_handle(), _goes_on: goes_on }
+        Talk { wishes, pulls: HashMap::new(), carried: carried.abort_handle(), _goes_on: goes_on }
     }
 
     async fn carry(

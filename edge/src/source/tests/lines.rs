@@ -128,10 +128,16 @@ impl Relay for Breaks {
 async fn a_line_that_breaks_is_told_to_all_and_begins_anew_with_the_next() {
     let served = Served::new(|mut server| server.add_service(RelayServer::new(Breaks))).await;
     let line = served.route.connection().line;
-    for _ in 0..2 {
-        for mut pulled in [pull(&line, "one").await, pull(&line, "other").await] {
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        let mut pulls = [pull(&line, "one").await];
+        // They leave when the next ones are there already.
+        before.clear();
+        let mut other = pull(&line, "other").await;
+        for pulled in pulls.iter_mut().chain([&mut other]) {
             let loss = timeout(PATIENCE, pulled.pieces.recv()).await.expect("a loss").expect("a reason");
             assert_eq!(loss.expect_err("it has broken").message(), "broken");
         }
+        before.extend(pulls.into_iter().chain([other]));
     }
 }

@@ -6,12 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, IoSlice},
+    fs, io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, mpsc},
-    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
@@ -29,7 +26,10 @@ use headwater_common::{
     live::{BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
     media::{Codec, Info, Kind, Sample, Shape},
     node::Node,
-    relay::{Serve, transport},
+    relay::{
+        Serve,
+        transport::{self, Caller},
+    },
     rtc::{Engine, Settings},
     telemetry::Telemetry,
 };
@@ -37,12 +37,12 @@ use headwater_edge::source::{Find, Source};
 use hyper_util::rt::TokioIo;
 use mimalloc::MiMalloc;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tonic::transport::{Endpoint, Server, server::Connected};
+use tonic::transport::{Endpoint, Server};
 use tower::service_fn;
 
 /// As in the server.
@@ -76,7 +76,7 @@ trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-struct Wired(Box<dyn Wire>);
+type Wired = Box<dyn Wire>;
 
 fn credentials() -> Credentials {
     let layers = Layers::defaults().expect("the defaults").with(&["cluster", "secret"], "s".repeat(32));
@@ -84,9 +84,9 @@ fn credentials() -> Credentials {
 }
 
 impl Way {
-    async fn accepted(&self, stream: TcpStream) -> io::Result<Wired> {
+    async fn accepted(&self, stream: TcpStream) -> io::Result<Caller<Wired>> {
         let socket = transport::socket(stream)?;
-        Ok(Wired(match &self.0 {
+        Ok(Caller(match &self.0 {
             Some(tls) => Box::new(TlsAcceptor::from(tls.server()).accept(socket).await?),
             None => Box::new(socket),
         }))
@@ -94,49 +94,11 @@ impl Way {
 
     async fn connected(self, address: SocketAddr) -> io::Result<TokioIo<Wired>> {
         let socket = transport::socket(TcpStream::connect(address).await?)?;
-        Ok(TokioIo::new(Wired(match &self.0 {
+        Ok(TokioIo::new(match &self.0 {
             Some(tls) => Box::new(TlsConnector::from(tls.client()).connect(tls::name(), socket).await?),
             None => Box::new(socket),
-        })))
+        }))
     }
-}
-
-impl AsyncRead for Wired {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Wired {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-impl Connected for Wired {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
 }
 
 fn run(label: &str, way: Way, measured: Duration) {

@@ -2,23 +2,20 @@
 //! a stranger learns that something speaks TLS here.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     net::{SocketAddr, TcpListener},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
+    io::BufReader,
     net::TcpStream,
     sync::{Semaphore, mpsc},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::transport::server::Connected;
 
 use super::tls::Credentials;
 use crate::{relay::transport, telemetry::Door};
@@ -30,8 +27,7 @@ const HANDSHAKES_MAX: usize = 256;
 /// Connections that the server has not taken yet; it takes them at once.
 const TAKEN_MAX: usize = 16;
 
-/// A node of this cluster, for tonic, which asks of a connection who calls: that is known by its TLS.
-pub(super) struct Caller(TlsStream<BufReader<TcpStream>>);
+type Caller = transport::Caller<TlsStream<BufReader<TcpStream>>>;
 
 pub(super) fn incoming(
     listener: TcpListener,
@@ -76,7 +72,7 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials)
     let handshake = async { TlsAcceptor::from(credentials.server()).accept(transport::socket(stream)?).await };
     // Counted, and said to who wants to know: strangers must not fill the log. A node that is turned away complains itself.
     match timeout(HANDSHAKE_WITHIN, handshake).await {
-        Ok(Ok(stream)) => Some(Caller(stream)),
+        Ok(Ok(stream)) => Some(transport::Caller(stream)),
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "turned away: no node of this cluster");
             None
@@ -85,43 +81,5 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials)
             tracing::debug!(%peer, "turned away: no handshake for {HANDSHAKE_WITHIN:?}");
             None
         }
-    }
-}
-
-impl Connected for Caller {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Caller {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Caller {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

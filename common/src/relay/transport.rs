@@ -1,10 +1,18 @@
 //! How connections between nodes are tuned. In and out: tonic's builders and sockets. Deliberately absent: TLS, addresses.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use headwater_proto::{relay_client::RelayClient, relay_server::RelayServer};
-use tokio::{io::BufReader, net::TcpStream};
-use tonic::transport::{Channel, Endpoint, Server};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
+    net::TcpStream,
+};
+use tonic::transport::{Channel, Endpoint, Server, server::Connected};
 
 use super::Serve;
 
@@ -68,4 +76,45 @@ pub fn client(channel: Channel) -> RelayClient<Channel> {
 
 pub fn service(serve: Serve) -> RelayServer<Serve> {
     RelayServer::new(serve).max_decoding_message_size(WISH_BYTES_MAX).max_encoding_message_size(PIECE_BYTES_MAX)
+}
+
+/// For tonic, which asks of a connection who calls: that is known by its TLS.
+pub struct Caller<S>(pub S);
+
+impl<S> Connected for Caller<S> {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Caller<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Caller<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }

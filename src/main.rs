@@ -45,18 +45,12 @@ use headwater_common::{
 };
 use headwater_edge::{Edge, source::Source};
 use headwater_origin::{self as origin, Origin};
-use mimalloc::MiMalloc;
 
 use drain::Drain;
 use elsewhere::Elsewhere;
 use flags::Task;
 use placement::Placement;
 use sessions::Sessions;
-
-/// Media come and go in pieces of all sizes, made in one thread and dropped in another: the system's own allocator takes half
-/// as much time again for a relayed stream.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -35,7 +35,6 @@ use headwater_common::{
 };
 use headwater_edge::source::{Find, Source};
 use hyper_util::rt::TokioIo;
-use mimalloc::MiMalloc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -44,10 +43,6 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Endpoint, Server};
 use tower::service_fn;
-
-/// As in the server.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 const BROADCASTS: usize = 100;
 const EDGES: usize = 2;

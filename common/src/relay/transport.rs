@@ -17,10 +17,11 @@ use tonic::transport::{Channel, Endpoint, Server, server::Connected};
 use super::Serve;
 
 /// What may be on the way of all that is pulled through a connection: a cold edge is sent whole rings, up to half a minute, as
-/// fast as they come. With HTTP/2's 64 KiB each round trip of 50 ms would carry 10 Mbit/s and no more, with this it is 2.5 Gbit/s.
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// fast as they come. With HTTP/2's 64 KiB each round trip of 50 ms would carry 10 Mbit/s and no more, with this it is 1.3 Gbit/s.
+/// An answer that is handed on has as much, and may wait in memory for a client that does not take it.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Requests that are handed on use the same connection, and don't wait for media.
-const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 /// HTTP/2 servers allow 200 streams on a connection unless told otherwise, and further ones wait without a word. This is
 /// as many requests as may be handed on at a time.
 const STREAMS_MAX: u32 = 100_000;

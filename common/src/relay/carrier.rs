@@ -8,7 +8,9 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -58,7 +60,7 @@ enum Pull {
 
 struct Finding {
     id: BroadcastId,
-    broadcast: Pin<Box<dyn Future<Output = Option<std::sync::Arc<Broadcast>>> + Send>>,
+    broadcast: Pin<Box<dyn Future<Output = Option<Arc<Broadcast>>> + Send>>,
     early: Vec<wish::Wish>,
 }
 
@@ -176,7 +178,7 @@ impl Stream for Carrier {
                 this.in_a_row = 0;
                 continue;
             }
-            if std::mem::take(&mut this.tired) {
+            if mem::take(&mut this.tired) {
                 this.rest.as_mut().reset(Instant::now() + REST);
                 this.resting = true;
                 continue;
@@ -203,7 +205,7 @@ impl Pull {
             let found = ready!(finding.broadcast.as_mut().poll(cx));
             let absent = || End::Refused(Status::not_found(format!("{} is not here", finding.id)));
             let mut serving = Box::new(serve.serving(found.ok_or_else(absent)?));
-            std::mem::take(&mut finding.early).into_iter().try_for_each(|wish| serving.obey(wish))?;
+            mem::take(&mut finding.early).into_iter().try_for_each(|wish| serving.obey(wish))?;
             *self = Self::Found(serving);
         }
         match self {

@@ -309,8 +309,7 @@ pub fn to_sample(frame: proto::Frame) -> Result<Sample, WireError> {
         return Err(WireError::Missing("the payload of a frame"));
     }
     let pts_us = dts_us + i64::from(frame.composition_us);
-    // What came together with it, of other broadcasts, must not stay in memory for as long as this. It is also faster: the
-    // memory that is read into is used again.
+    // What came together with it, of other broadcasts, must not stay in memory for as long as this.
     let payload = Bytes::copy_from_slice(&frame.payload);
     Ok(Sample { dts_us, pts_us, keyframe: frame.keyframe, payload })
 }

@@ -7,6 +7,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.iter().for_each(|file| println!("cargo::rerun-if-changed={file}"));
     let descriptors = protox::compile(files, ["."])?;
     // Payloads are shared with what they were made of, and are slices of what arrived.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").codec_path("crate::together::Together").compile_fds(descriptors)?;
     Ok(())
 }

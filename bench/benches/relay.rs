@@ -90,7 +90,7 @@ impl Way {
     async fn accepted(&self, stream: TcpStream) -> io::Result<Caller<Wired>> {
         let socket = transport::socket(stream)?;
         Ok(Caller(match &self.0 {
-            Some(tls) => Box::new(TlsAcceptor::from(tls.server()).accept(socket).await?),
+            Some(tls) => Box::new(TlsAcceptor::from(tls.server()).accept_with(socket, transport::tls).await?),
             None => Box::new(socket),
         }))
     }

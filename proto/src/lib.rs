@@ -3,6 +3,9 @@
 
 #![allow(unreachable_pub)]
 
+mod together;
+
 pub use prost::Message;
+pub use together::TOGETHER_BYTES;
 
 tonic::include_proto!("headwater.v1");

@@ -69,7 +69,8 @@ pub(super) fn incoming(
 }
 
 async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials) -> Option<Caller> {
-    let handshake = async { TlsAcceptor::from(credentials.server()).accept(transport::socket(stream)?).await };
+    let acceptor = TlsAcceptor::from(credentials.server());
+    let handshake = async { acceptor.accept_with(transport::socket(stream)?, transport::tls).await };
     // Counted, and said to who wants to know: strangers must not fill the log. A node that is turned away complains itself.
     match timeout(HANDSHAKE_WITHIN, handshake).await {
         Ok(Ok(stream)) => Some(transport::Caller(stream)),

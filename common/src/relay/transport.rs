@@ -1,4 +1,5 @@
-//! How connections between nodes are tuned. In and out: tonic's builders and sockets. Deliberately absent: TLS, addresses.
+//! How connections between nodes are tuned. In and out: tonic's builders, sockets and what is between them. Deliberately
+//! absent: credentials, addresses.
 
 use std::{
     io::{self, IoSlice},
@@ -12,6 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::rustls::ServerConnection;
 use tonic::transport::{Channel, Endpoint, Server, server::Connected};
 
 use super::Serve;
@@ -27,6 +29,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 const STREAMS_MAX: u32 = 100_000;
 /// What leaves together is one frame of HTTP/2, whose default would be 16 KiB.
 const FRAME_BYTES_MAX: u32 = 128 << 10;
+const _: () = assert!(headwater_proto::TOGETHER_BYTES < FRAME_BYTES_MAX as usize);
+/// And it is written to the socket at once. rustls would make two of it, at 64 KiB.
+const SEALED_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX as usize;
 /// No ring holds a frame of more than 64 MiB, and the rest of a piece is small: so none is ever too large, which would end
 /// all that is pulled. tonic takes four megabytes by itself, and keyframes of 8K intra pictures have more.
 const PIECE_BYTES_MAX: usize = 65 << 20;
@@ -46,6 +51,11 @@ pub fn socket(stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
     // What is to leave together is known better by whoever writes.
     stream.set_nodelay(true)?;
     Ok(BufReader::with_capacity(READ_BYTES, stream))
+}
+
+/// What is on top of it at the node that sends media.
+pub fn tls(connection: &mut ServerConnection) {
+    connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
 }
 
 /// For the node that connects.

@@ -29,7 +29,7 @@ use super::{
 use crate::live::{Broadcast, BroadcastId};
 
 /// From one departure to the next, at least. Timers tick in milliseconds, so it is two at times.
-const REST: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(2);
 /// Taken at a time: what comes first must not keep frames from leaving.
 const WISHES_AT_ONCE: usize = 32;
 /// Told one after the other before wishes have a turn.

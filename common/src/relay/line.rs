@@ -1,28 +1,24 @@
 //! All that this node pulls from another one, on one stream through one connection.
 //!
-//! In: names of broadcasts. Out: a [`Pulled`] for each, with the pieces that are its own and a way for its wishes. The stream
-//! begins with the first pull and ends with the last. Whoever takes pieces is expected to be quick: it does nothing but
-//! put them into rings. For one that is not the others wait a little, and then it loses its pull. Deliberately absent:
-//! what pieces mean, and what to do about a loss.
+//! In: names of broadcasts, and for each who takes its pieces. Out: every piece at once to whom it belongs, by the task that
+//! reads the stream: so nothing queues here, and a piece costs no wake-up. A [`Pulled`] is the way for wishes. The stream
+//! begins with the first pull and ends with the last. Deliberately absent: what pieces mean, and what to do about a loss.
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use futures_util::StreamExt as _;
 use headwater_proto::{Leave, Open, Over, Piece, Wish, piece, wish};
 use tokio::{
-    sync::{
-        mpsc::{self, error::TrySendError},
-        oneshot,
-    },
-    task::AbortHandle,
-    time::timeout,
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, coop},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Status, transport::Channel};
@@ -31,12 +27,10 @@ use super::transport;
 
 /// On their way to the other node, of all pulls. When full, whoever has another one waits.
 const WISHES_WAITING: usize = 64;
-/// Of one pull. It is woken with the first of them.
-const PIECES_WAITING: usize = 256;
-/// So long all others wait for one that does not take its pieces.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-type Told = Result<piece::Piece, Status>;
+/// Takes what is told of one broadcast, its end or the loss of the line at last. It is called by the task that reads for all,
+/// so it must not wait.
+pub type Take = Arc<dyn Fn(Result<piece::Piece, Status>) + Send + Sync>;
 
 /// Cheap to clone: all clones share the stream.
 #[derive(Clone)]
@@ -52,7 +46,7 @@ struct Inner {
 /// Lasts as long as there are pulls.
 struct Talk {
     wishes: mpsc::Sender<Wish>,
-    pulls: HashMap<u32, mpsc::Sender<Told>>,
+    pulls: HashMap<u32, Take>,
     carried: AbortHandle,
     /// Dropped, no more wishes are sent, whoever still has a way for his own.
     _goes_on: oneshot::Sender<()>,
@@ -68,8 +62,6 @@ impl Drop for Talk {
 pub struct Pulled {
     pub number: u32,
     pub wishes: mpsc::Sender<Wish>,
-    /// After the last one: the broadcast is over there.
-    pub pieces: mpsc::Receiver<Told>,
     line: Line,
 }
 
@@ -79,21 +71,19 @@ impl Line {
     }
 
     /// Whether there is such a broadcast is told by its pieces.
-    pub async fn pull(&self, open: Open) -> Pulled {
-        let pulled = self.enter();
-        // If nobody takes it any more, the pieces are at an end.
+    pub async fn pull(&self, open: Open, take: Take) -> Pulled {
+        let pulled = self.enter(take);
+        // If nobody reads it any more, that is told as a loss.
         let _ = pulled.wishes.send(Wish { pull: pulled.number, wish: Some(wish::Wish::Open(open)) }).await;
         pulled
     }
 
-    fn enter(&self) -> Pulled {
+    fn enter(&self, take: Take) -> Pulled {
         let mut talk = self.lock();
         let talk = talk.get_or_insert_with(|| self.begin());
         let number = self.0.newest.fetch_add(1, Ordering::Relaxed);
-        let wishes = talk.wishes.clone();
-        let (sender, pieces) = mpsc::channel(PIECES_WAITING);
-        talk.pulls.insert(number, sender);
-        Pulled { number, wishes, pieces, line: self.clone() }
+        talk.pulls.insert(number, take);
+        Pulled { number, wishes: talk.wishes.clone(), line: self.clone() }
     }
 
     fn begin(&self) -> Talk {
@@ -112,61 +102,51 @@ impl Line {
         &self,
         own: &mpsc::Sender<Wish>,
         waiting: impl Stream<Item = Wish> + Send + 'static,
-    ) -> Result<std::convert::Infallible, Status> {
+    ) -> Result<Infallible, Status> {
         let mut client = transport::client(self.0.channel.clone());
         let mut pieces = client.pull(waiting).await?.into_inner();
         loop {
-            let piece = pieces.message().await?;
-            let Some(Piece { pull, piece }) = piece else { return Err(Status::unavailable("it tells no more")) };
+            let Some(Piece { pull, piece }) = pieces.message().await? else {
+                return Err(Status::unavailable("it tells no more"));
+            };
             match piece {
-                Some(piece::Piece::Over(Over { code, message })) => {
-                    let pull = self.lock().as_mut().and_then(|talk| talk.pulls.remove(&pull));
-                    if let Some(pull) = pull
-                        && code != Code::Ok as u32
-                    {
-                        let _ = timeout(STUCK_AFTER, pull.send(Err(Status::new((code as i32).into(), message)))).await;
-                    }
+                Some(piece::Piece::Over(Over { code, message })) if code != Code::Ok as u32 => {
+                    self.pass_on(own, pull, Err(Status::new((code as i32).into(), message)));
                 }
-                Some(piece) => self.pass_on(own, pull, piece).await,
+                Some(piece) => self.pass_on(own, pull, Ok(piece)),
                 // Of a newer node.
                 None => {}
             }
+            // A cold edge is sent whole rings, and others have a turn, too.
+            coop::consume_budget().await;
         }
     }
 
-    async fn pass_on(&self, own: &mpsc::Sender<Wish>, number: u32, piece: piece::Piece) {
-        let Some((pull, piece)) = self.pass_at_once(own, number, piece) else { return };
-        if timeout(STUCK_AFTER, pull.send(piece)).await.is_err() {
-            tracing::error!(number, "pull ended: it does not take what comes");
-            self.leave(number);
-        }
-    }
-
-    /// Returns what there is no room for.
-    fn pass_at_once(
-        &self,
-        own: &mpsc::Sender<Wish>,
-        number: u32,
-        piece: piece::Piece,
-    ) -> Option<(mpsc::Sender<Told>, Told)> {
-        let talk = self.lock();
-        let Some(pull) = talk.as_ref()?.pulls.get(&number) else {
+    fn pass_on(&self, own: &mpsc::Sender<Wish>, number: u32, told: Result<piece::Piece, Status>) {
+        let last = matches!(told, Err(_) | Ok(piece::Piece::Over(_)));
+        let take = self.lock().as_mut().and_then(|talk| match last {
+            true => talk.pulls.remove(&number),
+            false => talk.pulls.get(&number).cloned(),
+        });
+        match take {
+            Some(take) => {
+                // A bug costs one broadcast's pull, not all that come on this line.
+                if catch_unwind(AssertUnwindSafe(|| take(told))).is_err() {
+                    self.leave(number);
+                }
+            }
+            None if last => {}
             // When it left there was no room to say so. If there is none now either, there will be a next piece.
-            let _ = own.try_send(leave(number));
-            return None;
-        };
-        match pull.try_send(Ok(piece)) {
-            Err(TrySendError::Full(piece)) => Some((pull.clone(), piece)),
-            Ok(()) | Err(TrySendError::Closed(_)) => None,
+            None => drop(own.try_send(leave(number))),
         }
     }
 
     /// Nothing more comes on the stream that takes these wishes.
     fn lose(&self, own: &mpsc::Sender<Wish>, loss: &Status) {
         let lost = self.lock().take_if(|talk| talk.wishes.same_channel(own));
-        for pull in lost.iter().flat_map(|talk| talk.pulls.values()) {
-            // Where there is no room it ends without a reason.
-            let _ = pull.try_send(Err(loss.clone()));
+        for take in lost.iter().flat_map(|talk| talk.pulls.values()) {
+            // Whoever has a bug is dropped with the others.
+            let _ = catch_unwind(AssertUnwindSafe(|| take(Err(loss.clone()))));
         }
     }
 

@@ -15,5 +15,5 @@ pub mod transport;
 pub mod wire;
 
 pub use carrier::Carrier;
-pub use line::{Line, Pulled};
+pub use line::{Line, Pulled, Take};
 pub use serve::Serve;

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use headwater_proto as proto;
 
 use crate::{
@@ -303,15 +302,14 @@ pub fn from_frame(track: u32, frame: &Frame) -> proto::Frame {
     }
 }
 
+/// The payload is a slice of what it came in.
 pub fn to_sample(frame: proto::Frame) -> Result<Sample, WireError> {
-    let dts_us = time("the time of a frame", frame.dts_us)?;
-    if frame.payload.is_empty() {
+    let proto::Frame { dts_us, composition_us, keyframe, payload, .. } = frame;
+    let dts_us = time("the time of a frame", dts_us)?;
+    if payload.is_empty() {
         return Err(WireError::Missing("the payload of a frame"));
     }
-    let pts_us = dts_us + i64::from(frame.composition_us);
-    // What came together with it, of other broadcasts, must not stay in memory for as long as this.
-    let payload = Bytes::copy_from_slice(&frame.payload);
-    Ok(Sample { dts_us, pts_us, keyframe: frame.keyframe, payload })
+    Ok(Sample { dts_us, pts_us: dts_us + i64::from(composition_us), keyframe, payload })
 }
 
 pub fn to_born_us(born_us: i64) -> Result<i64, WireError> {

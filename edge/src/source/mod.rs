@@ -3,13 +3,16 @@
 //!
 //! In: names that viewers ask for, and where each of them lives (whoever starts this says how that is found out). Out: a
 //! broadcast in this node's hub that goes on whatever becomes of the node it came from. A pull begins with the first
-//! who asks and ends a while after the last one has gone. `pull` decides from whom to pull and when to begin anew,
-//! `stream` is one conversation with one node, `demand` tells that node what is read here. Deliberately absent: a database,
-//! and a word to other edges.
+//! who asks and ends a while after the last one has gone. `pull` decides from whom to pull and when to begin anew, `talk` is
+//! one conversation with one node, `stream` puts into the hub what is told in it, `demand` says what is read here.
+//! Deliberately absent: a database, and a word to other edges.
 
 mod demand;
+mod loss;
 mod pull;
+mod shelf;
 mod stream;
+mod talk;
 #[cfg(test)]
 mod tests;
 

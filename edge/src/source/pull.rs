@@ -1,7 +1,7 @@
 //! One broadcast that is pulled: from whom, when anew, and until when.
 //!
 //! In: where the broadcast lives, how a conversation with a node ended, whether anybody reads. Out: the next conversation.
-//! Deliberately absent: what is said in it (`stream`).
+//! Deliberately absent: what is said in it (`talk`).
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -18,10 +18,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{
-    Inner, changed,
-    stream::{self, Loss},
-};
+use super::{Inner, changed, loss::Loss, talk};
 
 /// A viewer is told that there is nothing after so long.
 const FIND_WITHIN: Duration = Duration::from_secs(3);
@@ -147,7 +144,7 @@ pub(super) async fn run(inner: Arc<Inner>, pull: Arc<Pull>, mut upstream: watch:
         let target = upstream.borrow_and_update().clone();
         let began = Instant::now();
         let outcome = match target {
-            Some(target) => stream::follow(&inner, &pull, target, &mut upstream).await,
+            Some(target) => talk::follow(&inner, &pull, target, &mut upstream).await,
             None => {
                 pull.absent();
                 rest(&pull, &mut upstream, None).await

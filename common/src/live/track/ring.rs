@@ -52,6 +52,8 @@ pub(super) struct Ring {
     pub(super) first: u64,
     /// Of the keyframes in the ring: looking into frames as old as these would wait for memory at each append.
     keyframes: VecDeque<Keyframe>,
+    /// When the first frame is of, for the same reason.
+    oldest_us: Option<i64>,
     /// Each becomes a segment. They are the same on all tracks, so that what stays of one is not without the other.
     gops: VecDeque<Stretch>,
     /// Of a deep ring that holds more than a playlist lists.
@@ -160,6 +162,7 @@ impl Ring {
         self.frames_total += 1;
         self.info = Some(frame.info.clone());
         let newest_us = frame.dts_us;
+        self.oldest_us = self.oldest_us.or(Some(newest_us));
         self.frames.push_back(frame);
         // Whole gops first: what is left then still begins at a keyframe.
         if opens && let Some(position) = target_s.and_then(|target_s| self.spared_until(deep, target_s)) {
@@ -172,7 +175,8 @@ impl Ring {
             }
             self.evict_until(second.position);
         }
-        while self.bytes > bounds.bytes || self.frames.front().is_some_and(|f| newest_us - f.dts_us > bounds.age_us) {
+        while self.bytes > bounds.bytes || self.oldest_us.is_some_and(|oldest_us| newest_us - oldest_us > bounds.age_us)
+        {
             self.evict_until(self.first + 1);
         }
     }
@@ -244,10 +248,11 @@ impl Ring {
 
     fn evict_until(&mut self, position: u64) {
         while self.first < position {
-            let Some(frame) = self.frames.pop_front() else { return };
+            let Some(frame) = self.frames.pop_front() else { break };
             self.bytes -= frame.payload.len();
             self.first += 1;
         }
+        self.oldest_us = self.frames.front().map(|frame| frame.dts_us);
         while self.keyframes.front().is_some_and(|keyframe| keyframe.position < self.first) {
             self.keyframes.pop_front();
         }

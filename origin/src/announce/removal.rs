@@ -99,3 +99,127 @@ impl Desk {
         self.hub.turn_away(held.id(), held.claimed_epoch(), Fenced::Stopped, clock::now_us())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use headwater_common::{
+        config::Layers,
+        live::{Claim, ClaimError, Hub, Publisher, Takeover, Writer},
+        node::Node,
+        registry::{Embedded, Life, Registry},
+    };
+
+    use super::*;
+
+    struct Stage {
+        desk: Desk,
+        hub: Arc<Hub>,
+        registry: Arc<Embedded>,
+        folder: std::path::PathBuf,
+    }
+
+    impl Drop for Stage {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    fn stage(name: &str) -> Stage {
+        let folder = std::env::temp_dir().join(format!("headwater-removal-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (hub, node) = (Hub::new(), Node::starting());
+        node.ready();
+        let config = Arc::new(Layers::defaults().unwrap().build().unwrap());
+        let registry = Arc::new(Embedded::open(&folder.join("registry.redb")).unwrap().0);
+        let desk = Desk::new(config, hub.clone(), registry.clone(), None, Life::default(), node);
+        Stage { desk, hub, registry, folder }
+    }
+
+    fn id() -> BroadcastId {
+        BroadcastId::new("live", "x").unwrap()
+    }
+
+    fn publisher() -> Publisher {
+        Publisher { protocol: "rtmp", remote: "192.0.2.7:5000".into(), agent: String::new() }
+    }
+
+    impl Stage {
+        async fn publish(&self) -> Writer {
+            self.desk.claim("live", "x", None, publisher()).await.unwrap()
+        }
+
+        async fn remove(&self) -> Option<Removed> {
+            self.desk.remove(&id(), |_| false).await.unwrap()
+        }
+
+        /// As the hall's reports tell an end that they see.
+        async fn report(&self) {
+            let lingering = self.hub.get(&id()).unwrap();
+            assert_eq!(lingering.status(), Status::Ended);
+            End::of(&self.desk, &lingering, Ending::Finished).tell(&self.desk).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn its_publisher_is_turned_away_and_the_next_one_begins_another_broadcast() {
+        let stage = stage("live");
+        assert_eq!(stage.remove().await, None);
+        let first = stage.publish().await;
+        assert_eq!(stage.remove().await, Some(Removed { was_live: true }));
+        assert_eq!(first.check(), Err(Fenced::Stopped));
+        stage.report().await;
+        drop(first);
+        assert_eq!(stage.registry.get(&id()).await.unwrap(), None);
+        assert_eq!(stage.remove().await, None);
+
+        let before = stage.hub.get(&id()).unwrap();
+        let second = stage.publish().await;
+        assert!(second.epoch() > before.epoch() && !Arc::ptr_eq(second.broadcast(), &before) && before.is_over());
+        second.finish(clock::now_us());
+        stage.report().await;
+        assert_eq!(stage.remove().await, Some(Removed { was_live: false }));
+    }
+
+    /// Let in while the registry was away, which is back and has not heard of it yet.
+    #[tokio::test]
+    async fn one_that_the_registry_does_not_know_yet_is_not_known_afterwards_either() {
+        let stage = stage("provisional");
+        let (born_us, epoch) = (clock::now_us(), (1 << 16) + 7);
+        let publisher = publisher();
+        let claim = Claim { epoch, next_gop: 9, discontinuity: 0, born_us, segment_target_s: None, publisher };
+        let writer = stage.hub.claim(&id(), claim, Takeover::Replace, born_us).unwrap();
+        assert_eq!(stage.remove().await, Some(Removed { was_live: true }));
+        assert_eq!(writer.check(), Err(Fenced::Stopped));
+        stage.report().await;
+        assert_eq!(stage.registry.get(&id()).await.unwrap(), None);
+    }
+
+    /// It has its claim, and is not in the hall yet.
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_that_is_on_its_way_is_waited_for_and_stopped() {
+        let stage = stage("way");
+        let bid = stage.desk.bid(&id(), publisher());
+        let claimed = stage.registry.claim(&id(), &bid).await.unwrap();
+        let arrive = async {
+            sleep(3 * AGAIN_AFTER).await;
+            stage.hub.claim(&id(), claimed.for_hall(publisher()), Takeover::Replace, clock::now_us())
+        };
+        let (writer, removed): (Result<_, ClaimError>, _) = tokio::join!(arrive, stage.remove());
+        assert_eq!(removed, Some(Removed { was_live: true }));
+        assert_eq!(writer.unwrap().check(), Err(Fenced::Stopped));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_node_holds_is_not_waited_for_without_end() {
+        let stage = stage("elsewhere");
+        let bid = stage.desk.bid(&id(), publisher());
+        let elsewhere = headwater_common::registry::Bid { life: Life { node: "n2".into(), incarnation: 1 }, ..bid };
+        stage.registry.claim(&id(), &elsewhere).await.unwrap();
+        for can_be_asked in [true, false] {
+            let begun = Instant::now();
+            let refused = stage.desk.remove(&id(), |node| node == "n2" && can_be_asked).await;
+            assert!(matches!(&refused, Err(RegistryError::InUse { node, .. }) if node == "n2"), "{refused:?}");
+            assert_eq!(begun.elapsed() >= SETTLED_WITHIN, !can_be_asked);
+        }
+    }
+}

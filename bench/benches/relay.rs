@@ -1,5 +1,5 @@
 //! What it costs to carry media from one node to others: an origin and two edges in this process, each on a thread of its own,
-//! with real connections over loopback. In: `cargo bench -p headwater-bench --bench relay [SECONDS]`. Out: for plain
+//! with real connections over loopback. In: `cargo bench -p headwater-bench --bench relay [SECONDS] [plain|tls]`. Out: for plain
 //! connections and for those with mutual TLS, as nodes use it, the CPU of either side per Gbit/s and how much later a reader
 //! on an edge has a frame than the origin's hall. Deliberately absent: viewers and publishers, which have figures of their
 //! own.
@@ -59,11 +59,16 @@ const JOINING: Duration = Duration::from_secs(15);
 
 fn main() {
     // Cargo's own arguments begin with dashes.
-    let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10);
+    let given: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let measured = Duration::from_secs(given.iter().find_map(|argument| argument.parse().ok()).unwrap_or(10));
+    let only = given.iter().find(|argument| argument.parse::<u64>().is_err());
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first one");
     // Part of the threads' names, of which the system keeps 15 letters.
-    run("plain", Way(None), Duration::from_secs(seconds));
-    run("tls", Way(Some(credentials())), Duration::from_secs(seconds));
+    for (label, way) in [("plain", Way(None)), ("tls", Way(Some(credentials())))] {
+        if only.is_none_or(|only| only == label) {
+            run(label, way, measured);
+        }
+    }
 }
 
 /// What is beneath HTTP/2.

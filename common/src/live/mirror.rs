@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ladder::Rendition,
-    media::{Frame, Gop, Info, Kind, RtpCache, Sample},
+    media::{Frame, Gop, Info, Kind, Place, RtpCache, Sample},
 };
 
 /// What another node says of a broadcast.
@@ -82,7 +82,8 @@ pub struct Lane(usize);
 struct Line {
     track: Arc<Track>,
     info: Option<Arc<Info>>,
-    last: Option<Arc<Frame>>,
+    /// Of the newest frame, which itself may be out of the processor's reach by the time the next one comes.
+    last: Option<Place>,
     /// What comes may repeat what is here, or leave out what is not.
     unsure: bool,
 }
@@ -286,10 +287,9 @@ impl Mirror {
         }
         state.minter.follow(&frame.gop);
         state.newest_us = state.newest_us.max(frame.dts_us);
-        let frame = Arc::new(frame);
-        line.last = Some(frame.clone());
+        line.last = Some(frame.place());
         // Under the lock, so that nobody who was fenced off slips something in.
-        line.track.append(frame);
+        line.track.append(Arc::new(frame));
         Ok(Copied::Kept)
     }
 
@@ -317,22 +317,24 @@ fn write(broadcast: &Broadcast, number: u64) -> Result<MutexGuard<'_, State>, Mi
 
 impl Line {
     fn new(track: Arc<Track>) -> Self {
-        Self { info: track.info(), last: track.newest(), track, unsure: true }
+        Self { info: track.info(), last: track.newest().map(|newest| newest.place()), track, unsure: true }
     }
 
     fn takes(&mut self, frame: &Frame) -> bool {
-        let Some(last) = &self.last else {
+        let place = frame.place();
+        let Some(last) = self.last else {
             self.unsure &= !frame.keyframe;
             return frame.keyframe;
         };
-        if !last.precedes(frame) {
+        if !last.precedes(place) {
             // A conversion that was begun anew has other bytes at the same time: nothing of it fits to what is here.
-            if !frame.precedes(last) && frame.payload == last.payload {
+            let is_newest = || self.track.newest().is_some_and(|newest| newest.payload == frame.payload);
+            if !place.precedes(last) && is_newest() {
                 self.unsure = false;
             }
             return false;
         }
-        self.unsure |= frame.gop.epoch != last.gop.epoch;
+        self.unsure |= place.epoch != last.epoch;
         self.unsure &= !frame.keyframe;
         !self.unsure
     }

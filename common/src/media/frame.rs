@@ -34,7 +34,25 @@ impl Frame {
     /// Whether it comes before another frame of its broadcast. Times of one publisher tell that, but the clock of the node
     /// where the next one came may have been behind: numbers of gops never go back.
     pub fn precedes(&self, other: &Self) -> bool {
-        if self.gop.epoch == other.gop.epoch { self.dts_us < other.dts_us } else { self.gop.id < other.gop.id }
+        self.place().precedes(other.place())
+    }
+
+    pub fn place(&self) -> Place {
+        Place { epoch: self.gop.epoch, gop: self.gop.id, dts_us: self.dts_us }
+    }
+}
+
+/// Where a frame stands among those of its broadcast, for those who need not hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub epoch: u64,
+    pub gop: u64,
+    pub dts_us: i64,
+}
+
+impl Place {
+    pub fn precedes(self, other: Self) -> bool {
+        if self.epoch == other.epoch { self.dts_us < other.dts_us } else { self.gop < other.gop }
     }
 }
 

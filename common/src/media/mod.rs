@@ -28,7 +28,7 @@ pub mod vp9;
 
 pub use audio_clock::AudioClock;
 pub use config::ConfigError;
-pub use frame::{Frame, Gop, Sample};
+pub use frame::{Frame, Gop, Place, Sample};
 pub use info::{Accepts, Codec, Conversion, Delivery, Info, Kind, Shape};
 pub use inspect::{FrameError, Inspected, Inspector};
 pub use nal::Framing;

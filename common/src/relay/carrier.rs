@@ -2,7 +2,7 @@
 //!
 //! In: its wishes, each for one of its pulls. Out: pieces of all of them, in turn. What wishes nonsense loses that one pull.
 //! A hundred broadcasts have a picture every few hundred microseconds, and what it costs to let something leave (HTTP/2,
-//! TLS, the kernel, a wake-up over there) is the same for one and for ten: so what comes within a millisecond leaves
+//! TLS, the kernel, a wake-up over there) is the same for one and for ten: so what comes within two milliseconds leaves
 //! together. What comes after a longer pause leaves at once: a single broadcast is no later for it. Deliberately absent: a
 //! task of its own (the connection polls it), and what is told of a broadcast (`serving`).
 
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::live::{Broadcast, BroadcastId};
 
-/// From one departure to the next, at least. Timers tick in milliseconds, so it is two at times.
+/// From one departure to the next, at least. Timers tick in milliseconds, so it is three at times.
 const REST: Duration = Duration::from_millis(2);
 /// Taken at a time: what comes first must not keep frames from leaving.
 const WISHES_AT_ONCE: usize = 32;

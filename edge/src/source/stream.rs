@@ -183,6 +183,8 @@ fn untold(track: u32) -> Loss {
 /// Those that frames may still point to.
 #[derive(Default)]
 struct Gops {
+    /// Which nearly all frames are of.
+    newest: Option<Arc<Gop>>,
     by_id: HashMap<u64, Arc<Gop>>,
     order: VecDeque<u64>,
 }
@@ -190,6 +192,7 @@ struct Gops {
 impl Gops {
     fn insert(&mut self, gop: Arc<Gop>) {
         let id = gop.id;
+        self.newest = Some(gop.clone());
         if self.by_id.insert(id, gop).is_some() {
             self.order.retain(|known| *known != id);
         }
@@ -202,6 +205,6 @@ impl Gops {
     }
 
     fn get(&self, id: u64) -> Option<Arc<Gop>> {
-        self.by_id.get(&id).cloned()
+        self.newest.as_ref().filter(|gop| gop.id == id).or_else(|| self.by_id.get(&id)).cloned()
     }
 }

@@ -160,7 +160,9 @@ impl Ring {
         self.bytes += frame.payload.len();
         self.bytes_total += frame.payload.len() as u64;
         self.frames_total += 1;
-        self.info = Some(frame.info.clone());
+        if !self.info.as_ref().is_some_and(|info| Arc::ptr_eq(info, &frame.info)) {
+            self.info = Some(frame.info.clone());
+        }
         let newest_us = frame.dts_us;
         self.oldest_us = self.oldest_us.or(Some(newest_us));
         self.frames.push_back(frame);

@@ -33,8 +33,6 @@ use headwater_common::{
 };
 use headwater_origin::{inquiry::Inquiry, record::row_of};
 
-/// From an edge to an origin, and from there to the owner.
-const HOPS_MAX: u32 = 2;
 /// How many nodes are asked what can be asked twice.
 const READS_MAX: usize = 2;
 /// A broadcast as JSON.
@@ -135,7 +133,7 @@ impl Elsewhere {
             Some(by) => ByNode { hops: by.hops + 1, ..*by },
             None => ByNode { may_change: self.admin.permits(client.ip(), request.headers()), hops: 1 },
         };
-        if by.hops > HOPS_MAX {
+        if by.hops > ByNode::HOPS_MAX {
             return Err(Unanswered("this request has been handed on often enough".to_owned()));
         }
         let tries = if only_reads(&request) { READS_MAX } else { 1 };
@@ -176,7 +174,8 @@ const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr
 async fn to_owner(State(elsewhere): State<Elsewhere>, request: Request, next: Next) -> Response {
     let hops = request.extensions().get::<ByNode>().map_or(0, |by| by.hops);
     let owner = broadcast_in(request.uri().path()).and_then(|id| elsewhere.owner(&id));
-    let Some(owner) = owner.filter(|owner| hops < HOPS_MAX && *owner != elsewhere.cluster.me().identity.id) else {
+    let Some(owner) = owner.filter(|owner| hops < ByNode::HOPS_MAX && *owner != elsewhere.cluster.me().identity.id)
+    else {
         return next.run(request).await;
     };
     if !only_reads(&request) {

@@ -256,6 +256,7 @@ fn outcome_of(digit: u32) -> Outcome {
         5 => Outcome::Refused(Refusal::Stopping),
         6 => Outcome::Running,
         7 => Outcome::Ended(Ending::Over),
+        8 => Outcome::Ended(Ending::Stopped),
         _ => Outcome::Ended(Ending::Replaced),
     }
 }

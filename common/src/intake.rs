@@ -54,9 +54,9 @@ impl Intake {
         self.writer.broadcast()
     }
 
-    /// Whether nobody else has taken the broadcast.
-    pub fn holds(&self) -> bool {
-        self.writer.holds()
+    /// Whether its publisher may go on.
+    pub fn check(&self) -> Result<(), Fenced> {
+        self.writer.check()
     }
 
     /// The publisher said that it is done.

@@ -154,7 +154,8 @@ impl Origin {
     fn api(&self) -> api::Api {
         let Shared { config, hub, engine, registry, viewers, cluster, .. } = self.shared.clone();
         let (recorder, ladders, inquiry) = (self.recorder.clone(), self.ladders.clone(), self.inquiry());
-        api::Api { config, hub, engine, registry, inquiry, recorder, ladders, viewers, cluster }
+        let desk = self.desk.clone();
+        api::Api { config, hub, engine, desk, registry, inquiry, recorder, ladders, viewers, cluster }
     }
 
     /// Whose broadcasts and recordings are whose.

@@ -28,6 +28,7 @@ mod record;
 mod recording_rules;
 mod registry;
 mod registry_cost;
+mod removal;
 mod rest;
 mod rtmp_bad;
 mod s3;

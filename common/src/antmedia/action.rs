@@ -110,4 +110,6 @@ pub enum Ending {
     Over,
     /// Another publisher took the broadcast.
     Replaced,
+    /// The operator stopped the broadcast.
+    Stopped,
 }

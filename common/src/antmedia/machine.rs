@@ -372,6 +372,10 @@ fn farewell(id: &BroadcastId, step: Step, ending: Ending) -> Vec<Reply> {
             Reply::Stop { stream_id: stream_id.clone() },
             Reply::Notification(Notification::PublishFinished { stream_id }),
         ],
+        (Step::Started | Step::Offered | Step::Publishing, Ending::Stopped) => vec![
+            Reply::Stop { stream_id: stream_id.clone() },
+            Reply::Notification(Notification::PublishFinished { stream_id }),
+        ],
         (Step::Publishing, Ending::Over) => vec![Reply::Notification(Notification::PublishFinished { stream_id })],
         (Step::Started | Step::Offered, Ending::Over) => {
             vec![Reply::error(Definition::PublishTimeout, Some(id), "no media arrived")]

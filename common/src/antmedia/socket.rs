@@ -314,6 +314,7 @@ impl<'a> Socket<'a> {
             }
             News::Complete(broadcast) => self.invite(ticket, broadcast),
             News::State(State::Ended(End::Replaced)) => Outcome::Ended(Ending::Replaced),
+            News::State(State::Ended(End::Stopped)) => Outcome::Ended(Ending::Stopped),
             News::State(State::Ended(End::Refused)) => match self.held.get(&ticket).and_then(|held| held.refusal.get())
             {
                 Some(refusal) => Outcome::Refused(refusal.clone()),

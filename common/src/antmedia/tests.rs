@@ -253,6 +253,8 @@ fn ends_that_the_client_did_not_ask_for() {
             PUBLISH_FINISHED,
         ],
     );
+    Socket::published("s")
+        .node(Outcome::Ended(Ending::Stopped), &["close", r#"{"command":"stop","streamId":"s"}"#, PUBLISH_FINISHED]);
     Socket::open()
         .client(r#"{"command":"publish","streamId":"s"}"#, &[r#"{"command":"start","streamId":"s"}"#])
         .client(r#"{"command":"takeConfiguration","streamId":"s","type":"offer","sdp":"o"}"#, &["publish live/s: o"])

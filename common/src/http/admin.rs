@@ -24,6 +24,11 @@ pub struct ByNode {
     pub hops: u32,
 }
 
+impl ByNode {
+    /// From an edge to an origin, and from there to the owner.
+    pub const HOPS_MAX: u32 = 2;
+}
+
 #[derive(Clone, Debug)]
 pub struct Admin(Arc<[IpNet]>);
 

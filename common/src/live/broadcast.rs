@@ -71,6 +71,8 @@ pub(super) struct State {
     pub(super) newest_us: i64,
     dropped: u64,
     pub(super) hand: Hand,
+    /// Why its publisher may not go on.
+    turned_away: Option<Fenced>,
     /// Nodes it came through, the owner first. Empty where it is published.
     pub(super) path: Vec<String>,
     /// The hub has forgotten it.
@@ -121,6 +123,7 @@ impl Broadcast {
                 newest_us: 0,
                 dropped: 0,
                 hand: Hand::Own,
+                turned_away: None,
                 path: Vec::new(),
                 closed: false,
             }),
@@ -308,6 +311,7 @@ impl Broadcast {
         self.depth.set_target_s(state.minter.target_s());
         self.depth.set_upstream(false);
         state.hand = Hand::Own;
+        state.turned_away = None;
         state.path.clear();
         drop(state);
         self.changed();
@@ -323,19 +327,6 @@ impl Broadcast {
         }
         state.claimed_epoch = epoch;
         state.minter.go_on_from(next_gop, discontinuity);
-        drop(state);
-        self.changed();
-        true
-    }
-
-    /// Somebody elsewhere was given the broadcast: ends what is published here under this claim.
-    pub(super) fn fence(&self, held: u64, now_us: i64) -> bool {
-        let mut state = self.lock();
-        if state.claimed_epoch != held || state.status == Status::Ended {
-            return false;
-        }
-        state.status = Status::Ended;
-        state.last_write_us = now_us.max(state.last_write_us);
         drop(state);
         self.changed();
         true

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Broadcast, BroadcastId, Publisher, Status, Writer, minter::Minter};
+use super::{Broadcast, BroadcastId, Fenced, Publisher, Status, Writer, minter::Minter};
 
 /// A publisher that has written nothing for this long has vanished, whatever its connection says.
 pub const SILENT_US: i64 = 2_000_000;
@@ -114,10 +114,10 @@ impl Hub {
         self.get(id).is_some_and(|broadcast| broadcast.renew(held, epoch, next_gop, discontinuity))
     }
 
-    /// The claim that is held here is void, another node has a newer one: its publisher is turned away with its next
-    /// sample. False when that claim does not hold the broadcast any more.
-    pub fn fence(&self, id: &BroadcastId, held: u64, now_us: i64) -> bool {
-        self.get(id).is_some_and(|broadcast| broadcast.fence(held, now_us))
+    /// The claim that is held here is void: its publisher is turned away as soon as it looks, with its next sample or in
+    /// a second or two. False when that claim does not hold the broadcast any more.
+    pub fn turn_away(&self, id: &BroadcastId, held: u64, why: Fenced, now_us: i64) -> bool {
+        self.get(id).is_some_and(|broadcast| broadcast.turn_away(held, why, now_us))
     }
 
     /// Ends what was interrupted for too long and forgets what ended long ago; returns what it ended.

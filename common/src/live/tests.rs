@@ -184,8 +184,8 @@ fn another_publisher_goes_on_with_numbers_and_clock_and_the_old_one_is_fenced() 
     let mut viewer = track.read(Start::Newest);
     let before = drain(&mut viewer);
     let mut new = Source::publish(&hub, 2, old.now_us + 500_000);
-    assert_eq!(old.frame(Kind::Video, true, 10), Err(Fenced));
-    assert_eq!(old.writer.announce(video(b"b", false)), Err(Fenced));
+    assert_eq!(old.frame(Kind::Video, true, 10), Err(Fenced::Replaced));
+    assert_eq!(old.writer.announce(video(b"b", false)), Err(Fenced::Replaced));
     new.writer.announce(video(b"a", false)).unwrap();
     assert_eq!(new.frame(Kind::Video, false, 10), Ok(Written::Dropped), "not decodable after the old one's frames");
     new.video_gop(3);
@@ -511,13 +511,18 @@ fn a_claim_made_anew_touches_neither_publisher_nor_viewers() {
 fn a_publisher_whose_claim_was_lost_is_turned_away() {
     let (hub, mut source) = publishing();
     source.video_gop(3);
-    assert!(!hub.fence(&id(), 2, source.now_us), "not this claim");
-    assert!(hub.fence(&id(), 1, source.now_us));
-    assert_eq!(source.frame(Kind::Video, true, 10), Err(Fenced));
+    assert!(!hub.turn_away(&id(), 2, Fenced::Replaced, source.now_us), "not this claim");
+    assert!(hub.turn_away(&id(), 1, Fenced::Stopped, source.now_us));
+    assert!(!hub.turn_away(&id(), 1, Fenced::Replaced, source.now_us), "it is over");
+    assert_eq!(source.frame(Kind::Video, true, 10), Err(Fenced::Stopped));
     let broadcast = hub.get(&id()).unwrap();
     assert_eq!(broadcast.status(), Status::Ended);
+    let mut next = Source::publish(&hub, 2, source.now_us);
+    assert_eq!((next.writer.check(), source.writer.check()), (Ok(()), Err(Fenced::Replaced)));
     drop(source);
-    assert_eq!(broadcast.status(), Status::Ended, "its end is not another one");
+    assert_eq!(broadcast.status(), Status::Live, "the end of the one is not the other one's");
+    next.writer.announce(video(b"a", false)).unwrap();
+    next.video_gop(1);
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub enum Denied {
     InUse { owner: Life, protocol: String, remote: String },
     /// Another node was given the broadcast after the one that wants to stay.
     Outrun { owner: Life, epoch: u64 },
+    /// The broadcast was removed, and with it the claim of the one that wants to stay.
+    Removed,
 }
 
 impl Hall {

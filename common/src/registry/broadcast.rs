@@ -64,8 +64,10 @@ pub struct BroadcastRow {
     pub app: String,
     pub stream: String,
     pub status: BroadcastStatus,
-    /// Of the newest claim; 0 before the first.
+    /// Of the newest claim; before the first as high as `floor`.
     pub epoch: u64,
+    /// Claims up to this one are none of this row: where they were of its name, that row was removed.
+    pub floor: u64,
     /// Whose claim it is.
     pub owner: Life,
     /// Its publisher sends nothing: another one may have the broadcast, whatever the settings say.
@@ -136,12 +138,13 @@ impl Progress {
 }
 
 impl BroadcastRow {
-    /// `epoch` is higher than zero where a row of this name was removed: its publisher may still be around.
-    pub fn new(id: &BroadcastId, epoch: u64, now_us: i64) -> Self {
+    /// `floor` is higher than zero where rows were removed: their publishers may still be around.
+    pub fn new(id: &BroadcastId, floor: u64, now_us: i64) -> Self {
         Self {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),
-            epoch,
+            epoch: floor,
+            floor,
             created_ms: now_us / 1000,
             updated_ms: now_us / 1000,
             ..Self::default()
@@ -172,16 +175,32 @@ impl BroadcastRow {
     /// Whether a claim would be granted.
     pub fn yields_to(&self, bid: &Bid) -> Result<(), Denied> {
         let held_elsewhere = self.status == BroadcastStatus::Broadcasting && self.owner.node != bid.life.node;
-        let owner = || self.owner.clone();
         match bid.ask {
-            Ask::Enter(Takeover::Refuse) if held_elsewhere && !self.silent => {
-                Err(Denied::InUse { owner: owner(), protocol: self.publish_type.clone(), remote: self.remote.clone() })
-            }
+            Ask::Enter(Takeover::Refuse) if held_elsewhere && !self.silent => Err(self.in_use()),
             Ask::Stay if held_elsewhere && self.epoch > bid.hall.map_or(0, |hall| hall.epoch) => {
-                Err(Denied::Outrun { owner: owner(), epoch: self.epoch })
+                Err(Denied::Outrun { owner: self.owner.clone(), epoch: self.epoch })
             }
+            // Its node was cut off, and thought dead, when an operator removed it.
+            Ask::Stay if bid.hall.is_some_and(|hall| self.has_forgotten(hall.epoch)) => Err(Denied::Removed),
             Ask::Enter(_) | Ask::Stay => Ok(()),
         }
+    }
+
+    /// Whether it may be removed: only what is over is. A claim that comes first is met here, one that comes later finds no
+    /// row.
+    pub(super) fn may_be_removed(&self) -> Result<(), Denied> {
+        if self.status == BroadcastStatus::Broadcasting { Err(self.in_use()) } else { Ok(()) }
+    }
+
+    fn in_use(&self) -> Denied {
+        Denied::InUse { owner: self.owner.clone(), protocol: self.publish_type.clone(), remote: self.remote.clone() }
+    }
+
+    /// Whether the row that this claim was of, or was made after, was removed. A claim that was made without the registry, by a
+    /// node that knew of no row, may be of a broadcast that began since: it is taken for that.
+    pub fn has_forgotten(&self, epoch: u64) -> bool {
+        let granted = epoch::granted(epoch);
+        granted > 0 && granted <= self.floor
     }
 
     fn newest_epoch(&self, bid: &Bid) -> u64 {
@@ -200,7 +219,8 @@ impl BroadcastRow {
         };
         // Zero in rows of programs that did not know of it.
         let goes_on = goes_on && self.born_us != 0;
-        let (born_us, segment_target_s) = match bid.hall {
+        // What lingers there may have been removed: that was another broadcast of this name.
+        let (born_us, segment_target_s) = match bid.hall.filter(|hall| !self.has_forgotten(hall.epoch)) {
             Some(hall) if !goes_on || bid.ask == Ask::Stay => (hall.born_us, hall.segment_target_s),
             hall if goes_on => (self.born_us, self.segment_target_s.or(hall.and_then(|hall| hall.segment_target_s))),
             _ => (bid.now_us, None),

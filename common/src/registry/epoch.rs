@@ -35,6 +35,11 @@ pub fn is_next_grant(before: u64, granted: u64) -> bool {
     after(before) == granted
 }
 
+/// The claim that the registry had granted last when this one was made; 0 where it knew of none.
+pub(super) fn granted(epoch: u64) -> u64 {
+    epoch >> COUNTED_FROM << COUNTED_FROM
+}
+
 /// Whether nothing was granted between these two claims.
 pub(super) fn is_same_grant(one: u64, other: u64) -> bool {
     one >> COUNTED_FROM == other >> COUNTED_FROM
@@ -59,5 +64,7 @@ mod tests {
         assert_ne!(first, provisional(granted, &theirs));
         assert!(is_provisional(first) && is_provisional(provisional(0, &theirs)) && !is_provisional(granted));
         assert_eq!(after(second), after(granted), "counts on from the last one that was granted");
+        assert_eq!((super::granted(second), super::granted(granted)), (granted, granted));
+        assert_eq!(super::granted(provisional(0, &ours)), 0);
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::{BroadcastRow, BroadcastStatus, Event, Happening, RegistryError};
+use super::{BroadcastRow, BroadcastStatus, Details, Event, Happening, RegistryError};
 use crate::live::BroadcastId;
 
 /// Beyond that the oldest are dropped, and counted: a day of a broadcast that is recorded in pieces of five minutes.
@@ -28,6 +28,8 @@ pub struct Mailbox {
     pub listener_hook_url: String,
     /// The oldest first.
     pub events: Vec<Event>,
+    /// What the broadcast's row said when it was removed.
+    pub removed: Option<Details>,
     /// Before this nobody is to tell anything of it.
     pub due_ms: i64,
     /// Tries in a row that came to nothing.
@@ -91,6 +93,12 @@ impl Mailbox {
         let too_many = self.events.len().saturating_sub(EVENTS_MAX);
         self.events.drain(..too_many);
         self.dropped = self.dropped.saturating_add(too_many as u32);
+    }
+
+    /// The row is about to go: what it has to tell, and what whoever tells it needs.
+    pub(super) fn inherit(&mut self, row: &BroadcastRow) {
+        self.add(row.events.iter().cloned(), Some(&row.details.listener_hook_url));
+        self.removed = Some(row.details.clone());
     }
 
     /// How many at the end are news of recordings whose broadcast was over.

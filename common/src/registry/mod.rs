@@ -82,8 +82,9 @@ pub trait Registry: Mailboxes {
 
     async fn count(&self, app: &str) -> Result<usize, RegistryError>;
 
-    /// Forgets a broadcast, except that a later one of the same name gets a higher epoch: its last publisher may
-    /// still be in a hall. False when there is no such broadcast.
+    /// Forgets a broadcast that is over, and refuses one that goes on. What is to be told of it is told. A later one of the
+    /// same name gets a higher epoch: its last publisher may still be in a hall, and is not let back by that. False when
+    /// there is no such broadcast.
     async fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError>;
 
     /// Adds a recording or replaces its row. Refuses a file name that another recording has.
@@ -146,6 +147,8 @@ pub enum RegistryError {
     InUse { id: BroadcastId, protocol: String, remote: String, node: String },
     #[error("{id} was claimed by node {node} meanwhile (epoch {epoch:#x})")]
     Outrun { id: BroadcastId, node: String, epoch: u64 },
+    #[error("{id} was removed, and its claim with it")]
+    Removed { id: BroadcastId },
     #[error(transparent)]
     TooManyTakes(#[from] TooMany),
     #[error("file {app}/{file} belongs to another recording")]
@@ -164,6 +167,7 @@ impl RegistryError {
         match denied {
             Denied::InUse { owner, protocol, remote } => Self::InUse { id, protocol, remote, node: owner.node },
             Denied::Outrun { owner, epoch } => Self::Outrun { id, node: owner.node, epoch },
+            Denied::Removed => Self::Removed { id },
         }
     }
 }

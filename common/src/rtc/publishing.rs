@@ -92,7 +92,7 @@ impl Publishing {
         card: &Card,
         outcome: &mut Outcome,
     ) -> Vec<ChannelData> {
-        announce(&mut intake, self.sends).unwrap_or_else(|Fenced| outcome.end(End::Replaced));
+        announce(&mut intake, self.sends).unwrap_or_else(|fenced| outcome.end(fenced.into()));
         let held = self.entry.enter(intake);
         let mut said = Vec::new();
         for event in held.events {
@@ -111,19 +111,18 @@ impl Publishing {
         match event {
             Event::MediaData(data) => {
                 let taken = self.take(data, rtc);
-                taken.unwrap_or_else(|Fenced| outcome.end(End::Replaced));
+                taken.unwrap_or_else(|fenced| outcome.end(fenced.into()));
             }
             Event::MediaIngressStats(media) => self.media_stats(&media, card),
             _ => {}
         }
     }
 
-    /// Whether nobody else has taken the broadcast from it.
-    pub(super) fn holds(&self) -> bool {
+    /// Why it may not go on.
+    pub(super) fn fenced(&self) -> Option<Fenced> {
         match &self.entry {
-            Entry::Outside { .. } => true,
-            Entry::Inside(intake) => intake.holds(),
-            Entry::Over => false,
+            Entry::Inside(intake) => intake.check().err(),
+            Entry::Outside { .. } | Entry::Over => None,
         }
     }
 

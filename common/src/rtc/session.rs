@@ -31,7 +31,7 @@ use super::{
     tcp::TcpOut,
     viewing::{Clock, Viewing, index},
 };
-use crate::{intake::Intake, media::Kind};
+use crate::{intake::Intake, live::Fenced, media::Kind};
 
 /// Addresses that one session may be reached from at a time (interfaces, NAT rebindings, TCP connections).
 const ADDRESSES_MAX: usize = 32;
@@ -77,10 +77,21 @@ pub enum End {
     BroadcastGone,
     /// Another publisher took the broadcast.
     Replaced,
+    /// The operator stopped the broadcast.
+    Stopped,
     /// It is connected and was not let in.
     Refused,
     Failed,
     Panicked,
+}
+
+impl From<Fenced> for End {
+    fn from(fenced: Fenced) -> Self {
+        match fenced {
+            Fenced::Replaced => Self::Replaced,
+            Fenced::Stopped => Self::Stopped,
+        }
+    }
 }
 
 /// Section, payload types and whether the playout-delay extension is taken; video, audio.
@@ -229,8 +240,8 @@ impl Session {
         now: Instant,
         outbox: &mut Outbox,
     ) -> Result<Outcome, RtcError> {
-        if self.is_replaced() {
-            return Ok(Outcome { over: Some(End::Replaced), ..Outcome::default() });
+        if let Some(end) = self.lost() {
+            return Ok(Outcome { over: Some(end), ..Outcome::default() });
         }
         if !self.channels.tell(messages, &self.card, &mut self.rtc) {
             return Ok(Outcome::default());
@@ -284,9 +295,12 @@ impl Session {
         is_let_in && self.channels.listens()
     }
 
-    /// A publisher whose broadcast is another's now. One that sends no media would not learn it from the hall.
-    fn is_replaced(&self) -> bool {
-        matches!(&self.part, Part::Publisher(publishing) if !publishing.holds())
+    /// A publisher may have lost its broadcast. One that sends no media would not learn it from the hall.
+    fn lost(&self) -> Option<End> {
+        match &self.part {
+            Part::Publisher(publishing) => publishing.fenced().map(End::from),
+            Part::Viewer(_) => None,
+        }
     }
 
     /// Whether a check was made with this session's credentials.
@@ -331,9 +345,10 @@ impl Session {
         }
     }
 
-    /// What it is if it has taken too long.
+    /// What it is if it has taken too long, or has lost what it was here for.
     pub(super) fn expired(&self, now: Instant) -> Option<End> {
-        self.patience().filter(|(until, _)| *until <= now).map(|(_, end)| end)
+        let late = self.patience().filter(|(until, _)| *until <= now).map(|(_, end)| end);
+        late.or_else(|| self.lost())
     }
 
     fn transmit(&mut self, transmit: Transmit, outbox: &mut Outbox) {
@@ -386,8 +401,10 @@ impl Session {
                 self.peer_stats(&peer);
             }
             Event::ChannelOpen(id, label) => self.channels.opened(id, &label, &self.card, &mut self.rtc),
-            Event::ChannelData(_) if self.is_replaced() => outcome.end(End::Replaced),
-            Event::ChannelData(data) => self.channels.heard(data, &self.card, &mut self.rtc, now),
+            Event::ChannelData(data) => match self.lost() {
+                Some(end) => outcome.end(end),
+                None => self.channels.heard(data, &self.card, &mut self.rtc, now),
+            },
             Event::ChannelClose(id) => self.channels.closed(id, &self.card),
             event => match &mut self.part {
                 Part::Viewer(viewing) => viewing.event(&event, &self.card, now, outcome),

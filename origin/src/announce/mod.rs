@@ -7,6 +7,7 @@
 //! is back, unless another node was given the broadcast meanwhile.
 
 mod diary;
+mod removal;
 mod reports;
 mod witnesses;
 

@@ -9,7 +9,7 @@ use std::{
 
 use headwater_common::{
     clock,
-    live::{Broadcast, BroadcastId, Hub, SILENT_US, Status},
+    live::{Broadcast, BroadcastId, Fenced, Hub, SILENT_US, Status},
     registry::{Ask, Bid, BroadcastRow, Duty, Ending, Hall, Progress, RegistryError, audit, is_provisional},
 };
 
@@ -80,7 +80,7 @@ struct Told {
 }
 
 /// The end of a broadcast, with all that is needed to tell it.
-struct End {
+pub(super) struct End {
     last: Progress,
     ending: Ending,
     /// For claims that the registry has not granted yet.
@@ -88,11 +88,11 @@ struct End {
 }
 
 impl End {
-    fn of(desk: &Desk, broadcast: &Broadcast, ending: Ending) -> Self {
+    pub(super) fn of(desk: &Desk, broadcast: &Broadcast, ending: Ending) -> Self {
         Self { last: progress(broadcast, clock::now_us()), ending, stay: desk.stay(broadcast) }
     }
 
-    async fn tell(&self, desk: &Desk) -> Result<(), RegistryError> {
+    pub(super) async fn tell(&self, desk: &Desk) -> Result<(), RegistryError> {
         let Self { last, ending, stay } = self;
         if desk.is_away() {
             return Err(RegistryError::Away);
@@ -101,8 +101,8 @@ impl End {
         if is_provisional(last.epoch) {
             match desk.registry.claim(&last.id, stay).await {
                 Ok(claimed) => last.epoch = claimed.epoch,
-                // Somebody else has it, and nothing is left to tell.
-                Err(RegistryError::Outrun { .. }) => return Ok(()),
+                // Somebody else has it, or it was removed: nothing is left to tell.
+                Err(RegistryError::Outrun { .. } | RegistryError::Removed { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -210,12 +210,8 @@ impl Reports {
             match duty {
                 Duty::Stay { id, held } => self.stay(desk, &id, held).await,
                 Duty::Fence { id, held, owner } => {
-                    let Some(broadcast) = desk.hub.get(&id) else { continue };
-                    let progress = progress(&broadcast, clock::now_us());
-                    if desk.hub.fence(&id, held, clock::now_us()) {
+                    if self.turn_away(desk, &id, held, Fenced::Replaced) {
                         tracing::warn!(broadcast = %id, node = owner.node, "taken over by a publisher on another node");
-                        // Not ours to tell.
-                        self.told.insert(id, Told { progress, at_us: clock::now_us(), ended: true });
                     }
                 }
                 Duty::End { row } => self.end_unheard(desk, &row).await,
@@ -228,6 +224,12 @@ impl Reports {
         let Some(_claiming) = desk.claiming.alone(id) else { return };
         let claimed = match desk.registry.claim(id, &desk.stay(&broadcast)).await {
             Ok(claimed) => claimed,
+            Err(RegistryError::Removed { .. }) => {
+                if self.turn_away(desk, id, held, Fenced::Stopped) {
+                    tracing::warn!(broadcast = %id, "it was removed while this node was cut off");
+                }
+                return;
+            }
             // The next look tells.
             Err(error) => {
                 return tracing::warn!(broadcast = %id, %error, "its publisher goes on, and its claim is not renewed");
@@ -242,6 +244,17 @@ impl Reports {
         let last = Progress { epoch: claimed.epoch, ..progress(&broadcast, clock::now_us()) };
         let stay = desk.stay(&broadcast);
         self.end(desk, End { last, ending: Ending::Finished, stay }).await;
+    }
+
+    /// The end of what is not ours to tell. False when that claim does not hold the broadcast any more.
+    fn turn_away(&mut self, desk: &Desk, id: &BroadcastId, held: u64, why: Fenced) -> bool {
+        let Some(broadcast) = desk.hub.get(id) else { return false };
+        let (progress, now_us) = (progress(&broadcast, clock::now_us()), clock::now_us());
+        let turned_away = desk.hub.turn_away(id, held, why, now_us);
+        if turned_away {
+            self.told.insert(id.clone(), Told { progress, at_us: now_us, ended: true });
+        }
+        turned_away
     }
 
     async fn end_unheard(&mut self, desk: &Desk, row: &BroadcastRow) {
@@ -280,7 +293,7 @@ pub(super) fn progress(broadcast: &Broadcast, now_us: i64) -> Progress {
 }
 
 impl Desk {
-    fn stay(&self, broadcast: &Broadcast) -> Bid {
+    pub(super) fn stay(&self, broadcast: &Broadcast) -> Bid {
         Bid {
             life: self.life.clone(),
             publisher: broadcast.publisher(),

@@ -121,7 +121,7 @@ pub(super) async fn find(api: &Api, id: &BroadcastId) -> Result<Option<Broadcast
             None => Err(error.into()),
             known => Ok(known),
         },
-        row => Ok(describe(api, id, row?)),
+        row => Ok(known(api, id, row?)),
     }
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn list(
     let rows = api.inquiry.ask(|registry| registry.list(&app, offset, size.min(PAGE_MAX))).await?;
     let described = rows.into_iter().filter_map(|row| {
         let id = BroadcastId::new(&row.app, &row.stream).ok()?;
-        describe(&api, &id, Some(row))
+        known(&api, &id, Some(row))
     });
     Ok(([NO_STORE], Json(described.collect::<Vec<_>>())))
 }
@@ -184,11 +184,14 @@ pub(super) async fn statistics(
 
 /// A registry that fails costs the past only.
 pub(super) async fn describe_as_text(api: &Api, id: &BroadcastId) -> Option<String> {
-    let row = api.inquiry.ask(|registry| registry.get(id)).await.unwrap_or_else(|error| {
-        tracing::error!(broadcast = %id, %error, "the registry was not read");
-        api.inquiry.last_seen(id)
-    });
-    serde_json::to_string(&describe(api, id, row)?).ok()
+    let described = match api.inquiry.ask(|registry| registry.get(id)).await {
+        Ok(row) => known(api, id, row),
+        Err(error) => {
+            tracing::error!(broadcast = %id, %error, "the registry was not read");
+            describe(api, id, api.inquiry.last_seen(id))
+        }
+    };
+    serde_json::to_string(&described?).ok()
 }
 
 /// Tells the text to all who publish or watch by WebRTC and have a data channel now.
@@ -203,6 +206,18 @@ pub(super) async fn say(
     }
     api.engine.say(&id, false, text)?;
     Ok(Json(Outcome::done(stream)))
+}
+
+/// By a registry that answers: what was removed lingers in halls and in what nodes tell each other.
+fn known(api: &Api, id: &BroadcastId, row: Option<BroadcastRow>) -> Option<BroadcastJson> {
+    let here = api.hub.get(id).map(|here| (here.claimed_epoch(), here.status() == Status::Ended));
+    let there = api.elsewhere(id).map(|there| (there.epoch, there.status.has_ended()));
+    let (epoch, has_ended) = here.into_iter().chain(there).max_by_key(|(epoch, _)| *epoch).unwrap_or_default();
+    match row {
+        Some(row) if row.has_forgotten(epoch) => Some(describe_row(row)),
+        None if has_ended => None,
+        row => describe(api, id, row),
+    }
 }
 
 /// The registry knows the past, the hub the present here, the cluster the present elsewhere.

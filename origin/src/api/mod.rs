@@ -5,6 +5,7 @@
 
 mod broadcasts;
 mod recording;
+mod removal;
 mod vods;
 mod wanted;
 
@@ -20,7 +21,7 @@ use axum::{
 };
 use headwater_common::{
     audience::CountViewers,
-    cluster::{Cluster, Located},
+    cluster::{Cluster, ForwardError, Known, Located, identity::NodeId},
     config::Config,
     http::{Admin, NO_STORE, admin_to_change},
     live::{BroadcastId, Hub},
@@ -30,6 +31,7 @@ use headwater_common::{
 use serde::Serialize;
 
 use crate::{
+    announce::Desk,
     inquiry::Inquiry,
     ladders::Ladders,
     record::{DeleteError, Recorder, SetError, StorageError},
@@ -40,6 +42,8 @@ pub(crate) struct Api {
     pub(crate) config: Arc<Config>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) engine: Engine,
+    /// Where publishers are let in, and turned away.
+    pub(crate) desk: Desk,
     /// For those who write.
     pub(crate) registry: Arc<dyn Registry>,
     /// For those who ask.
@@ -60,7 +64,10 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/{app}/rest/v2/broadcasts/count", get(broadcasts::count))
         .route("/{app}/rest/v2/broadcasts/active-live-stream-count", get(broadcasts::count_live))
         .route("/{app}/rest/v2/broadcasts/create", post(wanted::create))
-        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get).put(wanted::change))
+        .route("/{app}/rest/v2/broadcasts", delete(removal::remove_all))
+        .route("/{app}/rest/v2/broadcasts/", delete(removal::remove_all))
+        .route("/{app}/rest/v2/broadcasts/{id}", get(broadcasts::get).put(wanted::change).delete(removal::remove))
+        .route("/{app}/rest/v2/broadcasts/{id}/stop", post(removal::stop))
         .route("/{app}/rest/v2/broadcasts/{id}/broadcast-statistics", get(broadcasts::statistics))
         .route("/{app}/rest/v2/broadcasts/{id}/data", post(broadcasts::say))
         .route("/{app}/rest/v2/broadcasts/{id}/recording/{on}", put(recording::switch))
@@ -129,6 +136,8 @@ enum ApiError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
+    Forward(#[from] ForwardError),
+    #[error(transparent)]
     Set(#[from] SetError),
     #[error(transparent)]
     Delete(#[from] DeleteError),
@@ -149,6 +158,9 @@ impl IntoResponse for ApiError {
             // The bucket is a server behind this one (RFC 9110 15.6.3).
             Self::Storage(StorageError::Probe(_)) => StatusCode::BAD_GATEWAY,
             Self::Registry(error) if error.is_absence() => StatusCode::SERVICE_UNAVAILABLE,
+            // Another node's, which requests have not found yet, or not any more.
+            Self::Registry(RegistryError::InUse { .. } | RegistryError::Outrun { .. }) => StatusCode::CONFLICT,
+            Self::Forward(_) => StatusCode::BAD_GATEWAY,
             Self::Registry(_) | Self::Set(_) | Self::Delete(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status.is_server_error() {
@@ -168,6 +180,12 @@ impl Api {
     fn elsewhere(&self, id: &BroadcastId) -> Option<Located> {
         let cluster = self.cluster.as_ref()?;
         cluster.whereabouts(id).filter(|located| located.owner != *cluster.me().id())
+    }
+
+    fn is_another_that_is_there(&self, node: &NodeId) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        let is_there = |known: Known| known.facts.id() == node && known.health.is_there();
+        node != cluster.me().id() && cluster.nodes().into_iter().any(is_there)
     }
 
     fn id(&self, app: &str, stream: &str) -> Result<BroadcastId, ApiError> {

@@ -10,7 +10,7 @@ use axum::{
 };
 use base64ct::{Base64, Encoding};
 use headwater_common::{
-    registry::{BroadcastRow, BroadcastStatus, Event, Happening},
+    registry::{BroadcastStatus, Details, Event, Happening},
     store::Form,
 };
 use serde::Serialize;
@@ -52,9 +52,8 @@ struct Body<'a> {
     timestamp: String,
 }
 
-pub(super) fn body(stream: &str, app: &str, event: &Event, row: Option<&BroadcastRow>) -> Bytes {
+pub(super) fn body(stream: &str, app: &str, event: &Event, details: Option<&Details>) -> Bytes {
     let text = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
-    let details = row.map(|row| &row.details);
     let metadata = details.and_then(|details| text(&details.metadata));
     let metadata = metadata.filter(|metadata| metadata.len() <= METADATA_LENGTH_MAX).map(|metadata| {
         serde_json::from_str(&metadata).ok().filter(Value::is_object).unwrap_or(Value::String(metadata))
@@ -123,8 +122,7 @@ mod tests {
     }
 
     fn told(event: &Event, details: Option<Details>) -> Value {
-        let row = details.map(|details| BroadcastRow { details, ..BroadcastRow::default() });
-        serde_json::from_slice(&body("s1", "live", event, row.as_ref())).unwrap()
+        serde_json::from_slice(&body("s1", "live", event, details.as_ref())).unwrap()
     }
 
     #[test]

@@ -263,7 +263,8 @@ impl Hooks {
             tracing::debug!(broadcast = %id, action, "nobody wants to know any more");
             return Ok(told());
         };
-        let body = letter::body(id.stream(), id.app(), event, row.as_ref());
+        let details = row.as_ref().map(|row| &row.details).or(mailbox.removed.as_ref());
+        let body = letter::body(id.stream(), id.app(), event, details);
         Ok(if self.send(id, event, &destination, body).await { told() } else { failed() })
     }
 

@@ -17,10 +17,14 @@ pub struct Writer {
     finished: bool,
 }
 
-/// Somebody else has claimed the broadcast.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("broadcast was taken over by another publisher")]
-pub struct Fenced;
+/// Why a publisher may not go on.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Fenced {
+    #[error("broadcast was taken over by another publisher")]
+    Replaced,
+    #[error("broadcast was stopped by the operator")]
+    Stopped,
+}
 
 /// What became of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +47,9 @@ impl Writer {
         self.epoch
     }
 
-    /// Whether nobody else has taken the broadcast.
-    pub fn holds(&self) -> bool {
-        self.lock().is_ok()
+    /// Whether its publisher may go on.
+    pub fn check(&self) -> Result<(), Fenced> {
+        self.lock().map(drop)
     }
 
     /// Says that there will be samples of this kind, before it is known what they carry: those of another kind wait for
@@ -161,7 +165,28 @@ impl Writer {
 
     fn lock(&self) -> Result<MutexGuard<'_, State>, Fenced> {
         let state = self.broadcast.lock();
-        if state.epoch == self.epoch && state.status == Status::Live { Ok(state) } else { Err(Fenced) }
+        match state.turned_away {
+            _ if state.epoch != self.epoch => Err(Fenced::Replaced),
+            Some(why) => Err(why),
+            None if state.status == Status::Live => Ok(state),
+            None => Err(Fenced::Replaced),
+        }
+    }
+}
+
+impl Broadcast {
+    /// Ends what is published here under this claim. False when that does not hold the broadcast any more.
+    pub(in crate::live) fn turn_away(&self, held: u64, why: Fenced, now_us: i64) -> bool {
+        let mut state = self.lock();
+        if state.claimed_epoch != held || state.status == Status::Ended {
+            return false;
+        }
+        state.status = Status::Ended;
+        state.turned_away = Some(why);
+        state.last_write_us = now_us.max(state.last_write_us);
+        drop(state);
+        self.changed();
+        true
     }
 }
 

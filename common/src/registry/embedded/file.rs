@@ -199,6 +199,8 @@ impl File {
         self.write(|transaction| {
             let mut table = transaction.open_table(BROADCASTS)?;
             let Some(row) = find::<BroadcastRow>(&table, &key_of(id))? else { return Ok(false) };
+            row.may_be_removed().map_err(|denied| Fault::Refused(RegistryError::denied(id, denied)))?;
+            mailboxes::inherit(transaction, &key_of(id), &row)?;
             table.remove(key_of(id).as_str())?;
             let mut meta = transaction.open_table(META)?;
             let floor = meta.get(META_EPOCH_FLOOR)?.map_or(0, |floor| floor.value());

@@ -49,6 +49,14 @@ pub(super) fn post(
     put(&mut table, key, &mailbox)
 }
 
+/// The row of this broadcast goes. Without a mailbox nothing is left to tell: events never wait in rows here.
+pub(super) fn inherit(transaction: &WriteTransaction, key: &str, row: &BroadcastRow) -> Result<(), Fault> {
+    let mut table = transaction.open_table(MAILBOXES)?;
+    let Some(mut mailbox) = find::<Mailbox>(&table, key)? else { return Ok(()) };
+    mailbox.inherit(row);
+    put(&mut table, key, &mailbox)
+}
+
 /// What waits is told there instead.
 pub(super) fn readdress(transaction: &WriteTransaction, key: &str, hook: &str) -> Result<(), Fault> {
     let mut table = transaction.open_table(MAILBOXES)?;

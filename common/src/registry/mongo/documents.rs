@@ -34,6 +34,8 @@ pub(super) struct BroadcastDocument {
     #[serde(default)]
     epoch: i64,
     #[serde(default)]
+    epoch_floor: i64,
+    #[serde(default)]
     owner: String,
     #[serde(default)]
     incarnation: i64,
@@ -88,6 +90,7 @@ impl BroadcastDocument {
             stream_id: row.stream,
             status: row.status,
             epoch: signed(row.epoch),
+            epoch_floor: signed(row.floor),
             owner: row.owner.node,
             incarnation: signed(row.owner.incarnation),
             silent: row.silent,
@@ -122,6 +125,7 @@ impl BroadcastDocument {
             stream: self.stream_id,
             status: self.status,
             epoch: unsigned(self.epoch),
+            floor: unsigned(self.epoch_floor),
             owner: Life { node: self.owner, incarnation: unsigned(self.incarnation) },
             silent: self.silent,
             born_us: self.born_us,

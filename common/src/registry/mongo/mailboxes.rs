@@ -15,11 +15,11 @@ use super::{
     ATTEMPTS_MAX, BATCH, Durability, Mongo, all,
     documents::{BroadcastDocument, VodDocument, key},
     fault::Fault,
-    rows::step_back,
+    rows::{first_revision, step_back},
 };
 use crate::{
     live::BroadcastId,
-    registry::{Event, Mailbox, Mailboxes, RegistryError, Turn},
+    registry::{BroadcastRow, Event, Mailbox, Mailboxes, RegistryError, Turn},
 };
 
 impl Mongo {
@@ -41,6 +41,20 @@ impl Mongo {
             true
         };
         self.edit_mailbox(id, true, add).await.map(drop)
+    }
+
+    /// The row of this broadcast is about to go.
+    pub(super) async fn inherit(&self, id: &BroadcastId, row: &BroadcastRow) -> Result<(), RegistryError> {
+        let inherit = |mailbox: &mut Mailbox| {
+            mailbox.inherit(row);
+            true
+        };
+        let has_news = !row.events.is_empty();
+        self.edit_mailbox(id, has_news, inherit).await?;
+        if has_news {
+            self.noted.notify_one();
+        }
+        Ok(())
     }
 
     /// What waits is told there instead.
@@ -75,7 +89,7 @@ impl Mongo {
             let is_empty = mailbox.events.is_empty();
             let mut document =
                 bson::serialize_to_document(&mailbox).map_err(|error| self.explain(Fault::Other(error.to_string())))?;
-            document.insert("revision", revision.unwrap_or_default() + 1);
+            document.insert("revision", revision.map_or_else(first_revision, |revision| revision + 1));
             let mine = doc! { "_id": &name, "revision": revision };
             let written = match revision {
                 Some(_) if is_empty => self.run(mailboxes.delete_one(mine)).await.map(|done| done.deleted_count > 0),

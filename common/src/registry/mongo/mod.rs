@@ -247,10 +247,8 @@ impl Registry for Mongo {
     async fn remove(&self, id: &BroadcastId) -> Result<bool, RegistryError> {
         for attempt in 0..ATTEMPTS_MAX {
             let Some((row, revision)) = self.read(id).await? else { return Ok(false) };
-            if !row.events.is_empty() {
-                self.post(id, &row.events, Some(&row.details.listener_hook_url)).await?;
-                self.noted.notify_one();
-            }
+            row.may_be_removed().map_err(|denied| RegistryError::denied(id, denied))?;
+            self.inherit(id, &row).await?;
             let meta = self.meta();
             let raise = meta.update_one(doc! { "_id": EPOCH_FLOOR }, doc! { "$max": { "epoch": signed(row.epoch) } });
             match self.run(raise.upsert(true)).await {

@@ -28,6 +28,13 @@ pub(super) async fn step_back(attempt: u32) {
     tokio::time::sleep(Duration::from_millis(RandomState::new().hash_one(attempt) % spread_ms)).await;
 }
 
+/// Of a new document. One that was removed and made anew has another: whoever has read the old one must not overwrite it.
+pub(super) fn first_revision() -> i64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Room to count up.
+    (RandomState::new().hash_one(()) >> 2) as i64
+}
+
 impl Mongo {
     /// Begins again as long as others change the row in between. `rule` says `None` when there is nothing to change.
     pub(super) async fn edit<T>(
@@ -73,7 +80,7 @@ impl Mongo {
     /// False when there is one already.
     pub(super) async fn insert(&self, id: &BroadcastId, row: BroadcastRow) -> Result<bool, RegistryError> {
         let has_news = !row.events.is_empty();
-        match self.run(self.broadcasts(id.app()).insert_one(BroadcastDocument::new(row, 1))).await {
+        match self.run(self.broadcasts(id.app()).insert_one(BroadcastDocument::new(row, first_revision()))).await {
             Ok(_) => {
                 if has_news {
                     self.noted.notify_one();

@@ -161,13 +161,15 @@ async fn a_recording_that_is_ready_is_told_after_the_end_of_its_broadcast(regist
 }
 
 async fn what_is_to_be_told_outlives_the_row_of_its_broadcast(registry: &dyn Registry) {
-    let details = Details { listener_hook_url: "https://example.org/hook".into(), ..Details::default() };
-    registry.create(&id("a"), details, S).await.unwrap();
+    let hook = "https://example.org/hook".to_owned();
+    let details = Details { name: "Show".into(), listener_hook_url: hook, ..Details::default() };
+    registry.create(&id("a"), details.clone(), S).await.unwrap();
     registry.claim(&id("a"), &bid("n1", S)).await.unwrap();
     assert!(registry.finish(&progress("a", epoch(1), 1, 0), Ending::Finished, 2 * S).await.unwrap());
     assert!(registry.remove(&id("a")).await.unwrap());
     assert_eq!(actions(registry, "a").await, ["liveStreamStarted", "liveStreamEnded"]);
-    assert_eq!(due(registry, LATER_MS).await[0].listener_hook_url, "https://example.org/hook");
+    let mailbox = due(registry, LATER_MS).await.remove(0);
+    assert_eq!((&mailbox.listener_hook_url, mailbox.removed.as_ref()), (&details.listener_hook_url, Some(&details)));
     registry.claim(&id("a"), &bid("n1", 3 * S)).await.unwrap();
     assert_eq!(actions(registry, "a").await, ["liveStreamStarted", "liveStreamEnded", "liveStreamStarted"]);
     let ids: std::collections::BTreeSet<_> =

@@ -32,6 +32,7 @@ mod contract;
 mod embedded;
 mod mailboxes;
 mod mongo;
+mod removal;
 mod simulation;
 
 /// A second, in the unit of the registry's clock.

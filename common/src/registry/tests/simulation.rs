@@ -25,6 +25,10 @@ const CALM_US: i64 = 40 * S;
 struct Database {
     rows: BTreeMap<BroadcastId, (BroadcastRow, u64)>,
     nodes: BTreeMap<String, NodeRow>,
+    /// No removed row had a higher epoch.
+    floor: u64,
+    /// Of rows that were made. One that is made anew is not taken for the one that was removed.
+    made: u64,
 }
 
 /// A broadcast in the hall of a node.
@@ -63,6 +67,8 @@ enum What {
         stay: Option<Bid>,
     },
     Bury(Life),
+    /// By an operator.
+    Remove,
 }
 
 struct Machine {
@@ -98,9 +104,12 @@ struct World {
     lives: u64,
     /// With trouble of the network or the database, numbers can't be kept apart by anybody.
     partitions: bool,
+    /// Operators remove broadcasts.
+    removals: bool,
     calm: bool,
     owners: BTreeMap<(BroadcastId, u64), Life>,
-    gops: BTreeMap<(BroadcastId, u64), Life>,
+    /// By whom, and of which broadcast of that name.
+    gops: BTreeMap<(BroadcastId, u64), (Life, i64)>,
     ends: BTreeMap<(BroadcastId, u64), u32>,
     /// What operators are told of each broadcast.
     told: BTreeMap<BroadcastId, Vec<Event>>,
@@ -116,6 +125,8 @@ struct Counts {
     fenced: u32,
     buried: u32,
     refused: u32,
+    removed: u32,
+    forgotten: u32,
 }
 
 impl World {
@@ -140,7 +151,7 @@ impl World {
                 signs: Signs::default(),
             })
             .collect();
-        let partitions = !random.one_in(4);
+        let (partitions, removals) = (!random.one_in(4), random.one_in(2));
         let mut world = Self {
             random,
             now_us: 1_790_000_000 * S,
@@ -150,6 +161,7 @@ impl World {
             cut: BTreeSet::new(),
             lives: 0,
             partitions,
+            removals,
             calm: false,
             owners: BTreeMap::new(),
             gops: BTreeMap::new(),
@@ -255,6 +267,7 @@ impl World {
             10 if self.partitions => self.database_down ^= true,
             20..=35 if !self.machines[n].down => self.publish(n),
             40..=48 if !self.machines[n].down => self.leave(n),
+            50..=54 if self.removals && !self.machines[n].down => self.remove(n),
             _ => {}
         }
     }
@@ -285,19 +298,22 @@ fn no_epoch_has_two_owners_no_end_is_told_twice_and_nothing_is_stuck() {
             eprintln!("seed {seed} (HEADWATER_SEED={seed} runs it alone), after {:?}", world.counts);
             std::panic::resume_unwind(cause);
         }
-        let Counts { claims, provisional, renewed, fenced, buried, refused } = world.counts;
+        let Counts { claims, provisional, renewed, fenced, buried, refused, removed, forgotten } = world.counts;
         total.claims += claims;
         total.provisional += provisional;
         total.renewed += renewed;
         total.fenced += fenced;
         total.buried += buried;
         total.refused += refused;
+        total.removed += removed;
+        total.forgotten += forgotten;
     }
     println!("{total:?}");
     // Everything that could go wrong has had its chance.
     if only.is_none() {
-        let Counts { claims, provisional, renewed, fenced, buried, refused } = total;
-        for (what, count) in [claims, provisional, renewed, fenced, buried, refused].into_iter().enumerate() {
+        let Counts { claims, provisional, renewed, fenced, buried, refused, removed, forgotten } = total;
+        let counts = [claims, provisional, renewed, fenced, buried, refused, removed, forgotten];
+        for (what, count) in counts.into_iter().enumerate() {
             assert!(count > 100, "{what}: {total:?}");
         }
     }

@@ -11,7 +11,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use super::*;
 use crate::{
     intake::Intake,
-    live::{Start, Status},
+    live::{Fenced, Start, Status},
 };
 
 /// 320 × 240, constrained baseline.
@@ -430,6 +430,24 @@ fn a_publisher_that_is_replaced_is_told() {
     let _second = stage.claim();
     first.until("the first is sent away", |_| *state.borrow() == State::Ended(End::Replaced));
     assert_eq!(broadcast.status(), Status::Live, "the second one's");
+}
+
+/// It is connected and sends nothing: the hall is nobody whom it meets by itself.
+#[test]
+fn a_publisher_whose_broadcast_is_stopped_is_told_though_it_sends_nothing() {
+    let mut stage = Stage::empty(1);
+    let broadcast = stage.broadcast();
+    let mut sender = Sender::join(&mut stage, &[]);
+    sender.until("pictures are in the hall", |_| frames(&broadcast, Kind::Video) > 5);
+    let state = stage.engine.state(&sender.session).unwrap();
+    let held = broadcast.claimed_epoch();
+    assert!(stage.hub.turn_away(broadcast.id(), held, Fenced::Stopped, crate::clock::now_us()));
+    let limit = Instant::now() + PATIENCE;
+    while *state.borrow() == State::Connected {
+        assert!(Instant::now() < limit, "still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((*state.borrow(), broadcast.status()), (State::Ended(End::Stopped), Status::Ended));
 }
 
 #[test]

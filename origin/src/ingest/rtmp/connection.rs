@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, pin::pin, time::Duration};
 use bytes::{Bytes, BytesMut};
 use headwater_common::{
     clock::now_us,
-    live::Publisher,
+    live::{Fenced, Publisher},
     media::Kind,
     node::{Busy, Node},
     telemetry,
@@ -176,6 +176,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 None if publication.is_none() => return Err(Error::Slow),
                 None if pings == PINGS_MAX => return Err(Error::Silent),
                 None => {
+                    // One that sends nothing does not learn it from the hall.
+                    if let Some(Err(fenced)) = publication.as_ref().map(Publication::check) {
+                        return Ok(self.turn_away(fenced, session, publication.as_ref()));
+                    }
                     pings += 1;
                     session.ping(0);
                 }
@@ -234,12 +238,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // What metadata says, the bitstream says more reliably.
             _ => Ok(()),
         };
-        written.err().map(|fenced| {
-            let broadcast = publication.as_ref().map(Publication::name);
-            tracing::info!(broadcast, remote = %self.remote, reason = %fenced, "publisher replaced");
-            session.reject(Refusal::BadName, &fenced.to_string());
-            Ended::Refused
-        })
+        written.err().map(|fenced| self.turn_away(fenced, session, publication.as_ref()))
+    }
+
+    fn turn_away(&self, fenced: Fenced, session: &mut Session, publication: Option<&Publication>) -> Ended {
+        let broadcast = publication.map(Publication::name);
+        tracing::info!(broadcast, remote = %self.remote, reason = %fenced, "publisher turned away");
+        match fenced {
+            Fenced::Replaced => session.reject(Refusal::BadName, &fenced.to_string()),
+            Fenced::Stopped => session.stop(&fenced.to_string()),
+        }
+        Ended::Refused
     }
 
     async fn admit(&mut self, request: &PublishRequest) -> Result<Publication, (Refusal, String)> {

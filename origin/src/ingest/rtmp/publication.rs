@@ -29,6 +29,11 @@ impl Publication {
         self.intake.broadcast().id().to_string()
     }
 
+    /// Whether its publisher may go on.
+    pub(super) fn check(&self) -> Result<(), Fenced> {
+        self.intake.check()
+    }
+
     /// The publisher was asked to connect anew, perhaps to another node: when it leaves here, that is not the end.
     pub(super) fn expect_return(&mut self) {
         self.returns = true;

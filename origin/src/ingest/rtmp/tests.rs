@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use headwater_common::{
+    clock::now_us,
     config::{App, Layers},
-    live::{BroadcastId, Hub, Start, Status, Takeover},
+    live::{BroadcastId, Fenced, Hub, Start, Status, Takeover},
     load::Load,
     media::{Codec, Kind},
     net::listen_tcp,
@@ -272,6 +273,22 @@ async fn publishers_that_know_how_to_are_asked_to_connect_anew_each_time() {
     server.node.end_publishers();
     assert_eq!(old.status().await, "NetConnection.Connect.Rejected", "it was not asked, it is ended");
     server.until(&BroadcastId::new("live", "old").unwrap(), Status::Interrupted).await;
+}
+
+#[tokio::test]
+async fn who_is_stopped_is_told_that_it_is_over_though_it_sends_nothing() {
+    let server = server("stopped").await;
+    let mut client = Client::connect(server.address).await;
+    assert_eq!(client.publish("live", "one").await, "NetStream.Publish.Start");
+    let id = BroadcastId::new("live", "one").unwrap();
+    let held = server.hub.get(&id).unwrap().claimed_epoch();
+    assert!(server.hub.turn_away(&id, held, Fenced::Stopped, now_us()));
+    assert_eq!(client.status().await, "NetStream.Unpublish.Success");
+    assert_eq!(client.status().await, "NetConnection.Connect.Closed");
+    assert_eq!(client.status().await, "", "closed");
+    let mut again = Client::connect(server.address).await;
+    assert_eq!(again.publish("live", "one").await, "NetStream.Publish.Start");
+    server.until(&id, Status::Live).await;
 }
 
 #[tokio::test]

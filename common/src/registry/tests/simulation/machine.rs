@@ -78,8 +78,13 @@ impl World {
     fn mint(&mut self, n: usize, id: &BroadcastId) {
         let life = self.machines[n].life.clone();
         let hall = &mut self.machines[n].halls.get_mut(id).unwrap().hall;
-        let minter = self.gops.entry((id.clone(), hall.next_gop)).or_insert_with(|| life.clone());
-        assert!(self.partitions || *minter == life, "{id}: gop {} was minted twice", hall.next_gop);
+        let mine = (life, hall.born_us);
+        let minter = self.gops.entry((id.clone(), hall.next_gop)).or_insert_with(|| mine.clone());
+        if self.removals && minter.1 != mine.1 {
+            // Another broadcast of that name, whose numbers may begin anew.
+            minter.clone_from(&mine);
+        }
+        assert!(self.partitions || *minter == mine, "{id}: gop {} was minted twice", hall.next_gop);
         hall.next_gop += 1;
     }
 

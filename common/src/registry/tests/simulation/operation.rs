@@ -17,20 +17,29 @@ impl World {
         let revision = self.database.rows.get(&operation.id).map(|(_, revision)| *revision);
         let (wall_us, id) = (self.wall_us(n), operation.id.clone());
         let is_new = read.is_none();
-        let (mut row, seen) = read.unwrap_or_else(|| (BroadcastRow::new(&id, 0, wall_us), 0));
+        let made = (self.database.made + 1) << 32;
+        let (mut row, seen) = read.unwrap_or_else(|| (BroadcastRow::new(&id, self.database.floor, wall_us), made));
         let before = row.clone();
         let outcome = match &operation.what {
             What::Enter(bid) | What::Renew { bid, .. } | What::End { stay: Some(bid), .. } => row.claim(bid).map(Some),
             What::End { last, stay: None } => Ok(row.finish(last, Ending::Finished, wall_us).then_some(NOTHING)),
             What::Bury(life) => Ok(row.bury(life, wall_us).then_some(NOTHING)),
+            What::Remove => row.may_be_removed().map(|()| (!is_new).then_some(NOTHING)),
         };
         let Ok(Some(claimed)) = outcome else {
             self.counts.refused += u32::from(outcome.is_err());
+            if let (Err(Denied::Removed), What::Renew { held, .. }) = (outcome, operation.what) {
+                self.forget(n, &id, held);
+            }
             return;
         };
         if revision != (!is_new).then_some(seen) {
             return self.machines[n].operations.push(operation);
         }
+        if matches!(operation.what, What::Remove) {
+            return self.removed(&id, &row);
+        }
+        self.database.made += u64::from(is_new);
         let events = std::mem::take(&mut row.events);
         self.database.rows.insert(id.clone(), (row.clone(), seen + 1));
         self.written(&id, &before, &row, wall_us);
@@ -48,6 +57,24 @@ impl World {
             }
             What::End { stay: None, .. } => {}
             What::Bury(_) => self.counts.buried += 1,
+            What::Remove => {}
+        }
+    }
+
+    fn removed(&mut self, id: &BroadcastId, row: &BroadcastRow) {
+        self.counts.removed += 1;
+        self.database.rows.remove(id);
+        self.database.floor = self.database.floor.max(row.epoch);
+        self.ended_us.remove(id);
+    }
+
+    /// What this node publishes was removed while it was cut off.
+    fn forget(&mut self, n: usize, id: &BroadcastId, held: u64) {
+        let wall_us = self.wall_us(n);
+        let known = self.machines[n].halls.get_mut(id);
+        if let Some(known) = known.filter(|known| known.hall.epoch == held && known.status != HeldStatus::Ended) {
+            (known.status, known.since_us) = (HeldStatus::Ended, wall_us);
+            self.counts.forgotten += 1;
         }
     }
 
@@ -112,7 +139,7 @@ impl World {
                 }
             }
             // The next look tells.
-            What::Renew { .. } | What::Bury(_) => {}
+            What::Renew { .. } | What::Bury(_) | What::Remove => {}
             what @ What::End { .. } => {
                 self.machines[n].untold.insert(id, what);
             }

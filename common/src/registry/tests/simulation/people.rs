@@ -38,6 +38,15 @@ impl World {
         }
     }
 
+    /// An operator has had enough of a broadcast.
+    pub(super) fn remove(&mut self, n: usize) {
+        let id = self.stream();
+        if self.machines[n].halls.get(&id).is_some_and(|held| held.status != HeldStatus::Ended) {
+            self.end(n, &id);
+        }
+        self.machines[n].operations.push(Operation { id, what: What::Remove, read: None });
+    }
+
     pub(super) fn is_claiming(&self, n: usize, id: &BroadcastId) -> bool {
         self.machines[n]
             .operations

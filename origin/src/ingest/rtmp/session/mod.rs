@@ -184,6 +184,15 @@ impl Session {
         }
     }
 
+    /// Ends what is being published, though nothing is wrong with it. The connection is to be closed then.
+    pub fn stop(&mut self, description: &str) {
+        if let Publication::Running { stream_id } = self.publication {
+            self.replies.status(stream_id, "status", "NetStream.Unpublish.Success", description);
+            self.replies.status(0, "status", "NetConnection.Connect.Closed", description);
+            self.publication = Publication::None;
+        }
+    }
+
     /// Asks the peer to connect anew; `false` if it does not know how to. It goes on here until it has.
     pub fn request_reconnect(&mut self, description: &str) -> bool {
         let knows = self.connection.as_ref().is_some_and(|connection| connection.reconnects);

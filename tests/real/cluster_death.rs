@@ -48,7 +48,7 @@ fn viewers_stay_when_the_origin_is_killed_and_the_publisher_comes_back_to_anothe
             (after.newest_discontinuity() > before.newest_discontinuity() && after.segments.len() > 2).then_some(after)
         });
         assert!(after.next_sequence() > before.next_sequence() && !after.ended, "{}\n{}", before.text, after.text);
-        println!("playlist: from segment {} on to {}", before.next_sequence(), after.media_sequence);
+        println!("playlist: {} segments, then {}", before.next_sequence(), after.next_sequence());
     });
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use headwater_common::live::Broadcast;
+use headwater_common::{live::Broadcast, media::Kind};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -214,12 +214,19 @@ impl Shelf {
     async fn ready(&self) -> Result<u32, Refusal> {
         self.until(FIRST_WAIT, Window::playable).await.ok_or(Refusal::Unready)?;
         if !self.lock().caught_up {
-            let newest = self.broadcast.next_gop().saturating_sub(1);
-            let cut = |window: &Window| window.ended() || window.next_part().is_some_and(|(gop, _)| gop >= newest);
-            self.until(CATCH_UP, cut).await;
+            self.until(CATCH_UP, |window| window.ended() || self.has_cut_all(window)).await;
             self.lock().caught_up = true;
         }
         self.ask(|window| window.target_s).ok_or(Refusal::Unready)
+    }
+
+    /// Of what was there when it was begun. Another node says which gop comes next a moment after that has come: that
+    /// nothing of its past is on its way any more has to be true, too.
+    fn has_cut_all(&self, window: &Window) -> bool {
+        let newest = self.broadcast.next_gop().saturating_sub(1);
+        let track = |kind| self.variant.track(&self.broadcast, kind);
+        let is_here = |kind| !track(kind).is_some_and(|track| track.has_backlog());
+        window.next_part().is_some_and(|(gop, _)| gop >= newest) && is_here(Kind::Video) && is_here(Kind::Audio)
     }
 
     async fn until(&self, wait: Duration, condition: impl Fn(&Window) -> bool) -> Option<()> {

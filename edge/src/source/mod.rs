@@ -10,7 +10,7 @@
 mod demand;
 mod loss;
 mod pull;
-mod shelf;
+mod rack;
 mod stream;
 mod talk;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use super::{
     demand::{self, Demand},
     loss::Loss,
     pull::Pull,
-    shelf::Shelf,
+    rack::Rack,
 };
 
 /// The other side repeats a gop that it has not named for so many others, a quarter of this.
@@ -48,7 +48,7 @@ struct Told {
     lane: Lane,
     /// What comes was asked for since it was not wanted last.
     runs: bool,
-    shelf: Shelf,
+    rack: Rack,
 }
 
 impl Stream {
@@ -126,7 +126,7 @@ impl Stream {
             return Err(Loss::Order(format!("a frame is of gop {}, which was never told of", frame.gop)));
         };
         let mut sample = wire::to_sample(frame)?;
-        sample.payload = told.shelf.keep(&sample.payload);
+        sample.payload = told.rack.keep(&sample.payload);
         if let Copied::Kept = self.mirror.append(told.lane, gop, sample, now_us)? {
             self.inner.door.received.inc();
         }
@@ -146,7 +146,7 @@ impl Stream {
                 return Err(Loss::Order(format!("track {number} is told of under two numbers")));
             }
             None => {
-                self.lanes.push(Told { lane, runs: false, shelf: Shelf::default() });
+                self.lanes.push(Told { lane, runs: false, rack: Rack::default() });
                 let track = self.mirror.track(lane).clone();
                 self.watchers.spawn(demand::watch(track, number, self.demands.clone()));
             }

@@ -1,7 +1,10 @@
 //! Rows of broadcasts as documents that somebody else may change at any moment: read, asked by the rule, and written if
 //! their `revision` is still the one that was read.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use mongodb::{
     Collection,
@@ -23,14 +26,12 @@ pub(super) const EPOCH_FLOOR: &str = "epochFloor";
 
 /// A moment that differs from one who lost to the next.
 pub(super) async fn step_back(attempt: u32) {
-    use std::hash::{BuildHasher, RandomState};
     let spread_ms = 1 << attempt.min(5);
     tokio::time::sleep(Duration::from_millis(RandomState::new().hash_one(attempt) % spread_ms)).await;
 }
 
 /// Of a new document. One that was removed and made anew has another: whoever has read the old one must not overwrite it.
 pub(super) fn first_revision() -> i64 {
-    use std::hash::{BuildHasher, RandomState};
     // Room to count up.
     (RandomState::new().hash_one(()) >> 2) as i64
 }

@@ -6,7 +6,11 @@ use str0m::{
     format::Codec as Format,
     media::{Frequency, MediaTime, Mid, Rid, Simulcast, SimulcastLayer},
 };
-use tokio::{runtime::Runtime, sync::oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::*;
 use crate::{
@@ -398,6 +402,14 @@ fn a_publisher_that_vanishes_leaves_nothing_but_an_interrupted_broadcast() {
     assert_eq!(stage.engine.counts(), (0, 0));
 }
 
+/// What follows on being connected.
+fn after_connected(mut state: watch::Receiver<State>) -> State {
+    Runtime::new().unwrap().block_on(async {
+        let next = state.wait_for(|state| *state != State::Connected);
+        *timeout(PATIENCE, next).await.expect("it ends").expect("its last state is told")
+    })
+}
+
 #[test]
 fn a_goodbye_counts_whatever_follows_it() {
     let mut stage = Stage::empty(1);
@@ -411,12 +423,7 @@ fn a_goodbye_counts_whatever_follows_it() {
     for _ in 0..50 {
         sender.socket.send_to(&[0x80; 64], stage.engine.address()).unwrap();
     }
-    let limit = Instant::now() + PATIENCE;
-    while *state.borrow() == State::Connected {
-        assert!(Instant::now() < limit, "still there");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(*state.borrow(), State::Ended(End::Left));
+    assert_eq!(after_connected(state), State::Ended(End::Left));
     assert_eq!(broadcast.status(), Status::Ended);
 }
 
@@ -442,12 +449,7 @@ fn a_publisher_whose_broadcast_is_stopped_is_told_though_it_sends_nothing() {
     let state = stage.engine.state(&sender.session).unwrap();
     let held = broadcast.claimed_epoch();
     assert!(stage.hub.turn_away(broadcast.id(), held, Fenced::Stopped, crate::clock::now_us()));
-    let limit = Instant::now() + PATIENCE;
-    while *state.borrow() == State::Connected {
-        assert!(Instant::now() < limit, "still there");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!((*state.borrow(), broadcast.status()), (State::Ended(End::Stopped), Status::Ended));
+    assert_eq!((after_connected(state), broadcast.status()), (State::Ended(End::Stopped), Status::Ended));
 }
 
 #[test]

@@ -11,9 +11,9 @@ const SIDE_BY_SIDE: usize = 16;
 const BYTES_MAX: usize = 64 << 10;
 
 #[derive(Default)]
-pub(super) struct Shelf(BytesMut);
+pub(super) struct Rack(BytesMut);
 
-impl Shelf {
+impl Rack {
     pub(super) fn keep(&mut self, payload: &[u8]) -> Bytes {
         if payload.len() >= BYTES_MAX / 2 {
             return Bytes::copy_from_slice(payload);
@@ -32,17 +32,17 @@ mod tests {
 
     #[test]
     fn payloads_lie_side_by_side_and_large_ones_by_themselves() {
-        let mut shelf = Shelf::default();
-        let kept: Vec<Bytes> = (0..40).map(|number| shelf.keep(&[number; 300])).collect();
+        let mut rack = Rack::default();
+        let kept: Vec<Bytes> = (0..40).map(|number| rack.keep(&[number; 300])).collect();
         assert!((0..).zip(&kept).all(|(number, kept)| kept[..] == [number; 300]));
         let beside = kept.windows(2).filter(|two| two[0].as_ptr().wrapping_add(300) == two[1].as_ptr()).count();
         assert!((36..40).contains(&beside), "{beside}");
 
-        let large = shelf.keep(&[7; 100_000]);
+        let large = rack.keep(&[7; 100_000]);
         assert_eq!(large, [7; 100_000][..]);
         // A smaller one still finds room in what is left.
-        let small = shelf.keep(&[8; 100]);
+        let small = rack.keep(&[8; 100]);
         assert_eq!(kept[39].as_ptr().wrapping_add(300), small.as_ptr());
-        assert!(shelf.keep(&[9; 30_000]).len() == 30_000 && shelf.0.capacity() < BYTES_MAX);
+        assert!(rack.keep(&[9; 30_000]).len() == 30_000 && rack.0.capacity() < BYTES_MAX);
     }
 }

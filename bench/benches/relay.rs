@@ -64,9 +64,12 @@ fn main() {
     let only = given.iter().find(|argument| argument.parse::<u64>().is_err());
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first one");
     // Part of the threads' names, of which the system keeps 15 letters.
-    for (label, way) in [("plain", Way(None)), ("tls", Way(Some(credentials())))] {
+    let ways = [("plain", Way(None)), ("tls", Way(Some(credentials())))];
+    let known = |only: &String| ways.iter().any(|(label, _)| label == only);
+    assert!(only.is_none_or(known), "there is plain and tls, not {only:?}");
+    for (label, way) in &ways {
         if only.is_none_or(|only| only == label) {
-            run(label, way, measured);
+            run(label, way.clone(), measured);
         }
     }
 }

@@ -17,10 +17,7 @@ use axum::http::Uri;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use headwater_common::{
-    cluster::{
-        Route, Upstream,
-        tls::{self, Credentials},
-    },
+    cluster::{Route, Upstream, seal, tls::Credentials},
     config::Layers,
     finder::Finder,
     live::{BroadcastId, Claim, Hub, Publisher, Start, Takeover, Writer},
@@ -36,11 +33,10 @@ use headwater_common::{
 use headwater_edge::source::{Find, Source};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Endpoint, Server};
 use tower::service_fn;
 
@@ -54,6 +50,8 @@ const PICTURES_PER_S: u64 = 30;
 const KEYFRAME_BYTES: usize = 70_000;
 const PICTURE_BYTES: usize = 9_200;
 const SOUND_BYTES: usize = 340;
+/// Of plain connections, so that they look into the kernel as seldom as the others.
+const READ_BYTES: usize = 128 << 10;
 /// Until the latest media of all broadcasts fill the memory of every node: from then on it is used again.
 const JOINING: Duration = Duration::from_secs(15);
 
@@ -93,16 +91,16 @@ impl Way {
     async fn accepted(&self, stream: TcpStream) -> io::Result<Caller<Wired>> {
         let socket = transport::socket(stream)?;
         Ok(Caller(match &self.0 {
-            Some(tls) => Box::new(TlsAcceptor::from(tls.server()).accept_with(socket, transport::tls).await?),
-            None => Box::new(socket),
+            Some(credentials) => Box::new(seal::accept(credentials.server(), socket).await?),
+            None => Box::new(BufReader::with_capacity(READ_BYTES, socket)),
         }))
     }
 
     async fn connected(self, address: SocketAddr) -> io::Result<TokioIo<Wired>> {
         let socket = transport::socket(TcpStream::connect(address).await?)?;
         Ok(TokioIo::new(match &self.0 {
-            Some(tls) => Box::new(TlsConnector::from(tls.client()).connect(tls::name(), socket).await?),
-            None => Box::new(socket),
+            Some(credentials) => Box::new(seal::dial(credentials.client(), socket).await?),
+            None => Box::new(BufReader::with_capacity(READ_BYTES, socket)),
         }))
     }
 }

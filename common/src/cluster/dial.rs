@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 
 use axum::http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::BufReader,
-    net::{TcpStream, lookup_host},
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::net::{TcpStream, lookup_host};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::tls::{self, Credentials};
+use super::{
+    seal::{self, Dialled},
+    tls::Credentials,
+};
 use crate::relay::transport;
 
 /// The name in the requests; where they go is the connector's business.
@@ -39,7 +38,7 @@ fn endpoint() -> Endpoint {
 fn connector(
     place: String,
     credentials: &Credentials,
-) -> impl tower::Service<Uri, Response = TokioIo<TlsStream<BufReader<TcpStream>>>, Error = std::io::Error, Future: Send>
+) -> impl tower::Service<Uri, Response = TokioIo<Dialled<TcpStream>>, Error = std::io::Error, Future: Send>
 + Send
 + 'static
 + use<> {
@@ -47,8 +46,8 @@ fn connector(
     service_fn(move |_: Uri| {
         let (place, credentials) = (place.clone(), credentials.clone());
         async move {
-            let stream = transport::socket(open(&place).await?)?;
-            Ok(TokioIo::new(TlsConnector::from(credentials.client()).connect(tls::name(), stream).await?))
+            let socket = transport::socket(open(&place).await?)?;
+            Ok(TokioIo::new(seal::dial(credentials.client(), socket).await?))
         }
     })
 }

@@ -9,15 +9,16 @@ use std::{
 };
 
 use tokio::{
-    io::BufReader,
     net::TcpStream,
     sync::{Semaphore, mpsc},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
-use super::tls::Credentials;
+use super::{
+    seal::{self, Accepted},
+    tls::Credentials,
+};
 use crate::{relay::transport, telemetry::Door};
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ const HANDSHAKES_MAX: usize = 256;
 /// Connections that the server has not taken yet; it takes them at once.
 const TAKEN_MAX: usize = 16;
 
-type Caller = transport::Caller<TlsStream<BufReader<TcpStream>>>;
+type Caller = transport::Caller<Accepted<TcpStream>>;
 
 pub(super) fn incoming(
     listener: TcpListener,
@@ -69,8 +70,7 @@ pub(super) fn incoming(
 }
 
 async fn welcome(stream: TcpStream, peer: SocketAddr, credentials: &Credentials) -> Option<Caller> {
-    let acceptor = TlsAcceptor::from(credentials.server());
-    let handshake = async { acceptor.accept_with(transport::socket(stream)?, transport::tls).await };
+    let handshake = async { seal::accept(credentials.server(), transport::socket(stream)?).await };
     // Counted, and said to who wants to know: strangers must not fill the log. A node that is turned away complains itself.
     match timeout(HANDSHAKE_WITHIN, handshake).await {
         Ok(Ok(stream)) => Some(transport::Caller(stream)),

@@ -26,6 +26,7 @@ mod reach;
 #[cfg(test)]
 mod reach_tests;
 mod route;
+pub mod seal;
 mod server;
 mod serving;
 #[cfg(test)]

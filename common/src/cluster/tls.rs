@@ -20,7 +20,7 @@ use rcgen::{
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    client::{danger::HandshakeSignatureValid, verify_server_name},
+    client::{Resumption, danger::HandshakeSignatureValid, verify_server_name},
     crypto::aws_lc_rs::default_provider,
     pki_types::{
         CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
@@ -184,6 +184,12 @@ impl Papers {
             .with_client_auth_cert(self.chain, self.key)?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         client.alpn_protocols = vec![ALPN.to_vec()];
+        // Records are opened and sealed by `seal`.
+        server.enable_secret_extraction = true;
+        client.enable_secret_extraction = true;
+        // Nodes meet rarely, and each shows its certificate each time.
+        server.send_tls13_tickets = 0;
+        client.resumption = Resumption::disabled();
         Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
     }
 }

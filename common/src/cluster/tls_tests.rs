@@ -1,10 +1,9 @@
 use std::path::Path;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::config::Layers;
+use crate::{cluster::seal, config::Layers};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -31,15 +30,14 @@ fn folder(name: &str) -> PathBuf {
 const INSIDE: &[u8] = b"inside";
 
 /// What the client hears from the server, or why it hears nothing.
-async fn hears(server: Arc<ServerConfig>, client: Arc<ClientConfig>, name: &'static str) -> Result<Vec<u8>, String> {
+async fn hears(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> Result<Vec<u8>, String> {
     let (here, there) = tokio::io::duplex(1 << 16);
     let serving = tokio::spawn(async move {
-        let mut stream = TlsAcceptor::from(server).accept(here).await?;
+        let mut stream = seal::accept(server, here).await?;
         stream.write_all(INSIDE).await?;
         stream.shutdown().await
     });
-    let name = ServerName::try_from(name).unwrap();
-    let mut stream = TlsConnector::from(client).connect(name, there).await.map_err(|error| error.to_string())?;
+    let mut stream = seal::dial(client, there).await.map_err(|error| error.to_string())?;
     let mut heard = Vec::new();
     // A client learns after its handshake that the server does not want it (RFC 8446 section 4.4.2.4).
     let read = stream.read_to_end(&mut heard).await.map_err(|error| error.to_string());
@@ -49,7 +47,7 @@ async fn hears(server: Arc<ServerConfig>, client: Arc<ClientConfig>, name: &'sta
 }
 
 async fn meet(server: &Credentials, client: &Credentials) -> Result<Vec<u8>, String> {
-    hears(server.server(), client.client(), NAME).await
+    hears(server.server(), client.client()).await
 }
 
 #[tokio::test]
@@ -82,16 +80,16 @@ fn roots(secret: &str) -> RootCertStore {
 
 #[tokio::test]
 async fn without_a_certificate_nobody_is_let_in() {
-    let client = curious(roots(SECRET)).with_no_client_auth();
-    let error = hears(with_secret(SECRET).server(), Arc::new(client), NAME).await.unwrap_err();
+    let mut client = curious(roots(SECRET)).with_no_client_auth();
+    client.enable_secret_extraction = true;
+    let error = hears(with_secret(SECRET).server(), Arc::new(client)).await.unwrap_err();
     assert!(error.contains("CertificateRequired"), "{error}");
 }
 
 #[tokio::test]
 async fn in_plain_text_there_is_no_answer() {
     let (here, mut there) = tokio::io::duplex(1 << 16);
-    let server = TlsAcceptor::from(with_secret(SECRET).server());
-    let serving = tokio::spawn(async move { server.accept(here).await.map(|_| ()) });
+    let serving = tokio::spawn(seal::accept(with_secret(SECRET).server(), here));
     there.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let mut heard = Vec::new();
     there.read_to_end(&mut heard).await.unwrap();
@@ -114,9 +112,9 @@ async fn a_certificate_of_the_same_authority_for_another_name_is_refused_by_both
     };
     let printer = printer.configs().unwrap();
     let node = with_secret(SECRET);
-    let error = hears(node.server(), printer.client.clone(), NAME).await.unwrap_err();
+    let error = hears(node.server(), printer.client.clone()).await.unwrap_err();
     assert!(error.contains("certificate") || error.contains("Certificate"), "{error}");
-    let error = hears(printer.server, node.client(), NAME).await.unwrap_err();
+    let error = hears(printer.server, node.client()).await.unwrap_err();
     assert!(error.contains("not valid for name"), "{error}");
 }
 

@@ -10,10 +10,9 @@ use std::{
 
 use headwater_proto::{relay_client::RelayClient, relay_server::RelayServer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::rustls::ServerConnection;
 use tonic::transport::{Channel, Endpoint, Server, server::Connected};
 
 use super::Serve;
@@ -30,8 +29,6 @@ const STREAMS_MAX: u32 = 100_000;
 /// What leaves together is one frame of HTTP/2, whose default would be 16 KiB.
 const FRAME_BYTES_MAX: u32 = 128 << 10;
 const _: () = assert!(headwater_proto::TOGETHER_BYTES < FRAME_BYTES_MAX as usize);
-/// And it is written to the socket at once. rustls would make two of it, at 64 KiB.
-const SEALED_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX as usize;
 /// No ring holds a frame of more than 64 MiB, and the rest of a piece is small: so none is ever too large, which would end
 /// all that is pulled. tonic takes four megabytes by itself, and keyframes of 8K intra pictures have more.
 const PIECE_BYTES_MAX: usize = 65 << 20;
@@ -43,19 +40,11 @@ const PONG_WITHIN: Duration = Duration::from_secs(2);
 /// TCP and TLS together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Read at a time: TLS asks for four kilobytes, and each would be a call into the kernel.
-const READ_BYTES: usize = 128 << 10;
-
 /// What TLS goes on top of.
-pub fn socket(stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
+pub fn socket(stream: TcpStream) -> io::Result<TcpStream> {
     // What is to leave together is known better by whoever writes.
     stream.set_nodelay(true)?;
-    Ok(BufReader::with_capacity(READ_BYTES, stream))
-}
-
-/// What is on top of it at the node that sends media.
-pub fn tls(connection: &mut ServerConnection) {
-    connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
+    Ok(stream)
 }
 
 /// For the node that connects.

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Status, transport::Channel};
 
-use super::transport;
+use super::Pieces;
 
 /// On their way to the other node, of all pulls. When full, whoever has another one waits.
 const WISHES_WAITING: usize = 64;
@@ -103,10 +103,9 @@ impl Line {
         own: &mpsc::Sender<Wish>,
         waiting: impl Stream<Item = Wish> + Send + 'static,
     ) -> Result<Infallible, Status> {
-        let mut client = transport::client(self.0.channel.clone());
-        let mut pieces = client.pull(waiting).await?.into_inner();
+        let mut pieces = Pieces::pull(self.0.channel.clone(), waiting).await?;
         loop {
-            let Some(Piece { pull, piece }) = pieces.message().await? else {
+            let Some(Piece { pull, piece }) = pieces.next().await? else {
                 return Err(Status::unavailable("it tells no more"));
             };
             match piece {

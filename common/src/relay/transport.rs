@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use headwater_proto::{relay_client::RelayClient, relay_server::RelayServer};
+use headwater_proto::relay_server::RelayServer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tonic::transport::{Channel, Endpoint, Server, server::Connected};
+use tonic::transport::{Endpoint, Server, server::Connected};
 
 use super::Serve;
 
@@ -30,10 +30,10 @@ const STREAMS_MAX: u32 = 100_000;
 const FRAME_BYTES_MAX: u32 = 128 << 10;
 const _: () = assert!(headwater_proto::TOGETHER_BYTES < FRAME_BYTES_MAX as usize);
 /// No ring holds a frame of more than 64 MiB, and the rest of a piece is small: so none is ever too large, which would end
-/// all that is pulled. tonic takes four megabytes by itself, and keyframes of 8K intra pictures have more.
-const PIECE_BYTES_MAX: usize = 65 << 20;
+/// all that is pulled.
+pub(super) const PIECE_BYTES_MAX: usize = 65 << 20;
 /// What the other side says is small; the most is a message of a data channel.
-const WISH_BYTES_MAX: usize = 256 << 10;
+pub(super) const WISH_BYTES_MAX: usize = 256 << 10;
 /// A connection through which nothing comes is closed, so that those who wait on it look elsewhere.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PONG_WITHIN: Duration = Duration::from_secs(2);
@@ -68,10 +68,6 @@ pub fn server<L>(server: Server<L>) -> Server<L> {
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
-}
-
-pub fn client(channel: Channel) -> RelayClient<Channel> {
-    RelayClient::new(channel).max_decoding_message_size(PIECE_BYTES_MAX).max_encoding_message_size(WISH_BYTES_MAX)
 }
 
 pub fn service(serve: Serve) -> RelayServer<Serve> {

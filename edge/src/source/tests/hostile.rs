@@ -15,7 +15,7 @@ use headwater_common::{
     cluster::{Route, Upstream},
     live::{BroadcastId, Status},
     media::Kind,
-    relay::transport,
+    relay::Pieces,
 };
 use headwater_proto::{
     Begin, Frame, Gop, Open, Piece, Run, Said, State, Track, Want, Wish, piece,
@@ -351,9 +351,9 @@ async fn who_wishes_nonsense_loses_its_pull_and_nobody_else_does() {
         for wish in wishes {
             sender.send(Wish { pull: 2, wish: Some(wish) }).await.unwrap();
         }
-        let mut client = transport::client(origin.served.route.connection().channel);
-        let mut pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
-        let mut next = async || timeout(PATIENCE, pieces.message()).await.expect("a piece").unwrap().expect("goes on");
+        let mut pieces =
+            Pieces::pull(origin.served.route.connection().channel, ReceiverStream::new(waiting)).await.unwrap();
+        let mut next = async || timeout(PATIENCE, pieces.next()).await.expect("a piece").unwrap().expect("goes on");
         let over = loop {
             if let Piece { pull, piece: Some(piece::Piece::Over(over)) } = next().await {
                 assert_eq!(pull, 2, "{shown}");

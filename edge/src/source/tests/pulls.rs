@@ -6,7 +6,7 @@ use bytes::Bytes;
 use headwater_common::{
     live::{Start, Status},
     media::{Accepts, Codec, Conversion, Delivery, Kind},
-    relay::{transport, wire},
+    relay::{Pieces, wire},
     rtc::{Side, To, Utterance},
 };
 use headwater_proto::{Hold, Open, Piece, Want, Wish, piece, wish};
@@ -127,8 +127,7 @@ async fn that_playlists_are_made_travels_up_and_that_rings_are_deep_travels_down
     let (wishes, waiting) = mpsc::channel(4);
     let send = async |wish| wishes.send(Wish { pull: 1, wish: Some(wish) }).await.unwrap();
     send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "gone".into() })).await;
-    let mut client = transport::client(origin.served.route.connection().channel);
-    let pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
+    let pieces = Pieces::pull(origin.served.route.connection().channel, ReceiverStream::new(waiting)).await.unwrap();
     send(wish::Wish::Hold(Hold { held: true })).await;
     until("not held", || held() == 1).await;
     drop((pieces, wishes));
@@ -323,13 +322,13 @@ async fn who_reads_slowly_holds_no_memory_and_goes_on_at_the_newest_picture() {
     let (wishes, waiting) = mpsc::channel(4);
     let send = async |wish| wishes.send(Wish { pull: 1, wish: Some(wish) }).await.unwrap();
     send(wish::Wish::Open(Open { name: Some(wire::from_id(&id())), node: "slow".into() })).await;
-    let mut client = transport::client(origin.served.route.connection().channel);
-    let mut pieces = client.pull(ReceiverStream::new(waiting)).await.unwrap().into_inner();
+    let mut pieces =
+        Pieces::pull(origin.served.route.connection().channel, ReceiverStream::new(waiting)).await.unwrap();
     for track in 0..2 {
         send(wish::Wish::Want(Want { track, wanted: true, present: false })).await;
     }
     let mut frame = async || loop {
-        let piece = timeout(PATIENCE, pieces.message()).await.expect("a piece").unwrap();
+        let piece = timeout(PATIENCE, pieces.next()).await.expect("a piece").unwrap();
         if let Some(Piece { piece: Some(piece::Piece::Frame(frame)), .. }) = piece {
             return frame;
         }

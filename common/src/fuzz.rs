@@ -21,7 +21,7 @@ use crate::media::{
     Codec, Frame, Framing, Gop, Info, Inspector, RtpCache, Sample, Shape, aac, av1 as av1_facts, h264, h265,
     opus as opus_facts,
 };
-use crate::relay::wire;
+use crate::relay::{Messages, wire};
 
 /// avcC records and sequence parameter sets.
 pub fn h264_config(data: &[u8]) {
@@ -202,6 +202,48 @@ pub fn relay(data: &[u8]) {
             _ => {}
         }
     }
+}
+
+/// A stream of pieces in chunks, each behind its length in two bytes. However it is cut, the same messages come of it, and
+/// what lies in one chunk is a slice of it.
+pub fn pieces(data: &[u8]) {
+    let (mut chunks, mut rest) = (Vec::new(), data);
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let (chunk, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
+        chunks.push(Bytes::copy_from_slice(chunk));
+        rest = after;
+    }
+    let stream = [Bytes::from(chunks.concat())];
+    let (messages, end) = messages(&stream);
+    assert!(messages.iter().all(|message| lies_in(message, &stream[0])));
+    let (again, ended) = self::messages(&chunks);
+    assert_eq!((&again, ended), (&messages, end));
+    let joined = again.iter().filter(|message| !chunks.iter().any(|chunk| lies_in(message, chunk)));
+    assert!(joined.count() < chunks.len().max(1), "one where two chunks meet");
+    for message in messages {
+        let _ = Piece::decode(message);
+    }
+}
+
+/// And what goes wrong at last, or whether it ends amid one.
+fn messages(chunks: &[Bytes]) -> (Vec<Bytes>, Result<bool, String>) {
+    let (mut reader, mut messages) = (Messages::default(), Vec::new());
+    for chunk in chunks {
+        reader.put(chunk.clone());
+        loop {
+            match reader.next() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Err(error.to_string())),
+            }
+        }
+    }
+    (messages, Ok(reader.is_amid()))
+}
+
+fn lies_in(part: &[u8], all: &[u8]) -> bool {
+    let (part, all) = (part.as_ptr_range(), all.as_ptr_range());
+    all.start <= part.start && part.end <= all.end
 }
 
 /// A socket's conversation, a line each: what a client says, or `!` with two digits: which of the streams so far meets
@@ -425,6 +467,15 @@ SAY"forceStreamQuality","streamHeight":"720";SAY"enableTrack","enabled":false;!1
 SAY"stop";"#,
         );
         hammer(antmedia, ROUNDS / 4, &[&publisher, &player]);
+    }
+
+    #[test]
+    fn streams_of_pieces() {
+        let stream: Vec<u8> = [&[0, 0, 0, 0, 2, 0x78, 1][..], &[0; 5], &[0, 0, 0, 0, 4, 0x0a, 0, 0x78, 2]].concat();
+        for chunk_bytes in [1, 3, 7, stream.len()] {
+            let chunks = stream.chunks(chunk_bytes).flat_map(|chunk| [&[0, chunk.len() as u8], chunk].concat());
+            hammer(pieces, ROUNDS / 10, &[&chunks.collect::<Vec<_>>()]);
+        }
     }
 
     #[test]

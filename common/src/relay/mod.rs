@@ -17,5 +17,6 @@ pub mod wire;
 
 pub use carrier::Carrier;
 pub use line::{Line, Pulled, Take};
+pub(crate) use pieces::Messages;
 pub use pieces::Pieces;
 pub use serve::Serve;

@@ -70,6 +70,9 @@ impl<D> Keys<D> {
         self.opened += 1;
         // TLS 1.3 puts nothing before what it seals.
         let (what, length) = (plain.typ, plain.payload.len());
+        if what != ContentType::Handshake && !self.heard.is_empty() {
+            return Err(PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into());
+        }
         Ok((what, start..start + length))
     }
 

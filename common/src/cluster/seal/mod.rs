@@ -15,6 +15,7 @@ mod tests;
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    mem,
     ops::Range,
     pin::Pin,
     sync::Arc,
@@ -62,7 +63,7 @@ pub struct Sealed<S, D> {
     broken: Option<io::Error>,
     outgoing: VecDeque<Bytes>,
     outgoing_bytes: usize,
-    /// This side has said so.
+    /// This side has said so, or why it takes no more.
     closed: bool,
 }
 
@@ -121,6 +122,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D> Sealed<S, D> {
             _ => return Err(InvalidMessage::InvalidContentType.into()),
         }
         Ok(true)
+    }
+
+    /// Says what was wrong, if the socket takes it now: nobody waits for that.
+    fn complain(&mut self, error: &Error, cx: &mut Context<'_>) {
+        let what = match error {
+            Error::AlertReceived(_) => return,
+            Error::DecryptError => AlertDescription::BadRecordMac,
+            Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
+            Error::InvalidMessage(_) => AlertDescription::DecodeError,
+            _ => AlertDescription::UnexpectedMessage,
+        };
+        if !mem::replace(&mut self.closed, true) && self.seal(ContentType::Alert, [2, what.into()][..].into()).is_ok() {
+            let _ = self.poll_send(cx);
+        }
     }
 
     fn seal(&mut self, what: ContentType, plain: OutboundChunks<'_>) -> io::Result<()> {
@@ -183,7 +198,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Unpin> AsyncRead for Sealed<S, D> {
                 match this.open() {
                     Ok(true) => continue,
                     Ok(false) => {}
-                    Err(error) => this.broken = Some(invalid(error)),
+                    Err(error) => {
+                        this.complain(&error, cx);
+                        this.broken = Some(invalid(error));
+                    }
                 }
             }
             if some {
@@ -236,8 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Unpin> AsyncWrite for Sealed<S, D> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.closed {
-            this.closed = true;
+        if !mem::replace(&mut this.closed, true) {
             this.seal(ContentType::Alert, CLOSE_NOTIFY[..].into())?;
         }
         ready!(this.poll_send(cx))?;

@@ -206,25 +206,29 @@ async fn an_end_that_nobody_has_told_is_no_end() {
 }
 
 #[tokio::test]
-async fn nonsense_is_named() {
-    let told = |what: ContentType, message: &'static [u8]| async move {
+async fn nonsense_is_named_on_both_sides() {
+    // What is told, in which order; what is said of it here, and over there.
+    type Told = &'static [(ContentType, &'static [u8])];
+    let cases: [(Told, &str, &str); 8] = [
+        (&[(ContentType::Alert, &[2, 80])], "InternalError", "end of file"),
+        (&[(ContentType::Alert, &[2])], "TooShort", "DecodeError"),
+        (&[(ContentType::Handshake, &[24, 0, 0, 1, 2])], "after the handshake", "DecodeError"),
+        (&[(ContentType::Handshake, &[1, 0, 0, 0])], "after the handshake", "DecodeError"),
+        (&[(ContentType::Handshake, &[4, 255, 0, 0])], "TooLarge", "DecodeError"),
+        (&[(ContentType::Handshake, &[24, 0, 0, 1, 0, 4])], "KeyEpoch", "UnexpectedMessage"),
+        (&[(ContentType::Handshake, &[4]), (ContentType::ApplicationData, b"x")], "Interleaved", "UnexpectedMessage"),
+        (&[(ContentType::Heartbeat, &[1])], "ContentType", "DecodeError"),
+    ];
+    for (told, here, there) in cases {
         let (mut client, mut server) = two(WIDE_BYTES).await;
-        client.seal(what, message.into()).unwrap();
+        for &(what, message) in told {
+            client.seal(what, message.into()).unwrap();
+        }
         client.flush().await.unwrap();
-        server.read_u8().await.unwrap_err().to_string()
-    };
-    let error = told(ContentType::Alert, &[2, 80]).await;
-    assert!(error.contains("InternalError"), "{error}");
-    let error = told(ContentType::Alert, &[2]).await;
-    assert!(error.contains("TooShort"), "{error}");
-    let error = told(ContentType::Handshake, &[24, 0, 0, 1, 2]).await;
-    assert!(error.contains("after the handshake"), "{error}");
-    let error = told(ContentType::Handshake, &[1, 0, 0, 0]).await;
-    assert!(error.contains("after the handshake"), "{error}");
-    let error = told(ContentType::Handshake, &[4, 255, 0, 0]).await;
-    assert!(error.contains("TooLarge"), "{error}");
-    let error = told(ContentType::Handshake, &[24, 0, 0, 1, 0, 4]).await;
-    assert!(error.contains("KeyEpoch"), "{error}");
-    let error = told(ContentType::Heartbeat, &[1]).await;
-    assert!(error.contains("ContentType"), "{error}");
+        let error = server.read_u8().await.unwrap_err().to_string();
+        assert!(error.contains(here), "{told:?}: {error}");
+        drop(server);
+        let error = client.read_u8().await.unwrap_err().to_string();
+        assert!(error.contains(there), "{told:?}: {error}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a socket, what this node shows and whom it trusts. Out: what the other one says, and a way to answer. rustls shakes
 //! hands, makes the keys, seals and opens: ours is only where records lie in memory. They are read many at a time and opened
-//! where they lie. A connection of rustls's own copies each twice more and asks the allocator for each, which was a tenth of
+//! where they lie. A connection of rustls's own copies each twice more and asks the allocator for each, which was a sixth of
 //! all that an edge spends on media. Deliberately absent: any version but 1.3, resumption (nodes meet rarely, and each
 //! shows its certificate), early data.
 

@@ -4,13 +4,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Cursor,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use headwater_proto::{Message, Piece, piece};
+use rustls::ContentType;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional, duplex},
+    runtime,
+};
 
 use crate::antmedia::{Action, Ending, Machine, Outcome, Refusal};
+use crate::cluster::{seal, tls::Credentials};
+use crate::config::Layers;
 use crate::fmp4::progressive::rewrite;
 use crate::fmp4::read::complete_len;
 use crate::fmp4::{Fragment, TrackSpec, init};
@@ -246,6 +254,55 @@ fn lies_in(part: &[u8], all: &[u8]) -> bool {
     all.start <= part.start && part.end <= all.end
 }
 
+/// What comes on a connection after its handshake: each item is what it is, its length in two bytes, and itself. Bytes that
+/// nobody has sealed, media, nonsense that an honest peer has sealed, new keys. Nothing is heard but what was said, in its
+/// order; and all of it, if there was no nonsense.
+pub fn sealed(data: &[u8]) {
+    let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let ((here, mut between), (mut beyond, there)) = (duplex(WIRE_BYTES), duplex(WIRE_BYTES));
+        let ends = async { tokio::join!(seal::dial(NODE.client(), here), seal::accept(NODE.server(), there)) };
+        let (peer, node) = tokio::select! {
+            ends = ends => ends,
+            _ = copy_bidirectional(&mut between, &mut beyond) => unreachable!("nobody has gone"),
+        };
+        let (mut peer, mut node) = (peer.expect("a node"), node.expect("another one"));
+        let (mut said, mut sense, mut rest) = (Vec::new(), true, data);
+        while let Some((&[what, high, low], after)) = rest.split_first_chunk() {
+            let (item, after) = after.split_at(usize::from(u16::from_be_bytes([high, low])).min(after.len()));
+            rest = after;
+            match what % 5 {
+                0 => beyond.write_all(item).await.expect("room"),
+                1 => {
+                    said.extend_from_slice(item);
+                    peer.seal(ContentType::ApplicationData, item.into()).expect("a record");
+                }
+                2 => peer.seal(ContentType::Handshake, item.into()).expect("a record"),
+                3 => peer.seal(ContentType::Alert, item.into()).expect("a record"),
+                _ => peer.update_keys(high > 0).expect("new keys"),
+            }
+            sense &= item.is_empty() || matches!(what % 5, 1 | 4);
+            peer.flush().await.expect("room");
+            let mut wire = BytesMut::new();
+            while between.read_buf(&mut wire).now_or_never().is_some() {}
+            beyond.write_all(&wire).await.expect("room");
+        }
+        drop(beyond);
+        let mut heard = Vec::new();
+        let _ = node.read_to_end(&mut heard).await;
+        assert!(said.starts_with(&heard), "{} bytes of {}", heard.len(), said.len());
+        assert!(!sense || heard == said, "{} bytes of {}", heard.len(), said.len());
+    });
+}
+
+/// Between the two, whatever an input says.
+const WIRE_BYTES: usize = 8 << 20;
+
+static NODE: LazyLock<Credentials> = LazyLock::new(|| {
+    let layers = Layers::defaults().expect("the defaults").with(&["cluster", "secret"], "s".repeat(32));
+    Credentials::load(&layers.build().expect("settings").cluster).expect("credentials")
+});
+
 /// A socket's conversation, a line each: what a client says, or `!` with two digits: which of the streams so far meets
 /// what. However it goes, replies are short JSON, and a stream has one place on a socket.
 pub fn antmedia(data: &[u8]) {
@@ -430,6 +487,15 @@ mod tests {
         ]
         .concat();
         hammer(access_unit, ROUNDS / 10, &[slice, &sets, &start_codes, &h265]);
+    }
+
+    #[test]
+    fn what_nodes_seal() {
+        let items: &[u8] = &[1, 0, 3, b'o', b'n', b'e', 4, 0, 0, 1, 0, 3, b't', b'w', b'o', 4, 1, 0, 1, 0, 1, b'3'];
+        let nonsense: &[u8] = &[1, 0, 1, b'1', 2, 0, 5, 24, 0, 0, 1, 0, 1, 0, 1, b'2', 3, 0, 2, 1, 0];
+        let raw: &[u8] = &[1, 0, 1, b'1', 0, 0, 9, 23, 3, 3, 0, 4, 1, 2, 3, 4, 1, 0, 1, b'2'];
+        // Each begins with a handshake.
+        hammer(sealed, ROUNDS / 100, &[items, nonsense, raw]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustls::{
     kernel::KernelConnection,
 };
 
-use super::PLAIN_BYTES_MAX;
+use super::{PLAIN_BYTES_MAX, outgoing::Outgoing};
 
 /// What may be said after a handshake (RFC 8446 section 4.6).
 const NEW_SESSION_TICKET: u8 = 4;
@@ -81,23 +81,23 @@ impl<D> Keys<D> {
         &mut self,
         what: ContentType,
         mut plain: OutboundChunks<'_>,
-        mut each: impl FnMut(Vec<u8>),
+        outgoing: &mut Outgoing,
     ) -> Result<(), Error> {
         while !plain.is_empty() {
             if self.owes_update || self.sealed + 1 >= self.sealed_max {
-                self.update(false, &mut each)?;
+                self.update(false, outgoing)?;
             }
             let (first, rest) = plain.split_at(PLAIN_BYTES_MAX);
-            each(self.record(what, first)?);
+            outgoing.push(self.record(what, first)?);
             plain = rest;
         }
         Ok(())
     }
 
-    /// Replaces the keys of this side, and asks for the same from the other one.
-    pub(super) fn update(&mut self, ask: bool, mut each: impl FnMut(Vec<u8>)) -> Result<(), Error> {
+    /// Replaces the keys of this side, and may ask for the same from the other one.
+    pub(super) fn update(&mut self, ask: bool, outgoing: &mut Outgoing) -> Result<(), Error> {
         let said = [KEY_UPDATE, 0, 0, 1, ask.into()];
-        each(self.record(ContentType::Handshake, said[..].into())?);
+        outgoing.push(self.record(ContentType::Handshake, said[..].into())?);
         let (sealed, secrets) = self.source.update_tx_secret()?;
         (self.sealed, self.seals) = (sealed, sealing(self.suite, secrets)?);
         self.owes_update = false;

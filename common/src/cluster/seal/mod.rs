@@ -9,11 +9,11 @@
 mod handshake;
 mod incoming;
 mod keys;
+mod outgoing;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::VecDeque,
     io::{self, IoSlice},
     mem,
     ops::Range,
@@ -22,7 +22,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use rustls::{
     AlertDescription, ClientConfig, ContentType, Error, InvalidMessage, ServerConfig,
     client::{ClientConnectionData, UnbufferedClientConnection},
@@ -31,7 +31,7 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::{incoming::Incoming, keys::Keys};
+use self::{incoming::Incoming, keys::Keys, outgoing::Outgoing};
 use super::tls;
 
 /// To the node that was called.
@@ -61,8 +61,7 @@ pub struct Sealed<S, D> {
     ended: bool,
     /// To be told once what came before it is taken.
     broken: Option<io::Error>,
-    outgoing: VecDeque<Bytes>,
-    outgoing_bytes: usize,
+    outgoing: Outgoing,
     /// This side has said so, or why it takes no more.
     closed: bool,
 }
@@ -96,8 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D> Sealed<S, D> {
             plain: 0..0,
             ended: false,
             broken: None,
-            outgoing: VecDeque::new(),
-            outgoing_bytes: 0,
+            outgoing: Outgoing::default(),
             closed: false,
         }
     }
@@ -138,35 +136,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D> Sealed<S, D> {
         }
     }
 
-    fn seal(&mut self, what: ContentType, plain: OutboundChunks<'_>) -> io::Result<()> {
-        let Self { keys, outgoing, outgoing_bytes, .. } = self;
-        let each = |record: Vec<u8>| {
-            *outgoing_bytes += record.len();
-            outgoing.push_back(record.into());
-        };
-        keys.seal(what, plain, each).map_err(invalid)
+    pub(crate) fn seal(&mut self, what: ContentType, plain: OutboundChunks<'_>) -> io::Result<()> {
+        self.keys.seal(what, plain, &mut self.outgoing).map_err(invalid)
+    }
+
+    /// Before that is necessary; and `ask`s the other side for the same.
+    pub(crate) fn update_keys(&mut self, ask: bool) -> io::Result<()> {
+        self.keys.update(ask, &mut self.outgoing).map_err(invalid)
     }
 
     /// Ready when nothing waits.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let filled = self.outgoing.iter().zip(&mut slices).map(|(record, slice)| *slice = IoSlice::new(record));
-            let filled = filled.count();
-            let mut sent = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..filled]))?;
+            let filled = self.outgoing.slices(&mut slices);
+            let sent = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..filled]))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.outgoing_bytes -= sent;
-            while let Some(record) = self.outgoing.front_mut() {
-                let now = sent.min(record.len());
-                record.advance(now);
-                sent -= now;
-                if record.has_remaining() {
-                    break;
-                }
-                self.outgoing.pop_front();
-            }
+            self.outgoing.sent(sent);
         }
         Poll::Ready(Ok(()))
     }
@@ -229,11 +217,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Unpin> AsyncWrite for Sealed<S, D> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.outgoing_bytes >= OUTGOING_BYTES_MAX {
+        if this.outgoing.bytes() >= OUTGOING_BYTES_MAX {
             ready!(this.poll_send(cx))?;
         }
         let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
-        let (taken, _) = OutboundChunks::new(&slices).split_at(OUTGOING_BYTES_MAX - this.outgoing_bytes);
+        let (taken, _) = OutboundChunks::new(&slices).split_at(OUTGOING_BYTES_MAX - this.outgoing.bytes());
         this.seal(ContentType::ApplicationData, taken.clone())?;
         // What the socket does not take now leaves with a flush, or with what is written next.
         match this.poll_send(cx) {

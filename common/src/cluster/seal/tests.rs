@@ -101,8 +101,7 @@ async fn the_other_side_may_replace_its_keys() {
 #[tokio::test]
 async fn who_is_asked_replaces_its_keys_with_what_it_says_next() {
     let (mut client, mut server) = two(WIDE_BYTES).await;
-    client.keys.update(true, |record| client.outgoing.push_back(record.into())).unwrap();
-    client.outgoing_bytes = client.outgoing.iter().map(Bytes::len).sum();
+    client.update_keys(true).unwrap();
     client.write_all(b"new keys, please").await.unwrap();
     let mut heard = [0; 16];
     server.read_exact(&mut heard).await.unwrap();

@@ -147,10 +147,7 @@ pub fn mp4_recover(data: &[u8]) {
 pub fn relay(data: &[u8]) {
     let id = BroadcastId::new("live", "x").expect("a name");
     let (hub, mut mirror, mut lanes, mut gop) = (Hub::new(), None::<Mirror>, Vec::new(), None);
-    let mut rest = data;
-    while let Some((length, after)) = rest.split_first_chunk::<2>() {
-        let (message, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
-        rest = after;
+    for message in parts(data) {
         let Ok(Piece { piece: Some(piece), .. }) = Piece::decode(message) else { continue };
         match (piece, &mut mirror) {
             (piece::Piece::Begin(begin), _) => {
@@ -215,12 +212,7 @@ pub fn relay(data: &[u8]) {
 /// A stream of pieces in chunks, each behind its length in two bytes. However it is cut, the same messages come of it, and
 /// what lies in one chunk is a slice of it.
 pub fn pieces(data: &[u8]) {
-    let (mut chunks, mut rest) = (Vec::new(), data);
-    while let Some((length, after)) = rest.split_first_chunk::<2>() {
-        let (chunk, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
-        chunks.push(Bytes::copy_from_slice(chunk));
-        rest = after;
-    }
+    let chunks: Vec<Bytes> = parts(data).map(Bytes::copy_from_slice).collect();
     let stream = [Bytes::from(chunks.concat())];
     let (messages, end) = messages(&stream);
     assert!(messages.iter().all(|message| lies_in(message, &stream[0])));
@@ -231,6 +223,16 @@ pub fn pieces(data: &[u8]) {
     for message in messages {
         let _ = Piece::decode(message);
     }
+}
+
+/// Each of them behind its length in two bytes. The last one may be cut short.
+fn parts(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = data.split_first_chunk()?;
+        let (part, rest) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
+        data = rest;
+        Some(part)
+    })
 }
 
 /// And what goes wrong at last, or whether it ends amid one.
@@ -249,7 +251,8 @@ fn messages(chunks: &[Bytes]) -> (Vec<Bytes>, Result<bool, String>) {
     (messages, Ok(reader.is_amid()))
 }
 
-fn lies_in(part: &[u8], all: &[u8]) -> bool {
+/// Whether it is a slice of that, or at least could be.
+pub(crate) fn lies_in(part: &[u8], all: &[u8]) -> bool {
     let (part, all) = (part.as_ptr_range(), all.as_ptr_range());
     all.start <= part.start && part.end <= all.end
 }

@@ -284,4 +284,4 @@ pub fn name() -> ServerName<'static> {
 
 #[cfg(test)]
 #[path = "tls_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -5,9 +5,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{cluster::seal, config::Layers};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-fn with_secret(secret: &str) -> Credentials {
+pub(crate) fn with_secret(secret: &str) -> Credentials {
     let config = Layers::defaults().unwrap().with(&["cluster", "secret"], secret).build().unwrap();
     Credentials::load(&config.cluster).unwrap()
 }

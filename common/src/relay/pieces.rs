@@ -156,6 +156,7 @@ mod tests {
     use tonic::transport::Endpoint;
 
     use super::*;
+    use crate::fuzz::lies_in;
 
     /// An answer's body, all of it there.
     struct Parts(VecDeque<Part<Bytes>>);
@@ -211,11 +212,6 @@ mod tests {
     fn payload(piece: &Piece) -> &Bytes {
         let Some(piece::Piece::Frame(Frame { payload, .. })) = &piece.piece else { panic!("{piece:?}") };
         payload
-    }
-
-    fn lies_in(part: &[u8], all: &[u8]) -> bool {
-        let (part, all) = (part.as_ptr_range(), all.as_ptr_range());
-        all.start <= part.start && part.end <= all.end
     }
 
     #[test]

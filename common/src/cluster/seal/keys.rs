@@ -61,11 +61,8 @@ impl<D> Keys<D> {
         record: Range<usize>,
     ) -> Result<(ContentType, Range<usize>), Error> {
         let start = record.start;
-        let sealed = InboundOpaqueMessage::new(
-            ContentType::ApplicationData,
-            ProtocolVersion::TLSv1_2,
-            &mut bytes[record.clone()],
-        );
+        let sealed =
+            InboundOpaqueMessage::new(ContentType::ApplicationData, ProtocolVersion::TLSv1_2, &mut bytes[record]);
         let plain = self.opens.decrypt(sealed, self.opened)?;
         self.opened += 1;
         // TLS 1.3 puts nothing before what it seals.

@@ -3,7 +3,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::{cluster::tls::Credentials, config::Layers};
+use crate::cluster::tls::{
+    Credentials,
+    tests::{SECRET, with_secret},
+};
 
 /// Not a multiple of anything.
 const FILM_BYTES: usize = 3_000_017;
@@ -12,8 +15,7 @@ const PIPE_BYTES: usize = 5_003;
 const WIDE_BYTES: usize = 1 << 20;
 
 fn credentials() -> Credentials {
-    let layers = Layers::defaults().unwrap().with(&["cluster", "secret"], "0123456789abcdef0123456789abcdef");
-    Credentials::load(&layers.build().unwrap().cluster).unwrap()
+    with_secret(SECRET)
 }
 
 fn film() -> Vec<u8> {

@@ -32,6 +32,7 @@ use headwater_common::{
 };
 use headwater_edge::source::{Find, Source};
 use hyper_util::rt::TokioIo;
+use mimalloc::MiMalloc;
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
@@ -39,6 +40,10 @@ use tokio::{
 };
 use tonic::transport::{Endpoint, Server};
 use tower::service_fn;
+
+/// As the program has it.
+#[global_allocator]
+static MEMORY: MiMalloc = MiMalloc;
 
 const BROADCASTS: usize = 100;
 const EDGES: usize = 2;

@@ -43,7 +43,7 @@ fn nodes(server: &Server) -> BTreeMap<SocketAddr, Value> {
 }
 
 #[track_caller]
-fn until_sees(server: &Server, other: &Server, key: &str, value: &str) -> Value {
+pub(crate) fn until_sees(server: &Server, other: &Server, key: &str, value: &str) -> Value {
     until(&format!("a node to be seen as {value}"), s(10), || {
         nodes(server).remove(&other.grpc()).filter(|node| node[key] == value)
     })

@@ -1,11 +1,11 @@
 //! Broadcasts that are stopped or removed by REST, from anywhere: what their publishers, viewers and operators see of it.
 
-use std::{sync::Barrier, thread};
+use std::{sync::Barrier, thread, time::Instant};
 
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{part, secret},
+    cluster::{part, secret, until_sees},
     harness::{
         Clock, Mongod, Server, flv, light,
         playlist::fetch,
@@ -125,6 +125,58 @@ fn goes_on(wire: Wire, ms: u32) -> Option<Wire> {
     let tags = flv::clip().iter().filter(move |tag| tag.time_ms < ms).cloned();
     let mut wire = wire.play_out(tags.collect::<Vec<_>>()).end().ok()?;
     (!closes(&mut wire.socket, s(1))).then_some(wire)
+}
+
+#[test]
+fn what_a_killed_node_had_can_be_removed_and_does_not_come_back_with_it() {
+    light(s(90), || {
+        let (trust, mongod, receiver) = (secret(), Mongod::standalone(scratch("mongod")), Receiver::start());
+        let mut first = part("origin", &trust, &[], &mongod);
+        let second = part("origin", &trust, &[&first], &mongod);
+        let edge = part("edge", &trust, &[&first, &second], &mongod);
+        let wanted = json!({ "streamId": "left", "listenerHookURL": receiver.url() });
+        let created = send(edge.request("POST", "/live/rest/v2/broadcasts/create").body(wanted.to_string()));
+        assert_eq!(created.status(), 200, "{:?}", created.text());
+        let mut lost = Wire::connect(&first);
+        lost.publish("live", "left").expect("a publisher");
+        for server in [&second, &edge] {
+            server.until_status("left", "broadcasting");
+        }
+
+        first.kill();
+        let killed = Instant::now();
+        let mut answers = Vec::new();
+        until("it to be removed", s(10), || {
+            let answer = send(edge.request("DELETE", &path("left"))).status().as_u16();
+            answers.push(answer);
+            (answer == 200).then_some(())
+        });
+        println!("removed {:.1} s after its node was killed", killed.elapsed().as_secs_f64());
+        let (_, earlier) = answers.split_last().expect("an answer");
+        assert!(earlier.iter().all(|status| *status == 502), "its node does not answer: {answers:?}");
+        it_is_forgotten(&[&second, &edge]);
+        let told = receiver.until_told("left", 2);
+        assert_eq!(told.iter().map(Told::action).collect::<Vec<_>>(), ["liveStreamStarted", "liveStreamEnded"]);
+
+        first.start_again();
+        for server in [&second, &edge] {
+            until_sees(server, &first, "status", "alive");
+        }
+        it_is_forgotten(&[&first, &second, &edge]);
+        let mut again = Wire::connect(&first);
+        again.publish("live", "left").expect("the name is free");
+        for server in [&first, &second, &edge] {
+            server.until_status("left", "broadcasting");
+        }
+        assert_eq!(receiver.until_told("left", 2).len(), 2, "nobody asked for news of the new one");
+    });
+}
+
+fn it_is_forgotten(nodes: &[&Server]) {
+    for server in nodes {
+        assert_eq!(server.json(LIST), json!([]), "{}", server.http);
+        assert_eq!(server.get(&path("left")).status(), 404, "{}", server.http);
+    }
 }
 
 /// A publisher takes over, or begins, at the very moment: it stays and all know it, or it is turned away and nobody does.

@@ -2,6 +2,7 @@
 
 pub mod antmedia;
 pub mod audience;
+pub mod chance;
 pub mod clock;
 pub mod cluster;
 pub mod config;

@@ -5,7 +5,6 @@
 
 pub mod announce;
 mod api;
-mod chance;
 mod hooks;
 pub mod ingest;
 pub mod inquiry;

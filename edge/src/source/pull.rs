@@ -4,12 +4,12 @@
 //! Deliberately absent: what is said in it (`talk`).
 
 use std::{
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use headwater_common::{
+    chance,
     cluster::Upstream,
     live::{Broadcast, BroadcastId, Status},
 };
@@ -206,8 +206,7 @@ impl Backoff {
         let most = self.0;
         self.0 = (most * 2).min(BACKOFF_MAX);
         // Half of it is chance.
-        let chance = RandomState::new().hash_one(()) % 1_000;
-        most / 2 + most / 2 * chance as u32 / 1_000
+        most / 2 + chance::a_part_of(most / 2)
     }
 }
 

@@ -2,8 +2,6 @@
 //! objects, whole or in part. Out: rows of the registry. Deliberately absent: fields that have no meaning here; clients
 //! send all that they know of.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-
 use axum::{
     Json,
     body::Bytes,
@@ -11,6 +9,7 @@ use axum::{
     response::IntoResponse,
 };
 use headwater_common::{
+    chance::entropy,
     clock,
     config::hook_problem,
     http::NO_STORE,
@@ -163,6 +162,5 @@ fn in_use(stream: &str) -> ApiError {
 
 /// For those who leave the name to us; the registry refuses one that is there already.
 fn random_id() -> String {
-    let random = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:08x}", random(), random() as u32)
+    format!("{:08x}{:08x}{:08x}", entropy(), entropy(), entropy())
 }

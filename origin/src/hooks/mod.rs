@@ -18,6 +18,7 @@ use std::{
 
 use axum::{body::Bytes, http::Uri};
 use headwater_common::{
+    chance::{a_part_of, entropy},
     clock,
     config::{App, Config},
     live::BroadcastId,
@@ -27,7 +28,6 @@ use headwater_common::{
 use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
-    chance::{a_part_of, entropy},
     membership::Membership,
     pause::{pause, sleep_until},
 };

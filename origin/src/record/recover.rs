@@ -3,6 +3,7 @@
 //! anything that was not saved elsewhere first.
 
 use headwater_common::{
+    chance,
     ladder::Rendition,
     live::BroadcastId,
     registry::{RecordingRow, RecordingState, VodId},
@@ -134,7 +135,7 @@ fn row_of_file(store: &Store, rows: &Rows, draft: &Place, file: &str) -> Recordi
     let vod_id = pieces_id().filter(|_| Form::of(file) == Some(Form::Hls));
     let started_ms = vod_id.as_ref().map_or(started_ms, VodId::started_ms);
     RecordingRow {
-        vod_id: vod_id.unwrap_or_else(|| VodId::new(started_ms, crate::chance::entropy())),
+        vod_id: vod_id.unwrap_or_else(|| VodId::new(started_ms, chance::entropy())),
         app: draft.app().to_owned(),
         stream,
         file: file.to_owned(),

@@ -14,6 +14,7 @@ use std::{
 };
 
 use headwater_common::{
+    chance,
     fmp4::InitError,
     ladder::Rendition,
     live::{Broadcast, Status},
@@ -326,7 +327,7 @@ impl Work {
             rendition: self.source.rendition(),
             form: self.form,
         };
-        Promise::new(&self.shared.store, &self.shared.rows, title, epoch, started_ms, crate::chance::entropy())
+        Promise::new(&self.shared.store, &self.shared.rows, title, epoch, started_ms, chance::entropy())
     }
 
     /// On the broadcast's clock.

@@ -1,10 +1,7 @@
 //! Rows of broadcasts as documents that somebody else may change at any moment: read, asked by the rule, and written if
 //! their `revision` is still the one that was read.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use mongodb::{
     Collection,
@@ -17,6 +14,7 @@ use super::{
     fault::Fault,
 };
 use crate::{
+    chance,
     live::BroadcastId,
     registry::{BroadcastRow, Progress, RegistryError, broadcast::Ahead},
 };
@@ -26,14 +24,13 @@ pub(super) const EPOCH_FLOOR: &str = "epochFloor";
 
 /// A moment that differs from one who lost to the next.
 pub(super) async fn step_back(attempt: u32) {
-    let spread_ms = 1 << attempt.min(5);
-    tokio::time::sleep(Duration::from_millis(RandomState::new().hash_one(attempt) % spread_ms)).await;
+    tokio::time::sleep(chance::a_part_of(Duration::from_millis(1 << attempt.min(5)))).await;
 }
 
 /// Of a new document. One that was removed and made anew has another: whoever has read the old one must not overwrite it.
 pub(super) fn first_revision() -> i64 {
-    // Room to count up.
-    (RandomState::new().hash_one(()) >> 2) as i64
+    // With room to count up.
+    i64::from(chance::entropy()) << 30
 }
 
 impl Mongo {

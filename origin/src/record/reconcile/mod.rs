@@ -8,6 +8,7 @@ mod compare;
 use std::{fmt, sync::Arc};
 
 use headwater_common::{
+    chance::entropy,
     registry::{ObjectRow, RecordingFilter, RecordingRow, RecordingState, Registry, VodId},
     store::{Form, Piece, Place, Store, s3::Bucket, vod_id_of},
 };
@@ -17,7 +18,6 @@ use super::{
     tape::RECORDING,
     upload::{JOURNAL, Journal},
 };
-use crate::chance::entropy;
 use compare::{Contents, Difference, Inventory, compare};
 
 /// Rows that are read together.

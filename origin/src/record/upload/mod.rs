@@ -23,6 +23,7 @@ use std::{
 };
 
 use headwater_common::{
+    chance::entropy,
     clock,
     registry::{RecordingRow, RecordingState, RegistryError, VodId},
     store::{
@@ -37,7 +38,7 @@ use tokio::{sync::Notify, task::JoinSet};
 pub(crate) use schedule::{Stage, UploadProgress};
 
 use super::{rows::Rows, tape::RECORDING};
-use crate::{chance::entropy, pause::sleep_until};
+use crate::pause::sleep_until;
 pub(super) use machine::Journal;
 use machine::Mismatch;
 use schedule::Schedule;

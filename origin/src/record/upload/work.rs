@@ -4,6 +4,7 @@
 use std::sync::{Arc, PoisonError};
 
 use headwater_common::{
+    chance::entropy,
     registry::{ObjectRow, RecordingRow, RecordingState, VodId},
     store::{
         Form, Place,
@@ -15,7 +16,7 @@ use super::{
     JOURNAL, Stage, UploadError, Uploads,
     machine::{Action, Answer, Journal, Transfer},
 };
-use crate::{chance::entropy, pause::pause};
+use crate::pause::pause;
 
 /// Of a request that failed for a reason that may be gone in a second, before the recording has to wait its turn again. A
 /// server that works badly still works: it should not make us wait as one does that is gone.

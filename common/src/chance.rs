@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-pub(crate) fn entropy() -> u32 {
+pub fn entropy() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
 
 /// Of this time: from none to all of it.
-pub(crate) fn a_part_of(time: Duration) -> Duration {
+pub fn a_part_of(time: Duration) -> Duration {
     time.mul_f64(f64::from(entropy()) / f64::from(u32::MAX))
 }

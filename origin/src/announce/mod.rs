@@ -268,6 +268,10 @@ impl Desk {
         self.membership.iter().for_each(Membership::changed);
     }
 
+    fn look_again(&self) {
+        self.membership.iter().for_each(Membership::look_again);
+    }
+
     fn monotonic_us(&self) -> i64 {
         self.membership.as_ref().map_or(0, Membership::now_us)
     }

@@ -197,6 +197,10 @@ impl Reports {
     /// Lays the newest look into the registry beside the hall.
     async fn agree(&mut self, desk: &Desk) {
         let Some((seen, lives)) = desk.look() else { return };
+        if self.held.values().any(|(_, since_us)| *since_us >= seen.asked_us) {
+            // Of two who claim at once both may have been seen before the first one was held.
+            desk.look_again();
+        }
         if self.agreed_us == Some(seen.asked_us) || desk.is_away() {
             return;
         }

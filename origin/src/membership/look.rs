@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Contact, EVERY, Shared};
 
-/// Broadcasts are looked through this often even if no node says that it has written.
+/// Broadcasts are looked through this often even if nobody has a reason to.
 const ROWS_EVERY_US: i64 = 5_000_000;
 /// How long an ended broadcast is among those that are seen: longer than a hall keeps it.
 const ENDED_FOR_MS: i64 = 120_000;
@@ -83,7 +83,8 @@ impl Look {
         let changes: BTreeMap<_, _> = nodes.iter().map(|row| (row.life.clone(), row.changes)).collect();
         let asked_us = shared.now_us();
         let is_old = |asked: i64| asked_us - asked >= ROWS_EVERY_US;
-        if changes != self.changes || self.rows_asked_us.is_none_or(is_old) {
+        let is_unsure = shared.unsure.swap(false, Relaxed);
+        if is_unsure || changes != self.changes || self.rows_asked_us.is_none_or(is_old) {
             self.read_rows(shared).await?;
             self.changes = changes;
         }

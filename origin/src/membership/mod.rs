@@ -3,7 +3,8 @@
 //! In: what this node is, whom it hears over links. Out: a beat each second on a task of its own, so that nothing else
 //! can hold it up; [`Seen`], what a look into the registry shows each second; an end for the broadcasts of the dead; a
 //! word for those that are cut off from the registry and not dead. Costs two operations a second, and one more when
-//! some node says that it has written a claim or an end. Deliberately absent: links, and what lies in the hall.
+//! some node says that it has written a claim or an end, or this one holds a claim that is newer than what it has seen.
+//! Deliberately absent: links, and what lies in the hall.
 
 mod beat;
 mod look;
@@ -11,7 +12,7 @@ mod look;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -55,6 +56,8 @@ struct Shared {
     surroundings: Surroundings,
     begun: Instant,
     changes: AtomicU64,
+    /// Rows are to be read at the next look, whatever others say.
+    unsure: AtomicBool,
     contact: watch::Sender<Contact>,
     seen: watch::Sender<Seen>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -70,6 +73,7 @@ impl Membership {
             surroundings,
             begun: Instant::now(),
             changes: AtomicU64::new(0),
+            unsure: AtomicBool::new(false),
             contact: watch::Sender::new(Contact::Awaited),
             seen: watch::Sender::default(),
             tasks: Default::default(),
@@ -124,6 +128,11 @@ impl Membership {
     /// This node has written a claim or an end: others are to look.
     pub(crate) fn changed(&self) {
         self.shared.changes.fetch_add(1, Relaxed);
+    }
+
+    /// What was seen last can't tell of all that this node holds.
+    pub(crate) fn look_again(&self) {
+        self.shared.unsure.store(true, Relaxed);
     }
 
     /// For nodes that are dead or have left. `is_gone`: so it is said over links, where the registry was not watched for
